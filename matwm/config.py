@@ -1,0 +1,466 @@
+"""Turns params.yaml into one frozen, validated `Config`: types, ranges, units, and what a branch may change.
+
+Every field carries two marks beside its range. `branch` says what a continued segment may do with it: *free* (change it),
+*adapt* (change it; the state is fitted to the new value) or *fixed* (never). `shapes` says whether it shapes training,
+and so belongs in the segment key and in a checkpoint's manifest.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from matwm import scenarios
+
+SectionT = TypeVar("SectionT", bound="Section")
+Branch = Literal["free", "adapt", "fixed"]
+PRESETS = Path(__file__).parent / "presets"
+
+
+class ConfigError(ValueError):
+    """The parameters are wrong; `problems` holds one sentence each, with the field's full path."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def field(description: str, *, branch: Branch, shapes: bool = True, **limits: Any) -> Any:
+    """Declare a required field with its meaning and unit, its limits and its marks."""
+    return Field(description=description, json_schema_extra={"branch": branch, "shapes": shapes}, **limits)
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class EnvConfig(Section):
+    """Which environment, with its own options."""
+
+    family: Literal["mpe"] = field("environment family", branch="fixed")
+    name: str = field("scenario", branch="fixed")
+    options: dict[str, Any] = field("the scenario's own options; those left out take the scenario's defaults", branch="fixed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_options(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("name"), str) and data.get("family") == "mpe":
+            options = scenarios.complete_options(data["name"], data.get("options") or {})
+            return {**data, "options": options}
+        return data
+
+    @property
+    def num_agents(self) -> int:
+        """N."""
+        return scenarios.num_agents(self.name, self.options)
+
+
+class BinsConfig(Section):
+    """Two-hot bins at symexp(linspace(-bound, bound, count)) (section 1.6 of the method)."""
+
+    count: int = field("number of bins, odd so that zero is one", branch="fixed", ge=3, le=1023)
+    bound: float = field("symlog of the outermost bin", branch="fixed", gt=0, le=20)
+
+    @model_validator(mode="after")
+    def _zero_is_a_bin(self) -> Self:
+        if self.count % 2 == 0:
+            raise ValueError(f"count is {self.count}: use an odd number, so that zero is a bin")
+        return self
+
+
+class LossWeights(Section):
+    """Weights of the terms of Eq. 3."""
+
+    reconstruction: float = field("weight of Eq. 4", branch="free", ge=0)
+    reward: float = field("weight of Eq. 5", branch="free", ge=0)
+    continuation: float = field("weight of Eq. 6", branch="free", ge=0)
+    teammates: float = field("weight of Eq. 8", branch="free", ge=0)
+    action_mask: float = field("weight of Eq. 7 (beta 1)", branch="free", ge=0)
+    dynamics: float = field("weight of the dynamics KL of Eq. 9 (beta 1)", branch="free", ge=0)
+    representation: float = field("weight of the representation KL of Eq. 9 (beta 2)", branch="free", ge=0)
+
+
+class TeammateConfig(Section):
+    """The teammate predictor: a small causal transformer over latents."""
+
+    enabled: bool = field("predict the other agents' actions (ablation of Table 5)", branch="fixed")
+    hidden_size: int = field("width", branch="fixed", ge=1)
+    layers: int = field("transformer blocks", branch="fixed", ge=1)
+    heads: int = field("attention heads", branch="fixed", ge=1)
+
+
+class WorldModelConfig(Section):
+    """The shared world model and its training."""
+
+    latents: int = field("K, categorical latents", branch="fixed", ge=1)
+    classes: int = field("L, classes of each latent", branch="fixed", ge=2)
+    unimix: float = field("share of uniform in every categorical", branch="free", ge=0, lt=1)
+    hidden_size: int = field("D, width of the transformer", branch="fixed", ge=1)
+    layers: int = field("transformer blocks", branch="fixed", ge=1)
+    heads: int = field("attention heads", branch="fixed", ge=1)
+    feedforward_multiple: int = field("width of the feed-forward layers over D", branch="fixed", ge=1)
+    max_positions: int = field("longest sequence in rows", branch="fixed", ge=1)
+    dropout: float = field("dropout of the transformers while training", branch="free", ge=0, lt=1)
+    encoder_layers: int = field("hidden layers of encoder and decoder", branch="fixed", ge=1)
+    encoder_width: int = field("their width", branch="fixed", ge=1)
+    head_layers: int = field("hidden layers of the reward, continuation and mask heads", branch="fixed", ge=1)
+    head_width: int = field("their width", branch="fixed", ge=1)
+    dynamics_layers: int = field("hidden layers of the dynamics head", branch="fixed", ge=0)
+    agent_identity: bool = field("tell the encoder which agent is focal", branch="fixed")
+    action_words: Literal["scaled", "shared"] = field(
+        "scaled: each agent's actions have words of their own; shared: not (ablation of Table 5)", branch="fixed"
+    )
+    bins: BinsConfig
+    teammates: TeammateConfig
+    loss_weights: LossWeights
+    free_nats: float = field("KL below which a row has no gradient, in nats", branch="free", ge=0)
+    windows: int = field("windows an update, in total over agents if schedule.batch_is_total", branch="free", ge=1)
+    window_length: int = field("T, rows a window", branch="free", ge=2)
+    learning_rate: float = field("Adam step size", branch="free", gt=0)
+    adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
+    clip_norm: float = field("largest gradient norm", branch="free", gt=0)
+
+
+class Regime(Section):
+    """Imagined batch and horizon for teams up to a size."""
+
+    max_agents: int | None = field("largest team it applies to; null: any", branch="fixed", ge=1)
+    starts: int = field("imagined trajectories an update, in total over agents if schedule.batch_is_total", branch="free", ge=1)
+    horizon: int = field("H, imagined steps", branch="free", ge=1)
+
+
+class ImaginationConfig(Section):
+    """Where imagination starts and how far it goes (Algorithm 1)."""
+
+    context_length: int = field("C, rows of real context", branch="free", ge=1)
+    start_state: Literal["posterior", "prior"] = field("latent of the first imagined state", branch="free")
+    regimes: list[Regime] = field("by number of agents, ascending", branch="free", min_length=1)
+
+    @model_validator(mode="after")
+    def _regimes_cover_every_team(self) -> Self:
+        bounds = [regime.max_agents for regime in self.regimes]
+        finite = [bound for bound in bounds[:-1] if bound is not None]
+        if bounds[-1] is not None or len(finite) != len(bounds) - 1 or finite != sorted(set(finite)):
+            raise ValueError(f"regimes have max_agents {bounds}: use ascending numbers and null for the last")
+        return self
+
+    def regime(self, num_agents: int) -> Regime:
+        """Return the first regime that admits the team."""
+        return next(r for r in self.regimes if r.max_agents is None or num_agents <= r.max_agents)
+
+
+class ActorCriticConfig(Section):
+    """One actor and one critic per agent, and their training."""
+
+    layers: int = field("hidden layers of actor and critic", branch="fixed", ge=1)
+    width: int = field("their width", branch="fixed", ge=1)
+    bins: BinsConfig
+    actor_unimix: float = field("share of uniform in the policy", branch="free", ge=0, lt=1)
+    discount: float = field("gamma a step", branch="free", gt=0, le=1)
+    lambda_: float = field("lambda of the return (Eq. 12)", branch="free", ge=0, le=1, alias="lambda")
+    entropy: float = field("weight of the policy's entropy (Eq. 10)", branch="free", ge=0)
+    return_low: float = field("lower percentile of returns (Eq. 13)", branch="free", ge=0, le=100)
+    return_high: float = field("upper percentile of returns (Eq. 13)", branch="free", ge=0, le=100)
+    return_decay: float = field("EMA decay of the two bounds", branch="free", ge=0, lt=1)
+    return_scale_min: float = field("smallest divisor of advantages", branch="free", gt=0)
+    slow_decay: float = field("sigma, EMA decay of the slow critic (Eq. 14)", branch="free", ge=0, lt=1)
+    slow_weight: float = field("weight of the slow critic's own term in the critic loss", branch="free", ge=0)
+    learning_rate: float = field("Adam step size", branch="free", gt=0)
+    adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
+    clip_norm: float = field("largest gradient norm of each agent", branch="free", gt=0)
+    imagination: ImaginationConfig
+
+    model_config = ConfigDict(**Section.model_config, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _percentiles_in_order(self) -> Self:
+        if self.return_low >= self.return_high:
+            raise ValueError(f"return_low is {self.return_low}, return_high {self.return_high}: the first must be smaller")
+        return self
+
+
+class ReplayConfig(Section):
+    """The joint replay and its samplers."""
+
+    capacity: int = field("rows kept, first in first out; an episode of L steps fills L + 1", branch="adapt", ge=2)
+    recency_decay: float = field("weight of a window a row older; 1.0: uniform (ablation of Table 5)", branch="free", gt=0, le=1)
+    chunk_rows: int = field("rows in a file of a checkpoint", branch="fixed", ge=1)
+
+
+class ScheduleConfig(Section):
+    """When what is updated (Algorithm 2)."""
+
+    warmup_steps: int = field("environment steps of random actions before the first update", branch="free", ge=1)
+    world_model_every: int = field("environment steps a world-model update", branch="free", ge=1)
+    agents_every: int = field("environment steps an actor-critic update", branch="free", ge=1)
+    batch_is_total: bool = field("batch sizes are totals over agents, not per agent", branch="free")
+    acting_context: int = field("rows of the current episode that a policy sees", branch="free", ge=1)
+
+
+class RunConfig(Section):
+    """The machine's part, and what is kept of a run."""
+
+    device: Literal["cpu", "cuda"] = field("where the networks live", branch="free")
+    threads: int = field("threads of torch on the CPU", branch="free", ge=1)
+    save_interval: int = field("environment steps a checkpoint", branch="free", shapes=False, ge=1)
+    metrics_interval: int = field("environment steps a point of the training metrics (means over the interval)", branch="free", ge=1)
+
+
+class EvaluationConfig(Section):
+    """How a checkpoint is judged."""
+
+    episodes: int = field("whole episodes a match-up", branch="free", shapes=False, ge=2)
+    seed: int = field("environment seed of the first episode; the others follow", branch="free", shapes=False, ge=0, lt=2**31)
+    modes: list[Literal["sampled", "greedy"]] = field("how policies choose actions", branch="free", shapes=False, min_length=1)
+    interval: int = field("environment steps an evaluation inside training; 0: none", branch="free", shapes=False, ge=0)
+    gif: bool = field("draw one episode as an animated GIF", branch="free", shapes=False)
+
+
+class TrackingConfig(Section):
+    """What is told to MLflow and to the terminal."""
+
+    experiment: str = field("MLflow experiment", branch="free", shapes=False, min_length=1)
+    upload_seconds: float = field("seconds between batches of metrics", branch="free", shapes=False, gt=0)
+    progress_seconds: float = field("seconds between lines of progress without a terminal", branch="free", shapes=False, gt=0)
+
+
+class SegmentConfig(Section):
+    """One entry of the lineage: train from a checkpoint to a step, with changes."""
+
+    from_: str = field("checkpoint folder to start from", branch="fixed", alias="from", min_length=1)
+    until: int = field("environment step to reach", branch="free", shapes=False, ge=1)
+    override: dict[str, Any] = Field(default_factory=dict, description="what differs from the parent's parameters")
+
+    model_config = ConfigDict(**Section.model_config, populate_by_name=True)
+
+
+class Config(Section):
+    """Everything that params.yaml says about an experiment, but its segments."""
+
+    seed: int = field("seed of every random stream", branch="free", ge=0, lt=2**63)
+    env: EnvConfig
+    world_model: WorldModelConfig
+    actor_critic: ActorCriticConfig
+    replay: ReplayConfig
+    schedule: ScheduleConfig
+    run: RunConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if problems := list(self._misfits()):
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        wm, ac, imagination = self.world_model, self.actor_critic, self.actor_critic.imagination
+        for path, part in (("world_model", wm), ("world_model.teammates", wm.teammates)):
+            if part.hidden_size % part.heads:
+                yield f"{path}.hidden_size is {part.hidden_size}, which {path}.heads = {part.heads} does not divide"
+        horizon = ac.imagination.regime(self.env.num_agents).horizon
+        for path, rows in (
+            ("world_model.window_length", wm.window_length),
+            ("schedule.acting_context", self.schedule.acting_context),
+            ("actor_critic.imagination: context_length + horizon", imagination.context_length + horizon),
+        ):
+            if rows > wm.max_positions:
+                yield f"{path} is {rows}, more than world_model.max_positions = {wm.max_positions}"
+        agents = self.env.num_agents if self.schedule.batch_is_total else 1
+        rows = -(-wm.windows // agents) * wm.window_length
+        if rows > self.replay.capacity:
+            yield (
+                f"world_model.windows = {wm.windows} of world_model.window_length = {wm.window_length} rows need {rows} rows an agent, "
+                f"more than replay.capacity = {self.replay.capacity} can hold: lower them or raise the capacity"
+            )
+        if self.schedule.warmup_steps < wm.window_length:
+            yield (
+                f"schedule.warmup_steps is {self.schedule.warmup_steps}, less than world_model.window_length = {wm.window_length}: "
+                "the first update would find no whole window"
+            )
+
+    @property
+    def regime(self) -> Regime:
+        """Imagined batch and horizon for this team."""
+        return self.actor_critic.imagination.regime(self.env.num_agents)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return all values as plain data, by their names in params.yaml."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def shaping(self) -> dict[str, Any]:
+        """Return only the values that shape training (nested as in params.yaml)."""
+        resolved: dict[str, Any] = {}
+        for path, value, marks in leaves(self):
+            if marks["shapes"]:
+                *above, name = path.split(".")
+                node = resolved
+                for key in above:
+                    node = node.setdefault(key, {})
+                node[name] = value
+        return resolved
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield (path, plain value, marks) of every field that is no section itself; lists count as one value."""
+    values = section.model_dump(mode="json", by_alias=True)
+    for name, info in type(section).model_fields.items():
+        key = info.alias or name
+        child = getattr(section, name)
+        if isinstance(child, BaseModel):
+            yield from leaves(child, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", values[key], dict(info.json_schema_extra or {})  # type: ignore[arg-type]
+
+
+def parse_config(data: Mapping[str, Any], *, source: str = "params.yaml") -> Config:
+    """Validate the sections of an experiment (without `segments`).
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    return _parse(Config, {key: value for key, value in data.items() if key != "segments"}, "", source)
+
+
+def parse_segments(data: Mapping[str, Any], *, source: str = "params.yaml") -> dict[str, SegmentConfig]:
+    """Validate the form of `segments`; what they point to is the pipeline's business.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    segments = data.get("segments")
+    if not isinstance(segments, Mapping) or not segments:
+        raise ConfigError([f"{source}: segments is missing or empty: it needs at least s00: {{from: checkpoints/root, until: 10000}}"])
+    problems: list[str] = []
+    parsed: dict[str, SegmentConfig] = {}
+    for name, entry in segments.items():
+        if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
+            problems.append(f"{source}: segments.{name}: a segment's name is made of letters, digits, '-' and '_'")
+            continue
+        try:
+            parsed[name] = _parse(SegmentConfig, entry, f"segments.{name}.", source)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return parsed
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `override` in place, section by section; lists and `env.options` count as one value."""
+    merged = dict(base)
+    for key, value in override.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "options"
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_params(path: str | Path) -> dict[str, Any]:
+    """Read a parameter file as plain data.
+
+    Raises:
+        ConfigError: the file is missing, no mapping, not YAML, or says a key twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError([f'{path} does not exist: write one with "matwm preset cpu-small"'])
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path} is not valid YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path} holds no sections"])
+    return data
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a parameter file (without its segments).
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    return parse_config(read_params(path), source=str(path))
+
+
+def preset_path(name: str) -> Path:
+    """Return the file of a preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise ConfigError([f"there is no preset {name!r}{_nearest(name, names)}: choose from {', '.join(names)}"])
+    return PRESETS / f"{name}.yaml"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that says a key twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(schema: type[SectionT], data: Any, prefix: str, source: str) -> SectionT:
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([f"{source}: {line}" for line in _sentences(error, schema, prefix)]) from None
+
+
+def _sentences(error: ValidationError, schema: type[Section], prefix: str) -> Iterator[str]:
+    for entry in error.errors():
+        path = prefix + ".".join(str(part) for part in entry["loc"])
+        value = entry["input"]
+        match entry["type"]:
+            case "missing":
+                yield f"{path} is missing"
+            case "extra_forbidden":
+                yield f"{path} is unknown{_nearest(str(entry['loc'][-1]), _keys_at(schema, entry['loc'][:-1]))}"
+            case "value_error":
+                sentences = str(entry["ctx"]["error"]).split("\n")
+                yield from (line if line.startswith(path) else f"{path}: {line}" for line in sentences)
+            case "model_type" | "model_attributes_type" | "dict_type":
+                yield f"{path or 'the file'} is {value!r}: expected a section with keys"
+            case "float_type" | "int_type" | "int_from_float" if isinstance(value, str) and _is_number(value):
+                number = repr(float(value)) if "." in value or "e" in value.lower() else value
+                hint = f"{float(value):.1e}" if "e" in value.lower() else number
+                yield f"{path} is the text {value!r}, not a number: write {hint} (YAML reads 3e-5 as text, 3.0e-5 as a number)"
+            case _:
+                message = entry["msg"].removeprefix("Input ")
+                yield f"{path} is {value!r}, but {message}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the section at a location knows."""
+    current: Any = schema
+    for part in location:
+        for name, info in current.model_fields.items():
+            if part in (name, info.alias):
+                current = info.annotation
+        if getattr(current, "__origin__", None) is list:
+            current = current.__args__[0]
+    return [info.alias or name for name, info in current.model_fields.items()]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"

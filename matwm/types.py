@@ -1,0 +1,148 @@
+"""Defines the types that carry data from the environment to the losses, one per arrow of the picture in the README.
+
+B batch  T window  C context  H horizon  N agents  M mates (N-1)  O observation, padded  A actions, padded
+Z latent (K latents x L classes, one-hots)  D hidden  F features = Z + D + M*A  R reward bins
+
+          o_0 --a_0--> r_0 c_0   o_1 --a_1--> r_1 c_1   o_2 ...
+row t     (o_t, a_t, r_t, c_t): reward and continuation follow from the action beside them
+is_first  1                      0                      0        (1 after every reset)
+is_last   an episode of L steps fills L + 1 rows: the last holds only its final observation
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+
+ResumeClass = Literal["replay", "snapshot", "episode"]
+
+NO_ACTION = -1
+"""The action of a row that has none: the final observation of an episode."""
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What the networks must know of an environment; an agent's number is its index in `agents` everywhere."""
+
+    name: str
+    agents: tuple[str, ...]
+    obs_sizes: tuple[int, ...]
+    num_actions: tuple[int, ...]
+    has_action_masks: bool = False
+    resume: ResumeClass = "replay"
+
+    @property
+    def num_agents(self) -> int:
+        """N."""
+        return len(self.agents)
+
+    @property
+    def obs_size(self) -> int:
+        """O, the largest observation."""
+        return max(self.obs_sizes)
+
+    @property
+    def action_size(self) -> int:
+        """A, the largest number of actions."""
+        return max(self.num_actions)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of action words when each agent's actions have words of their own."""
+        return sum(self.num_actions)
+
+    @property
+    def action_offsets(self) -> tuple[int, ...]:
+        """Word of each agent's action 0: cumulative, since agents may differ in their number of actions."""
+        return tuple(accumulate((0, *self.num_actions[:-1])))
+
+    @cached_property
+    def action_exists(self) -> Bool[np.ndarray, "N A"]:
+        """True where the padded action is one of the agent's own."""
+        return np.arange(self.action_size) < np.array(self.num_actions)[:, None]
+
+    @cached_property
+    def obs_exists(self) -> Bool[np.ndarray, "N O"]:
+        """True where the padded observation entry is one of the agent's own."""
+        return np.arange(self.obs_size) < np.array(self.obs_sizes)[:, None]
+
+    def mates(self, agent: int) -> list[int]:
+        """Return the other agents' numbers in index order: slot j of every teammate array."""
+        return [other for other in range(self.num_agents) if other != agent]
+
+    def roles(self) -> dict[str, list[int]]:
+        """Group agents by the name before the last underscore: `adversary_0` plays the role `adversary`."""
+        groups: dict[str, list[int]] = {}
+        for number, name in enumerate(self.agents):
+            groups.setdefault(name.rsplit("_", 1)[0], []).append(number)
+        return groups
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What the environment says after a reset or a step: all agents, fixed order, zero-padded observations."""
+
+    obs: Float32[np.ndarray, "N O"]
+    action_mask: Bool[np.ndarray, "N A"]
+    reward: Float32[np.ndarray, " N"]
+    """For the actions that led here; zeros after a reset."""
+    terminated: Bool[np.ndarray, " N"]
+    """True endings only: a time limit is not one."""
+    truncated: bool
+
+    @property
+    def is_over(self) -> bool:
+        """True when the episode takes no further step."""
+        return self.truncated or bool(self.terminated.all())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the replay (see the time alignment above)."""
+
+    obs: Float32[np.ndarray, "N O"]
+    action_mask: Bool[np.ndarray, "N A"]
+    action: Int[np.ndarray, " N"]
+    reward: Float32[np.ndarray, " N"]
+    terminated: Bool[np.ndarray, " N"]
+    is_first: bool
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of replay as torch tensors, each seen by one focal agent.
+
+    Rows are grouped by focal agent: the first B/N belong to agent 0 and so on. Windows may span episodes.
+    In contexts (for imagination and acting) all valid rows belong to one episode and are right-aligned.
+    """
+
+    agent: Int[Tensor, " B"]
+    obs: Float[Tensor, "B T O"]
+    action: Int[Tensor, "B T"]
+    """-1 where the row has no action."""
+    mate_actions: Int[Tensor, "B T M"]
+    action_mask: Bool[Tensor, "B T A"]
+    reward: Float[Tensor, "B T"]
+    continues: Float[Tensor, "B T"]
+    """0 where the action truly ended the episode, else 1 (a time limit is 1)."""
+    is_first: Bool[Tensor, "B T"]
+    is_valid: Bool[Tensor, "B T"]
+    """False for left padding."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Imagination for the actor-critic, rows grouped by focal agent: one more state than actions."""
+
+    features: Float[Tensor, "B H+1 F"]
+    action: Int[Tensor, "B H"]
+    action_mask: Bool[Tensor, "B H A"]
+    """The mask under which `action` was drawn."""
+    reward: Float[Tensor, "B H"]
+    continues: Float[Tensor, "B H"]
+    """Probability that the episode goes on after the action."""
