@@ -1,27 +1,37 @@
 """Says what training state is made of, takes it apart into tensors and plain values, and fingerprints it."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from typing import Protocol, Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
+
+Arrays = Mapping[str, np.ndarray]
 
 
 class Chunk:
     """An immutable stretch of bulk data that checkpoints share, named by the digest of its bytes.
 
-    `digest` is None until a store has written (or read) it; from then on it never changes.
+    `digest` is None until the bytes have been computed, written or read once; from then on it never changes.
+    A function in place of the arrays is called at every look, so that what lies elsewhere is not held in memory twice.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], digest: str | None = None) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Arrays | Callable[[], Arrays], digest: str | None = None) -> None:
+        self._arrays = arrays
         self.digest = digest
 
+    @property
+    def arrays(self) -> Arrays:
+        """The data: look once and keep what you get."""
+        return self._arrays() if callable(self._arrays) else self._arrays
 
-Value = Union[Tensor, Chunk, bool, int, float, str, None, Mapping[str, "Value"], Sequence["Value"]]
+    @property
+    def is_held(self) -> bool:
+        """True while the arrays lie in this object's own memory."""
+        return not callable(self._arrays)
+
+
+Value = Tensor | Chunk | bool | int | float | str | None | Mapping[str, "Value"] | Sequence["Value"]
 State = Mapping[str, Value]
 
 

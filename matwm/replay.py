@@ -1,0 +1,240 @@
+"""Turns environment steps into windows for the world model and contexts for the agents: one joint ring for all agents.
+
+All agents step together, so one time-major ring with an agent axis holds what N rings would, and a mate's action is at hand
+for free. Rows have global numbers that never come back: row r lies at r modulo the storage. The storage is longer than the capacity
+by a spare chunk, so that every chunk of `chunk_rows` global rows that holds a valid row lies complete in it, and a checkpoint
+never has to rewrite a chunk because its first rows left the ring.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from matwm.config import ReplayConfig
+from matwm.stateful import Arrays, Chunk, State
+from matwm.types import NO_ACTION, EnvSpec, Step, Windows
+
+MAX_REJECTIONS = 64
+"""Overlapping windows refused before one is taken: early in training there is no room without overlap."""
+
+
+class Replay:
+    """The last `capacity` rows of experience of all agents, first in, first out."""
+
+    def __init__(self, spec: EnvSpec, config: ReplayConfig) -> None:
+        self._config = config
+        self._num_chunks = math.ceil(config.capacity / config.chunk_rows) + 1
+        self._storage = self._num_chunks * config.chunk_rows
+        n = spec.num_agents
+        self._rows: dict[str, np.ndarray] = {
+            "obs": np.zeros((self._storage, n, spec.obs_size), np.float32),
+            "action_mask": np.zeros((self._storage, n, spec.action_size), bool),
+            "action": np.zeros((self._storage, n), np.int16),
+            "reward": np.zeros((self._storage, n), np.float32),
+            "terminated": np.zeros((self._storage, n), bool),
+            "alive": np.zeros((self._storage, n), bool),
+            "is_first": np.zeros(self._storage, bool),
+            "is_last": np.zeros(self._storage, bool),
+        }
+        self._episode_start = np.zeros(self._storage, np.int64)
+        self._mates = np.array([spec.mates(agent) for agent in range(n)], np.int64).reshape(n, n - 1)
+        self._num_agents = n
+        self._full_chunks: dict[int, Chunk] = {}
+        self._stored_from = 0
+        self.total_rows = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows that can be sampled."""
+        return self.total_rows - self._oldest
+
+    @property
+    def _oldest(self) -> int:
+        return max(self.total_rows - self._config.capacity, self._stored_from)
+
+    def add(self, step: Step) -> None:
+        """Append a row; beyond the capacity the oldest one leaves."""
+        assert not step.is_last or (step.action == NO_ACTION).all(), "the final observation of an episode has no action"
+        row, rows = self.total_rows, self._rows
+        here, before = row % self._storage, (row - 1) % self._storage
+        if step.is_first:
+            alive = np.ones(self._num_agents, bool)
+        else:
+            assert row > self._stored_from and not rows["is_last"][before], "an episode begins with a row that is_first"
+            alive = rows["alive"][before] & ~rows["terminated"][before]
+        for name in ("obs", "action_mask", "action", "reward", "terminated", "is_first", "is_last"):
+            rows[name][here] = getattr(step, name)
+        rows["alive"][here] = alive & ~step.terminated if step.is_last else alive
+        self._episode_start[here] = row if step.is_first else self._episode_start[before]
+        self.total_rows = row + 1
+
+    def can_sample_windows(self, length: int) -> bool:
+        """Return whether a window of this length fits."""
+        return len(self) >= length
+
+    def sample_windows(self, rng: np.random.Generator, *, per_agent: int, length: int) -> tuple[Windows, int]:
+        """Draw windows for the world model, `per_agent` for each agent, and count those that overlap for want of room.
+
+        A window that starts a row earlier is less likely by the factor `recency_decay`. One agent's windows
+        do not overlap. Windows span episodes (the model separates them by `is_first`), never the ring's head.
+        """
+        assert self.can_sample_windows(length), f"{len(self)} rows hold no window of {length}"
+        ages = self._draw_ages(rng, (self._num_agents, per_agent, MAX_REJECTIONS + 1), len(self) - length + 1)
+        candidates = self.total_rows - length - ages
+        starts = np.empty((self._num_agents, per_agent), np.int64)
+        overlaps = 0
+        for agent in range(self._num_agents):
+            for number in range(per_agent):
+                choice, is_overlap = _first_free(candidates[agent, number], starts[agent, :number], length)
+                starts[agent, number] = candidates[agent, number, choice]
+                overlaps += is_overlap
+        rows = starts.reshape(-1, 1) + np.arange(length)
+        return self._gather(rows, np.ones(rows.shape, bool)), overlaps
+
+    def sample_contexts(self, rng: np.random.Generator, *, per_agent: int, length: int) -> Windows:
+        """Draw start rows for imagination, uniformly for each agent, with what went before them in the same episode.
+
+        The last row of each context is the start row. Any row may be one at which the agent is still alive: also an episode's first
+        and the last of one that ran out of time, but none after a true termination.
+        Contexts shorter than `length` are padded on the left: zeros, no action, `is_valid` False.
+        """
+        starts = self._draw_starts(rng, per_agent).reshape(-1, 1)
+        rows = starts + np.arange(1 - length, 1)
+        first = np.maximum(self._episode_start[starts % self._storage], self._oldest)
+        return self._gather(np.maximum(rows, first), rows >= first)
+
+    def _draw_ages(self, rng: np.random.Generator, shape: tuple[int, ...], count: int) -> Int[np.ndarray, "..."]:
+        """Draw ages in [0, count) with probability proportional to decay^age, by inverting the geometric sum."""
+        uniform, decay = rng.random(shape), self._config.recency_decay
+        if decay == 1.0:  # the closed form would divide by log 1
+            ages = uniform * count
+        else:
+            log_decay = math.log(decay)
+            ages = np.log1p(uniform * math.expm1(count * log_decay)) / log_decay
+        return np.minimum(ages.astype(np.int64), count - 1)
+
+    def _draw_starts(self, rng: np.random.Generator, per_agent: int) -> Int[np.ndarray, "N b"]:
+        alive, oldest = self._rows["alive"], self._oldest
+        agents = np.repeat(np.arange(self._num_agents), per_agent)
+        starts = rng.integers(oldest, self.total_rows, agents.shape)
+        for _ in range(MAX_REJECTIONS):
+            dead = np.flatnonzero(~alive[starts % self._storage, agents])
+            if not dead.size:
+                break
+            starts[dead] = rng.integers(oldest, self.total_rows, dead.shape)
+        else:  # hardly a row is left to these agents: now it pays to look for it
+            rows = np.arange(oldest, self.total_rows)
+            for place in np.flatnonzero(~alive[starts % self._storage, agents]):
+                possible = rows[alive[rows % self._storage, agents[place]]]
+                if not possible.size:
+                    raise ValueError(
+                        f"agent {agents[place]} is not alive in any of the {len(self)} rows of the replay: raise replay.capacity"
+                    )
+                starts[place] = rng.choice(possible)
+        return starts.reshape(self._num_agents, per_agent)
+
+    def _gather(self, rows: Int[np.ndarray, "B T"], is_valid: Bool[np.ndarray, "B T"]) -> Windows:
+        """Look up global rows, grouped by focal agent, and blank those that are not valid."""
+        at = rows % self._storage
+        agent = np.repeat(np.arange(self._num_agents), len(rows) // self._num_agents)
+        focal, actions = agent[:, None], self._rows["action"]
+        arrays = {name: self._rows[name][at, focal] for name in ("obs", "action_mask", "reward")}
+        arrays |= {
+            "action": actions[at, focal].astype(np.int64),
+            "mate_actions": actions[at[:, :, None], self._mates[agent][:, None, :]].astype(np.int64),
+            "continues": 1 - self._rows["terminated"][at, focal].astype(np.float32),
+            "is_first": self._rows["is_first"][at],
+        }
+        if not is_valid.all():
+            for name, array in arrays.items():
+                array[~is_valid] = NO_ACTION if name in ("action", "mate_actions") else 0
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return Windows(agent=torch.from_numpy(agent), is_valid=torch.from_numpy(is_valid), **tensors)
+
+    def state_dict(self) -> State:
+        """Return the number of rows ever added and the chunks that hold valid rows, the last one perhaps partial.
+
+        Chunks are copies or look again at rows that are final: adding rows later changes none of them.
+        """
+        size = self._config.chunk_rows
+        first, full = self._oldest // size, self.total_rows // size
+        self._full_chunks = {number: self._full_chunk(number) for number in range(first, full)}
+        chunks = list(self._full_chunks.values())
+        if tail := self.total_rows % size:
+            chunks.append(Chunk(self._copy(full, tail)))
+        return {"total_rows": self.total_rows, "chunks": chunks}
+
+    def _full_chunk(self, number: int) -> Chunk:
+        known = self._full_chunks.get(number)
+        if known is None:
+            return Chunk(self._copy(number))
+        if known.digest is not None and known.is_held:  # it is on disk: no need to hold it twice
+            return Chunk(lambda: self._copy(number), known.digest)
+        return known
+
+    def _copy(self, number: int, length: int | None = None) -> Arrays:
+        start = number % self._num_chunks * self._config.chunk_rows
+        stop = start + (length or self._config.chunk_rows)
+        arrays = {name: array[start:stop].copy() for name, array in self._rows.items()}
+        # Asked late, by a writer in another thread: the row that is written next must not lie in this chunk.
+        if self.total_rows >= (number + self._num_chunks) * self._config.chunk_rows:
+            raise ValueError(f"chunk {number} of the replay has been overwritten since its state was taken")
+        return arrays
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over saved rows: all of them if the capacity has grown, the newest if it has shrunk.
+
+        Raises:
+            ValueError: the rows are of another environment, or in chunks of another size.
+        """
+        total, chunks = _checked(state)
+        size = self._config.chunk_rows
+        first = -(-total // size) - len(chunks)
+        if first < 0 or bool(total) != bool(chunks):
+            raise ValueError(f"{len(chunks)} chunks do not hold {total} rows by replay.chunk_rows = {size}: a branch cannot change it")
+        oldest_needed = max(total - self._config.capacity, 0) // size
+        self._full_chunks = {}
+        for number, chunk in enumerate(chunks, start=first):
+            if number >= oldest_needed:
+                self._restore(number, chunk, min(size, total - number * size))
+        self._stored_from = max(first, oldest_needed) * size
+        self.total_rows = total
+        rows = np.arange(self._stored_from, total)
+        is_first = self._rows["is_first"][rows % self._storage]
+        # Where an episode's first row is no longer here, any earlier row serves: contexts stop at the oldest valid row.
+        self._episode_start[rows % self._storage] = np.maximum.accumulate(np.where(is_first, rows, self._stored_from))
+
+    def _restore(self, number: int, chunk: Chunk, length: int) -> None:
+        arrays = chunk.arrays
+        if arrays.keys() != self._rows.keys():
+            raise ValueError(f"a chunk of the replay holds {sorted(arrays)}: expected {sorted(self._rows)}")
+        start = number % self._num_chunks * self._config.chunk_rows
+        for name, target in self._rows.items():
+            found = arrays[name]
+            if found.shape != (length, *target.shape[1:]) or found.dtype != target.dtype:
+                raise ValueError(
+                    f"{name} of a chunk of the replay is {found.dtype} {list(found.shape)}, expected {target.dtype} "
+                    f"{[length, *target.shape[1:]]}: it is of another environment or another replay.chunk_rows"
+                )
+            target[start : start + length] = found
+        if length == self._config.chunk_rows and chunk.digest is not None:
+            self._full_chunks[number] = Chunk(lambda: self._copy(number), chunk.digest)
+
+
+def _first_free(candidates: Int[np.ndarray, " c"], taken: Int[np.ndarray, " w"], length: int) -> tuple[int, bool]:
+    """Return the place of the first candidate that overlaps no window taken so far, else of the last, and whether it overlaps."""
+    free = np.flatnonzero((np.abs(candidates[:, None] - taken) >= length).all(axis=1))
+    return (int(free[0]), False) if free.size else (len(candidates) - 1, True)
+
+
+def _checked(state: State) -> tuple[int, list[Chunk]]:
+    if not isinstance(state, Mapping) or set(state) != {"total_rows", "chunks"}:
+        raise ValueError(f"the replay's state holds {sorted(state)}: expected ['chunks', 'total_rows']")
+    total, chunks = state["total_rows"], state["chunks"]
+    if type(total) is not int or total < 0:
+        raise ValueError(f"total_rows of the replay is {total!r}: expected a whole number from 0")
+    if not isinstance(chunks, list) or not all(isinstance(chunk, Chunk) for chunk in chunks):
+        raise ValueError("chunks of the replay is no list of chunks")
+    return total, [chunk for chunk in chunks if isinstance(chunk, Chunk)]
