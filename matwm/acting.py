@@ -1,0 +1,83 @@
+"""Chooses actions from what running episodes have shown so far."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int
+from torch import Tensor
+
+from matwm.actor_critic import Actors
+from matwm.types import NO_ACTION, Windows
+from matwm.world_model import WorldModel
+
+
+class EpisodeContext:
+    """The last rows of E episodes that run in step, as n focal agents saw them.
+
+    Raw observations are kept and encoded anew at every step: latents would mix versions of the weights.
+    """
+
+    def __init__(self, agents: Sequence[int], limit: int) -> None:
+        self.agents = torch.tensor(list(agents))
+        self._obs: deque[Float32[np.ndarray, "E n O"]] = deque(maxlen=limit)
+        self._actions: deque[Int[np.ndarray, "E n"]] = deque(maxlen=limit - 1)
+
+    def clear(self) -> None:
+        """Forget everything: an episode begins."""
+        self._obs.clear()
+        self._actions.clear()
+
+    def see(self, obs: Float32[np.ndarray, "E n O"]) -> None:
+        """Take in the present observations."""
+        self._obs.append(obs)
+
+    def did(self, action: Int[np.ndarray, "E n"]) -> None:
+        """Take in the actions that were taken on them."""
+        self._actions.append(action)
+
+    def windows(self) -> Windows:
+        """Return the rows so far, grouped by focal agent; the last row has no action yet."""
+        obs = torch.from_numpy(np.stack(self._obs)).permute(2, 1, 0, 3).flatten(0, 1)  # (T, E, n, O) -> (n*E, T, O)
+        rows, length = obs.shape[:2]
+        action = torch.full((rows, length), NO_ACTION)
+        if self._actions:
+            action[:, :-1] = torch.from_numpy(np.stack(self._actions)).permute(2, 1, 0).flatten(0, 1)
+        zeros = torch.zeros(1, 1).expand(rows, length)
+        no = torch.zeros(1, 1, dtype=torch.bool).expand(rows, length)
+        return Windows(
+            agent=self.agents.repeat_interleave(rows // len(self.agents)),
+            obs=obs,
+            action=action,
+            mate_actions=action.new_empty(rows, length, 0),
+            action_mask=no[..., None][..., :0],
+            reward=zeros,
+            continues=zeros,
+            is_first=no,
+            is_valid=~no,
+        )
+
+
+@torch.no_grad()
+def choose_actions(
+    world_model: WorldModel, actors: Actors, context: EpisodeContext, mask: Bool[np.ndarray, "E n A"], *, greedy: bool
+) -> Int[np.ndarray, "E n"]:
+    """Return the policies' actions on the posterior of the present observations, under the environment's real masks (section 1.7)."""
+    training = world_model.training
+    world_model.eval()
+    device = actors.net.output_bias.device
+    windows = context.windows()
+    if device.type != "cpu":
+        windows = Windows(**{name: value.to(device) for name, value in vars(windows).items()})
+    features = world_model.features(world_model.observe(windows, horizon=0))
+    world_model.train(training)
+    n = len(context.agents)
+    legal = torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1).to(device)
+    actions: Tensor = actors.choose(features.unflatten(0, (n, -1)), legal, greedy=greedy)
+    return actions.cpu().numpy().T
+
+
+def random_actions(rng: np.random.Generator, mask: Bool[np.ndarray, "*batch A"]) -> Int[np.ndarray, "*batch"]:
+    """Draw uniformly over legal actions."""
+    return np.where(mask, rng.random(mask.shape), -1.0).argmax(-1)

@@ -1,0 +1,48 @@
+"""Computes what actors and critics minimise on an imagined rollout (Eq. 10 and 11)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from matwm.nets.distributions import TwoHot
+
+
+def trajectory_weights(continues: Float[Tensor, "*B H"]) -> Float[Tensor, "*B H"]:
+    """Return the probability that imagination is still going at each action: the product of earlier continuations."""
+    ones = torch.ones_like(continues[..., :1])
+    return torch.cat([ones, continues[..., :-1]], -1).cumprod(-1)
+
+
+def entropy(log_probs: Float[Tensor, "*B A"]) -> Float[Tensor, "*B"]:
+    """Return the entropy in nats; impossible actions (log-probability -inf) count zero, without a NaN in the gradient."""
+    finite = log_probs.masked_fill(log_probs == float("-inf"), 0.0)
+    return -(log_probs.exp() * finite).sum(-1)
+
+
+def actor_loss(
+    log_probs: Float[Tensor, "N B A"],
+    action: Int[Tensor, "N B"],
+    advantage: Float[Tensor, "N B"],
+    weight: Float[Tensor, "N B"],
+    *,
+    entropy_weight: float,
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Return each agent's REINFORCE loss with entropy bonus (Eq. 10), and its mean entropy in nats."""
+    taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    bonus = entropy(log_probs)
+    loss = -(weight * (advantage * taken + entropy_weight * bonus)).mean(-1)
+    return loss, bonus.detach().mean(-1)
+
+
+def critic_loss(
+    logits: Float[Tensor, "N B R"],
+    returns: Float[Tensor, "N B"],
+    slow_value: Float[Tensor, "N B"],
+    weight: Float[Tensor, "N B"],
+    bins: TwoHot,
+    *,
+    slow_weight: float,
+) -> Float[Tensor, " N"]:
+    """Return each agent's cross-entropy to the λ-returns and to its slow critic (Eq. 11, as two-hot codes)."""
+    loss = bins.loss(logits, returns) + slow_weight * bins.loss(logits, slow_value)
+    return (weight * loss).mean(-1)

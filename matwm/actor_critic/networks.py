@@ -1,0 +1,46 @@
+"""One actor and one critic per agent, computed together."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matwm.config import ActorCriticConfig
+from matwm.nets.distributions import TwoHot, sample_index
+from matwm.nets.mlp import StackedMLP
+
+
+class Actors(nn.Module):
+    """Policies pi_i(a | s): logits over padded actions, of which the mask removes what is illegal or no action at all."""
+
+    def __init__(self, num_agents: int, feature_size: int, action_size: int, config: ActorCriticConfig) -> None:
+        super().__init__()
+        self.unimix = config.actor_unimix
+        self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, action_size, output_scale=0.01)
+
+    def log_probs(self, features: Float[Tensor, "N b F"], mask: Bool[Tensor, "N b A"]) -> Float[Tensor, "N b A"]:
+        """Return log-probabilities, -inf where the mask is False."""
+        logits = self.net(features).masked_fill(~mask, float("-inf"))
+        if self.unimix == 0.0:
+            return F.log_softmax(logits, -1)
+        mixed = (1 - self.unimix) * F.softmax(logits, -1) + self.unimix / mask.sum(-1, keepdim=True)
+        return torch.log(mixed.masked_fill(~mask, 1.0)).masked_fill(~mask, float("-inf"))  # log(0) would have a NaN gradient
+
+    @torch.no_grad()
+    def choose(self, features: Float[Tensor, "N b F"], mask: Bool[Tensor, "N b A"], *, greedy: bool) -> Int[Tensor, "N b"]:
+        """Return an action a row: sampled, or the likeliest."""
+        log_probs = self.log_probs(features, mask)
+        return log_probs.argmax(-1) if greedy else sample_index(log_probs.exp())
+
+
+class Critics(nn.Module):
+    """Values V_i(s) as two-hot distributions; they start at exactly zero."""
+
+    def __init__(self, num_agents: int, feature_size: int, config: ActorCriticConfig) -> None:
+        super().__init__()
+        self.bins = TwoHot(config.bins.count, config.bins.bound)
+        self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, config.bins.count, output_scale=0.0)
+
+    def forward(self, features: Float[Tensor, "N b F"]) -> Float[Tensor, "N b R"]:
+        """Return logits over the bins of return."""
+        return self.net(features)

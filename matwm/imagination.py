@@ -1,0 +1,38 @@
+"""Rolls policies out in the world model (Algorithm 1)."""
+
+import torch
+
+from matwm.actor_critic import Actors
+from matwm.types import Rollout, Windows
+from matwm.world_model import WorldModel
+
+
+@torch.no_grad()
+def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horizon: int, from_prior: bool) -> Rollout:
+    """Continue real contexts for `horizon` steps, each row by its focal agent's own policy.
+
+    Agents are isolated: a row's mates exist only as the teammate predictor's probabilities. The world model is put in
+    evaluation mode meanwhile, so that dropout is off.
+    """
+    num_agents = actors.net.output_bias.shape[0]
+    training = world_model.training
+    world_model.eval()
+    state = world_model.observe(contexts, horizon=horizon, from_prior=from_prior)
+    features, actions, masks, rewards, continuations = [world_model.features(state)], [], [], [], []
+    for _ in range(horizon):
+        masks.append(state.action_mask)
+        grouped = features[-1].unflatten(0, (num_agents, -1))
+        action = actors.choose(grouped, state.action_mask.unflatten(0, (num_agents, -1)), greedy=False).flatten()
+        reward, continues, state = world_model.advance(state, action)
+        features.append(world_model.features(state))
+        actions.append(action)
+        rewards.append(reward)
+        continuations.append(continues)
+    world_model.train(training)
+    return Rollout(
+        features=torch.stack(features, 1),
+        action=torch.stack(actions, 1),
+        action_mask=torch.stack(masks, 1),
+        reward=torch.stack(rewards, 1),
+        continues=torch.stack(continuations, 1),
+    )

@@ -1,0 +1,239 @@
+"""Owns every network and optimizer, and is the only caller of `backward()`."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from matwm.actor_critic import Actors, Critics, ReturnBounds
+from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weights
+from matwm.actor_critic.returns import lambda_returns
+from matwm.config import Config
+from matwm.imagination import imagine
+from matwm.stateful import State
+from matwm.types import EnvSpec, Rollout, Windows
+from matwm.world_model import WorldModel
+
+DataT = TypeVar("DataT", Rollout, Windows)
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training diverged: `term` is the first loss term that is not finite, `step` the environment step."""
+
+    def __init__(self, term: str, step: int | None = None) -> None:
+        at = "" if step is None else f" at environment step {step}"
+        super().__init__(f"{term} is not finite{at}: training has diverged; the last good checkpoint is kept (try a lower learning rate)")
+        self.term, self.step = term, step
+
+
+class NamedAdam:
+    """Adam whose state is tensors by parameter name, and whose hyperparameters always come from the configuration."""
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, epsilon: float) -> None:
+        self.named = dict(named)
+        self.adam = torch.optim.Adam(self.named.values(), lr=learning_rate, eps=epsilon, fused=True)
+        for parameter in self.named.values():
+            self.adam.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size in force."""
+        return self.adam.param_groups[0]["lr"]
+
+    def step(self) -> None:
+        """Apply the gradients and drop them."""
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> State:
+        """Return the moments and step counts, without hyperparameters."""
+        return {name: dict(self.adam.state[parameter]) for name, parameter in self.named.items()}
+
+    def load_state_dict(self, state: State, /) -> None:
+        """Copy moments into place; raise ValueError if they belong to other parameters."""
+        if set(state) != set(self.named):
+            raise ValueError(f"the optimizer's state is for other parameters: {sorted(set(state) ^ set(self.named))[:4]}")
+        for name, parameter in self.named.items():
+            saved = state[name]
+            assert isinstance(saved, Mapping)
+            for key, tensor in self.adam.state[parameter].items():
+                tensor.copy_(saved[key])
+
+
+class Learner:
+    """World model, actors, critics, slow critics, return bounds and two optimizers."""
+
+    def __init__(self, spec: EnvSpec, config: Config, device: torch.device) -> None:
+        ac = config.actor_critic
+        self.config, self.spec, self.device = config, spec, device
+        self.world_model = WorldModel(spec, config.world_model).to(device)
+        size = self.world_model.feature_size
+        self.actors = Actors(spec.num_agents, size, spec.action_size, ac).to(device)
+        self.critics = Critics(spec.num_agents, size, ac).to(device)
+        self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
+        self.bounds = ReturnBounds(spec.num_agents).to(device)
+        self.agents = nn.ModuleDict(
+            {"actors": self.actors, "critics": self.critics, "slow_critics": self.slow_critics, "return_bounds": self.bounds}
+        )
+        self.world_model_optimizer = NamedAdam(
+            self.world_model.named_parameters(),
+            learning_rate=config.world_model.learning_rate,
+            epsilon=config.world_model.adam_epsilon,
+        )
+        self.agents_optimizer = NamedAdam(
+            ((name, p) for name, p in self.agents.named_parameters() if p.requires_grad),
+            learning_rate=ac.learning_rate,
+            epsilon=ac.adam_epsilon,
+        )
+
+    def update_world_model(self, windows: Windows) -> dict[str, float]:
+        """Take one gradient step on Eq. 3; return what to log.
+
+        Raises:
+            NonFiniteLossError: names the term; no parameter has changed.
+        """
+        self.world_model.train()
+        loss, metrics = self.world_model.loss(to_device(windows, self.device))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(list(self.world_model_optimizer.named.values()), self.config.world_model.clip_norm)
+        metrics["gradient_norm"] = norm
+        values = to_floats({f"world_model/{name}": value for name, value in metrics.items()})
+        check_finite(values)
+        self.world_model_optimizer.step()
+        return values
+
+    def update_agents(self, contexts: Windows) -> dict[str, float]:
+        """Imagine from the contexts and take one gradient step on Eq. 10 and 11 for every agent; return what to log.
+
+        Raises:
+            NonFiniteLossError: names the term and the agent; no parameter has changed.
+        """
+        ac, num_agents = self.config.actor_critic, self.spec.num_agents
+        contexts = to_device(contexts, self.device)
+        from_prior = ac.imagination.start_state == "prior"
+        rollout = imagine(self.world_model, self.actors, contexts, horizon=self.config.regime.horizon, from_prior=from_prior)
+        rollout = map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))  # (N, b, H, ...)
+        states = rollout.features.flatten(1, 2)
+        logits = self.critics(states).unflatten(1, rollout.features.shape[1:3])
+        bins = self.critics.bins
+        with torch.no_grad():
+            value = bins.mean(logits)
+            returns = lambda_returns(rollout.reward, rollout.continues, value, discount=ac.discount, lambda_=ac.lambda_)
+            self.bounds.update(returns.flatten(1), low=ac.return_low, high=ac.return_high, decay=ac.return_decay)
+            scale = self.bounds.scale(ac.return_scale_min)
+            advantage = (returns - value[..., :-1]) / scale[:, None, None]
+            weight = trajectory_weights(rollout.continues)
+            slow_value = bins.mean(self.slow_critics(states)).unflatten(1, rollout.features.shape[1:3])[..., :-1]
+        acting = rollout.features[:, :, :-1].flatten(1, 2)
+        log_probs = self.actors.log_probs(acting, rollout.action_mask.flatten(1, 2))
+        policy_loss, entropy = actor_loss(
+            log_probs, rollout.action.flatten(1), advantage.flatten(1), weight.flatten(1), entropy_weight=ac.entropy
+        )
+        value_loss = critic_loss(
+            logits[:, :, :-1].flatten(1, 2),
+            returns.flatten(1),
+            slow_value.flatten(1),
+            weight.flatten(1),
+            bins,
+            slow_weight=ac.slow_weight,
+        )
+        (policy_loss + value_loss).sum().backward()
+        norm = self._clip_each_agent(ac.clip_norm)
+        metrics = {
+            "actor_loss": policy_loss,
+            "critic_loss": value_loss,
+            "gradient_norm": norm,
+            "entropy": entropy,
+            "value": value.mean((1, 2)),
+            "return": returns.mean((1, 2)),
+            "return_scale": scale,
+            "advantage_magnitude": advantage.abs().mean((1, 2)),
+            "return_clipped": (returns.abs() > bins.bins[-1]).float().mean((1, 2)),
+            "reward_imagined": rollout.reward.mean((1, 2)),
+            "reward_real": real_reward(contexts, num_agents),
+        }
+        values = to_floats({f"agents/{name}/{key}": value[i] for key, value in metrics.items() for i, name in enumerate(self.spec.agents)})
+        check_finite(values)
+        self.agents_optimizer.step()
+        with torch.no_grad():
+            slow, fast = list(self.slow_critics.parameters()), list(self.critics.parameters())
+            torch._foreach_lerp_(slow, fast, 1 - ac.slow_decay)
+        return values
+
+    def parts(self) -> dict[str, State]:
+        """Return the state of everything owned, by part of the checkpoint."""
+        return {
+            "world_model": self.world_model.state_dict(),
+            "agents": self.agents.state_dict(),
+            "optimizers": {
+                "world_model": self.world_model_optimizer.state_dict(),
+                "agents": self.agents_optimizer.state_dict(),
+            },
+        }
+
+    def load(self, parts: Mapping[str, State]) -> None:
+        """Copy a saved state into the existing tensors; raise ValueError if it does not fit."""
+        try:
+            self.world_model.load_state_dict(dict(parts["world_model"]))
+            self.agents.load_state_dict(dict(parts["agents"]))
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint's networks do not fit the configuration: {error}") from None
+        optimizers = parts["optimizers"]
+        for name, optimizer in (("world_model", self.world_model_optimizer), ("agents", self.agents_optimizer)):
+            state = optimizers[name]
+            assert isinstance(state, Mapping)
+            optimizer.load_state_dict(state)
+
+    def policy(self, agent: int) -> dict[str, Tensor]:
+        """Return one agent's actor: with the world model it is all that acting needs."""
+        return {name: tensor[agent : agent + 1].clone() for name, tensor in self.actors.state_dict().items()}
+
+    def _clip_each_agent(self, limit: float) -> Tensor:
+        """Scale each agent's gradients to at most `limit`; return the norms before, (N,).
+
+        One norm over all agents would let one that diverges stall the others.
+        """
+        gradients = [p.grad for p in self.agents_optimizer.named.values() if p.grad is not None]
+        norm = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+        return norm
+
+
+def real_reward(contexts: Windows, num_agents: int) -> Tensor:
+    """Return each agent's mean reward over the contexts' rows, to hold imagined rewards against, (N,)."""
+    acted = contexts.is_valid & (contexts.action >= 0)
+    reward = (contexts.reward * acted).view(num_agents, -1).sum(1)
+    return reward / acted.view(num_agents, -1).sum(1).clamp(min=1)
+
+
+def check_finite(values: Mapping[str, float]) -> None:
+    """Raise NonFiniteLossError for the first value that is not finite."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NonFiniteLossError(name)
+
+
+def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Bring scalars to the host in one transfer."""
+    values = torch.stack([value.detach().float() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
+
+
+def map_tensors(data: DataT, function: Callable[[Tensor], Tensor]) -> DataT:
+    """Return a copy of a dataclass of tensors with `function` applied to each."""
+    return type(data)(**{field.name: function(getattr(data, field.name)) for field in fields(data)})  # type: ignore[arg-type]
+
+
+def to_device(windows: Windows, device: torch.device) -> Windows:
+    """Return the windows on a device; on the CPU they are there already."""
+    return windows if windows.obs.device == device else map_tensors(windows, lambda tensor: tensor.to(device))

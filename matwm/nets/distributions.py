@@ -1,0 +1,75 @@
+"""Turns logits into categorical latents and two-hot numbers, without the cost of distribution objects."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def symlog(x: Tensor) -> Tensor:
+    """Compress magnitudes: sign(x) ln(1 + |x|)."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Undo `symlog`."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def unimix_log_probs(logits: Float[Tensor, "*batch L"], share: float) -> Float[Tensor, "*batch L"]:
+    """Return log-probabilities of which `share` is uniform, so that no class is impossible and every KL is finite."""
+    if share == 0.0:
+        return F.log_softmax(logits, -1)
+    return torch.log((1 - share) * F.softmax(logits, -1) + share / logits.shape[-1])
+
+
+def sample_index(probs: Float[Tensor, "*batch L"]) -> Int[Tensor, "*batch"]:
+    """Draw one class a row (an exponential race: the same law as Gumbel-argmax on log-probabilities)."""
+    # A fifth of the time of `exponential_`; u = 0 gives an infinite waiting time, which never wins.
+    return (probs / -torch.rand_like(probs).log_()).argmax(-1)
+
+
+def straight_through(probs: Float[Tensor, "*batch L"], index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch L"]:
+    """Return exact one-hots whose gradient is that of `probs`."""
+    return F.one_hot(index, probs.shape[-1]).to(probs.dtype) + (probs - probs.detach())
+
+
+def categorical_kl(log_p: Float[Tensor, "*batch K L"], log_q: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch"]:
+    """Return KL(p || q) summed over the K latents, in nats."""
+    return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
+
+
+class TwoHot(nn.Module):
+    """A number as a distribution over bins at symexp(linspace(-bound, bound, count)) (DreamerV3; section 1.6)."""
+
+    bins: Tensor
+
+    def __init__(self, count: int, bound: float) -> None:
+        super().__init__()
+        positive = symexp(torch.linspace(0.0, bound, count // 2 + 1, dtype=torch.float64))[1:].float()
+        self.register_buffer("bins", torch.cat([-positive.flip(0), torch.zeros(1), positive]), persistent=False)
+
+    def mean(self, logits: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch"]:
+        """Return the expectation in raw space; uniform logits give exactly 0 because opposite bins are summed pairwise."""
+        half = self.bins.shape[0] // 2
+        probs = F.softmax(logits, -1)
+        return ((probs[..., half + 1 :] - probs[..., :half].flip(-1)) * self.bins[half + 1 :]).sum(-1)
+
+    def encode(self, x: Float[Tensor, "*batch"]) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return the lower of the two neighbouring bins and the weight of the upper one; values beyond the bins are clipped."""
+        x = x.clamp(self.bins[0], self.bins[-1])
+        lower = (torch.searchsorted(self.bins, x.contiguous(), right=True) - 1).clamp(0, self.bins.shape[0] - 2)
+        low, high = self.bins[lower], self.bins[lower + 1]
+        return lower, (x - low) / (high - low)
+
+    def loss(self, logits: Float[Tensor, "*batch R"], x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Return the cross-entropy of `logits` to the two-hot code of `x`."""
+        lower, weight = self.encode(x)
+        log_probs = F.log_softmax(logits, -1)
+        below = log_probs.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
+        above = log_probs.gather(-1, lower.unsqueeze(-1) + 1).squeeze(-1)
+        return -((1 - weight) * below + weight * above)
+
+    def clipped(self, x: Float[Tensor, "*batch"]) -> Tensor:
+        """Return the share of values that lie beyond the outermost bins."""
+        return (x.abs() > self.bins[-1]).float().mean()

@@ -1,0 +1,134 @@
+"""A causal post-norm transformer that reads whole windows, or one row at a time through a cache of projected keys and values."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass
+class Cache:
+    """Projected keys and values of the rows read so far, in storage for all that will be; opaque outside this module."""
+
+    keys: Float[Tensor, "layers B heads cap d"]
+    values: Float[Tensor, "layers B heads cap d"]
+    allowed: Bool[Tensor, "B cap"]
+    positions: Int[Tensor, " B"]
+    """Of the next row: the number of valid rows before it."""
+    length: int
+
+
+def layout(is_first: Bool[Tensor, "B T"], is_valid: Bool[Tensor, "B T"]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T T"]]:
+    """Return each row's position in its episode (from 0 at a window's or episode's start) and what it may attend to.
+
+    A row sees the rows of its own episode up to itself. A padding row sees itself, so that no softmax is empty.
+    """
+    rows = torch.arange(is_first.shape[1], device=is_first.device)
+    previous_valid = F.pad(is_valid[:, :-1], (1, 0), value=False)
+    starts = is_first | (is_valid & ~previous_valid)
+    segment_start = torch.where(starts, rows, 0).cummax(1).values
+    same = segment_start[:, :, None] == segment_start[:, None, :]
+    causal = rows[:, None] >= rows[None, :]
+    allowed = (same & causal & is_valid[:, None, :]) | torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    return rows - segment_start, allowed
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each followed by dropout, residual and LayerNorm (as STORM)."""
+
+    def __init__(self, hidden_size: int, heads: int, feedforward_multiple: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        self.project = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.norm_attention = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.widen = nn.Linear(hidden_size, feedforward_multiple * hidden_size)
+        self.narrow = nn.Linear(feedforward_multiple * hidden_size, hidden_size)
+        self.norm_feedforward = nn.LayerNorm(hidden_size, eps=1e-6)
+
+    def split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each (B, heads, T, d)."""
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def finish(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B heads T d"]) -> Float[Tensor, "B T D"]:
+        """Return the block's output from its input and what the heads read."""
+        drop = self.dropout if self.training else 0.0
+        mixed = self.project(attended.transpose(1, 2).flatten(2))
+        x = self.norm_attention(x + F.dropout(mixed, drop, drop > 0))
+        narrow = self.narrow(F.relu(self.widen(x)))
+        return self.norm_feedforward(x + F.dropout(narrow, drop, drop > 0))
+
+
+class CausalTransformer(nn.Module):
+    """Blocks over learned positions; dropout only in training mode."""
+
+    def __init__(self, hidden_size: int, layers: int, heads: int, feedforward_multiple: int, max_positions: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(max_positions, hidden_size)
+        nn.init.normal_(self.positions.weight, std=0.02)  # one-hot inputs are small: positions of unit size would drown them
+        self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(hidden_size, heads, feedforward_multiple, dropout) for _ in range(layers))
+
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"], allowed: Bool[Tensor, "B T T"]) -> Float[Tensor, "B T D"]:
+        """Return the hidden state after each row.
+
+        Raises:
+            ValueError: the window is longer than the table of positions.
+        """
+        self._check_length(x.shape[1])
+        x = self.norm(x + self.positions(positions))
+        for block in self._blocks():
+            q, k, v = block.split(x)
+            drop = block.dropout if self.training else 0.0
+            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, allowed[:, None], dropout_p=drop))
+        return x
+
+    def prefill(self, x: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"], capacity: int) -> tuple[Float[Tensor, "B T D"], Cache]:
+        """Read a left-padded context of one episode a row; return its hidden states and the cache for `capacity` rows in all.
+
+        Raises:
+            ValueError: the capacity exceeds the table of positions.
+        """
+        self._check_length(capacity)
+        batch, length, hidden = x.shape
+        shape = (len(self.blocks), batch, self._blocks()[0].heads, capacity, hidden // self._blocks()[0].heads)
+        keys, values = x.new_empty(shape), x.new_empty(shape)
+        allowed_keys = torch.ones(batch, capacity, dtype=torch.bool, device=x.device)
+        allowed_keys[:, :length] = is_valid
+        cache = Cache(keys, values, allowed_keys, is_valid.sum(1), length)
+        if length == 0:
+            return x, cache
+        positions, allowed = layout(torch.zeros_like(is_valid), is_valid)
+        x = self.norm(x + self.positions(positions.clamp(min=0)))
+        for number, block in enumerate(self._blocks()):
+            q, k, v = block.split(x)
+            keys[number, :, :, :length], values[number, :, :, :length] = k, v
+            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, allowed[:, None]))
+        return x, cache
+
+    def step(self, x: Float[Tensor, "B D"], cache: Cache) -> Float[Tensor, "B D"]:
+        """Read one more row of every sequence, in place in the cache; return its hidden state."""
+        now = cache.length
+        x = self.norm(x + self.positions(cache.positions)).unsqueeze(1)
+        forbidden = ~cache.allowed[:, None, None, : now + 1]
+        for number, block in enumerate(self._blocks()):
+            q, k, v = block.split(x)
+            cache.keys[number, :, :, now : now + 1], cache.values[number, :, :, now : now + 1] = k, v
+            scores = torch.matmul(q, cache.keys[number, :, :, : now + 1].transpose(-1, -2)) * q.shape[-1] ** -0.5
+            weights = scores.masked_fill(forbidden, float("-inf")).softmax(-1)  # one query: the fused kernel costs half as much again
+            x = block.finish(x, torch.matmul(weights, cache.values[number, :, :, : now + 1]))
+        cache.length += 1
+        cache.positions = cache.positions + 1
+        return x.squeeze(1)
+
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def _check_length(self, length: int) -> None:
+        if length > self.positions.num_embeddings:
+            raise ValueError(f"a sequence of {length} rows exceeds max_positions = {self.positions.num_embeddings}")

@@ -1,0 +1,131 @@
+"""Trains: Algorithm 2, one environment step at a time, with every bit of state in named parts."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from matwm.acting import EpisodeContext, choose_actions, random_actions
+from matwm.collector import Collector
+from matwm.config import Config
+from matwm.envs import make_env
+from matwm.envs.episode_log import EpisodeLog
+from matwm.history import History, Point
+from matwm.learner import Learner, NonFiniteLossError
+from matwm.replay import Replay
+from matwm.rng import generator_for, seed_torch
+from matwm.stateful import State
+
+
+class Trainer:
+    """The training run: call `step` until `env_step` is where it should be."""
+
+    def __init__(self, config: Config, env: EpisodeLog, replay: Replay, learner: Learner, collector: Collector) -> None:
+        self.config, self.env, self.replay, self.learner, self.collector = config, env, replay, learner, collector
+        self.spec = env.spec
+        self.history = History()
+        self.env_step = 0
+        """Environment steps taken."""
+        self._points: list[Point] = []
+        agents = self.spec.num_agents if config.schedule.batch_is_total else 1
+        self._windows_each = -(-config.world_model.windows // agents)
+        self._starts_each = -(-config.regime.starts // agents)
+
+    def step(self) -> None:
+        """Take one environment step and the updates that are due after it (Algorithm 2).
+
+        Raises:
+            NonFiniteLossError: a loss is not finite; the message names the term and the step.
+        """
+        seed_torch(self.config.seed, "step", self.env_step)
+        episode = self.collector.step(self._choose, env_step=self.env_step + 1)
+        self.env_step += 1
+        if episode is not None:
+            self.history.episodes.append(episode)
+            values = {f"episode/return/{name}": value for name, value in zip(self.spec.agents, episode.returns, strict=True)}
+            values["episode/length"] = float(episode.length)
+            self._points += [Point(key, self.env_step, value) for key, value in values.items()]
+        if self.env_step >= self.config.schedule.warmup_steps:
+            try:
+                self._update()
+            except NonFiniteLossError as error:
+                raise NonFiniteLossError(error.term, self.env_step) from None
+        if self.env_step % self.config.run.metrics_interval == 0:
+            self._points += self.history.close_interval(self.env_step)
+
+    def drain(self) -> list[Point]:
+        """Return the points of all curves since the last call."""
+        points, self._points = self._points, []
+        return points
+
+    def parts(self) -> dict[str, State]:
+        """Return everything that a checkpoint holds: the only list of it."""
+        return {
+            **self.learner.parts(),
+            "replay": self.replay.state_dict(),
+            "progress": {"env_step": self.env_step, "collector": self.collector.state_dict()},
+            "history": self.history.state_dict(),
+        }
+
+    def load(self, parts: Mapping[str, State]) -> None:
+        """Continue from the parts of a checkpoint.
+
+        Raises:
+            ValueError: they do not fit this configuration.
+        """
+        progress = parts["progress"]
+        self.learner.load(parts)
+        self.replay.load_state_dict(parts["replay"])
+        self.env_step = progress["env_step"]  # type: ignore[assignment]
+        self.collector.load_state_dict(progress["collector"])  # type: ignore[arg-type]
+        self.history.load_state_dict(parts["history"])
+        self._points = []
+
+    def policies(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return each agent's actor by name."""
+        return {name: self.learner.policy(number) for number, name in enumerate(self.spec.agents)}
+
+    def _choose(self, context: EpisodeContext, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
+        if self.env_step < self.config.schedule.warmup_steps:
+            return random_actions(generator_for(self.config.seed, "warmup", self.env_step), mask)
+        return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
+
+    def _update(self) -> None:
+        config, step = self.config, self.env_step
+        if step % config.schedule.world_model_every == 0:
+            rng = generator_for(config.seed, "replay/windows", step)
+            windows, overlaps = self.replay.sample_windows(rng, per_agent=self._windows_each, length=config.world_model.window_length)
+            self.history.add(self.learner.update_world_model(windows))
+            self.history.add({"replay/overlaps": float(overlaps), "replay/rows": float(len(self.replay))})
+        if step % config.schedule.agents_every == 0:
+            rng = generator_for(config.seed, "replay/contexts", step)
+            contexts = self.replay.sample_contexts(rng, per_agent=self._starts_each, length=config.actor_critic.imagination.context_length)
+            self.history.add(self.learner.update_agents(contexts))
+
+
+def build_trainer(config: Config) -> Trainer:
+    """Construct everything from the configuration: the only place that does. State arrives afterwards through `load`."""
+    device = prepare_torch(config)
+    env = EpisodeLog(make_env(config.env))
+    replay = Replay(env.spec, config.replay)
+    seed_torch(config.seed, "initialisation", 0)
+    learner = Learner(env.spec, config, device)
+    collector = Collector(env, replay, seed=config.seed, acting_context=config.schedule.acting_context)
+    return Trainer(config, env, replay, learner, collector)
+
+
+def prepare_torch(config: Config) -> torch.device:
+    """Make torch's arithmetic repeatable on the configured device and return it.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if config.run.device == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError("run.device is cuda, but torch sees no CUDA device: set it to cpu, or install the CUDA build of torch")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(config.run.threads)
+    torch.use_deterministic_algorithms(mode=True)
+    return torch.device(config.run.device)

@@ -1,0 +1,196 @@
+"""The world model: a loss over windows of replay, and states to imagine and act from."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matwm.config import WorldModelConfig
+from matwm.nets.distributions import sample_index, straight_through, symlog
+from matwm.nets.mlp import LatentLinear
+from matwm.nets.transformer import Cache, CausalTransformer, layout
+from matwm.types import EnvSpec, Windows
+from matwm.world_model import losses
+from matwm.world_model.encoder import Autoencoder
+from matwm.world_model.heads import Heads
+from matwm.world_model.teammates import TeammatePredictor
+
+
+@dataclass(frozen=True)
+class FocalState:
+    """What a policy may see, s_t = [z_t, h_{t-1}, p_t], and the memory to go on from; rows grouped by focal agent.
+
+    h_{t-1} has read (z_{t-1}, a_{t-1}): nothing here depends on a_t.
+    """
+
+    agent: Int[Tensor, " B"]
+    latent: Int[Tensor, "B K"]
+    hidden: Float[Tensor, "B D"]
+    mate_probs: Float[Tensor, "B M A"]
+    action_mask: Bool[Tensor, "B A"]
+    """Predicted where the environment has masks, else the agent's own actions."""
+    trunk_cache: Cache
+    mates_cache: Cache | None
+
+
+class WorldModel(nn.Module):
+    """Autoencoder, action mixer, causal transformer, heads and teammate predictor, shared by all agents (section 1.2)."""
+
+    obs_exists: Tensor
+    action_exists: Tensor
+    action_offsets: Tensor
+
+    def __init__(self, spec: EnvSpec, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.loss_weights: dict[str, float] = config.loss_weights.model_dump()
+        self.mates_shape = (spec.num_agents - 1, spec.action_size)
+        scaled = config.action_words == "scaled"
+        words = spec.vocabulary if scaled else spec.action_size
+        self.autoencoder = Autoencoder(config, spec.obs_size, spec.num_agents)
+        self.mixer = LatentLinear(config.latents, config.classes, words, config.hidden_size)
+        self.trunk = CausalTransformer(
+            config.hidden_size, config.layers, config.heads, config.feedforward_multiple, config.max_positions, config.dropout
+        )
+        self.heads = Heads(config, spec.action_size, has_action_masks=spec.has_action_masks)
+        predicts_mates = config.teammates.enabled and spec.num_agents > 1
+        self.teammates = TeammatePredictor(config, spec) if predicts_mates else None
+        self.register_buffer("obs_exists", torch.from_numpy(spec.obs_exists), persistent=False)
+        self.register_buffer("action_exists", torch.from_numpy(spec.action_exists), persistent=False)
+        offsets = spec.action_offsets if scaled else (0,) * spec.num_agents
+        self.register_buffer("action_offsets", torch.tensor(offsets), persistent=False)
+
+    @property
+    def feature_size(self) -> int:
+        """F: what actors and critics read."""
+        mates = self.mates_shape[0] * self.mates_shape[1] if self.teammates else 0
+        return self.config.latents * self.config.classes + self.config.hidden_size + mates
+
+    def loss(self, windows: Windows) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return Eq. 3 (means over the rows that count) and what to log of it."""
+        w, config = windows, self.config
+        acted = w.is_valid & (w.action >= 0)
+        paired = acted[:, :-1] & w.is_valid[:, 1:]
+        log_posterior = self.autoencoder.posterior(w.obs, w.agent)
+        probs = log_posterior.exp()
+        z = straight_through(probs, sample_index(probs.detach())).flatten(-2)
+        positions, allowed = layout(w.is_first, w.is_valid)
+        mixed = self.mixer.dense(z) + self.mixer.extra(self._words(w.action, w.agent))
+        h = self.trunk(mixed, positions, allowed)
+        log_prior = self.heads.prior(h[:, :-1])
+        continue_logits = self.heads.continuation(h).squeeze(-1)
+        reward_logits = self.heads.reward(h)
+        dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
+        terms = {
+            "reconstruction": (
+                losses.reconstruction_loss(self.autoencoder.decode(z), symlog(w.obs), self.obs_exists[w.agent]),
+                w.is_valid,
+            ),
+            "reward": (self.heads.reward_bins.loss(reward_logits, w.reward), acted),
+            "continuation": (losses.continuation_loss(continue_logits, w.continues), acted),
+            "dynamics": (dynamics, paired),
+            "representation": (representation, paired),
+        }
+        metrics: dict[str, Tensor] = {}
+        if self.teammates is not None:
+            log_probs = self.teammates(z, w.agent, positions, allowed)
+            terms["teammates"] = (losses.teammate_loss(log_probs, w.mate_actions), acted)
+            metrics |= teammate_metrics(log_probs.detach(), w.mate_actions)
+        if self.heads.action_mask is not None:
+            mask_logits = self.heads.action_mask(z)
+            terms["action_mask"] = (losses.action_mask_loss(mask_logits, w.action_mask, self.action_exists[w.agent]), w.is_valid)
+            right = ((mask_logits > 0) == w.action_mask) | ~self.action_exists[w.agent][:, None]
+            metrics["action_mask_accuracy"] = losses.masked_mean(right.all(-1).float(), w.is_valid)
+        means = {name: losses.masked_mean(values, mask) for name, (values, mask) in terms.items()}
+        total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
+        with torch.no_grad():
+            metrics |= {name: mean.detach() for name, mean in means.items()}
+            metrics["total"] = total.detach()
+            metrics["kl"] = losses.masked_mean(kl, paired)
+            metrics["kl_clipped"] = losses.masked_mean((kl < config.free_nats).float(), paired)
+            metrics["posterior_entropy"] = -(probs * log_posterior).sum((-2, -1)).mean()
+            metrics["reward_mean_real"] = losses.masked_mean(w.reward, acted)
+            metrics["reward_mean_predicted"] = losses.masked_mean(self.heads.reward_bins.mean(reward_logits), acted)
+            metrics["reward_clipped"] = self.heads.reward_bins.clipped(w.reward)
+            metrics["continues"] = losses.masked_mean(torch.sigmoid(continue_logits), acted)
+        return total, metrics
+
+    @torch.no_grad()
+    def observe(self, context: Windows, *, horizon: int, from_prior: bool = False) -> FocalState:
+        """Return the state at the last row of left-padded contexts, with room for `horizon` steps of imagination.
+
+        Observations are encoded anew, since stored latents would be stale; the last row's own action is not used.
+        With `from_prior` the last latent is what the context predicts instead of what the observation says (as STORM).
+        """
+        length = context.obs.shape[1]
+        log_posterior = self.autoencoder.posterior(context.obs, context.agent)
+        index = sample_index(log_posterior.exp())
+        past_valid = context.is_valid[:, :-1]
+        words = self._words(context.action[:, :-1], context.agent)
+        mixed = self.mixer.sparse(index[:, :-1]) + self.mixer.extra(words)
+        h, trunk_cache = self.trunk.prefill(mixed, past_valid, length - 1 + horizon)
+        if length > 1:
+            has_past = past_valid.any(1)
+            hidden = torch.where(has_past[:, None], h[:, -1], 0.0)
+            if from_prior:
+                prior = sample_index(self.heads.prior(h[:, -1]).exp())
+                index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
+        else:
+            hidden = mixed.new_zeros(mixed.shape[0], self.config.hidden_size)
+        if self.teammates is None:
+            mate_probs, mates_cache = self._no_mates(hidden), None
+        else:
+            mate_probs, mates_cache = self.teammates.prefill(index, context.agent, context.is_valid, length + horizon)
+        latent = index[:, -1]
+        return FocalState(context.agent, latent, hidden, mate_probs, self._action_mask(latent, context.agent), trunk_cache, mates_cache)
+
+    @torch.no_grad()
+    def advance(self, state: FocalState, action: Int[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], FocalState]:
+        """Imagine one step: return the reward and continuation that follow from `action`, and the next state.
+
+        The caches are written in place: a state can be advanced only once.
+        """
+        mixed = self.mixer.sparse(state.latent) + self.mixer.extra(action + self.action_offsets[state.agent])
+        h = self.trunk.step(mixed, state.trunk_cache)
+        latent = sample_index(self.heads.prior(h).exp())
+        if self.teammates is None or state.mates_cache is None:
+            mate_probs = state.mate_probs
+        else:
+            mate_probs = self.teammates.step(latent, state.agent, state.mates_cache)
+        mask = self._action_mask(latent, state.agent)
+        following = replace(state, latent=latent, hidden=h, mate_probs=mate_probs, action_mask=mask)
+        return self.heads.reward_mean(h), self.heads.continues(h), following
+
+    def features(self, state: FocalState) -> Float[Tensor, "B F"]:
+        """Return s_t as the actors and critics read it."""
+        z = F.one_hot(state.latent, self.config.classes).flatten(-2)
+        parts = [z.to(state.hidden.dtype), state.hidden]
+        return torch.cat([*parts, state.mate_probs.flatten(1)] if self.teammates else parts, -1)
+
+    def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
+        """Return action words; a row without an action keeps a negative one, which the mixer reads as nothing."""
+        return torch.where(action >= 0, action + self.action_offsets[agent][:, None], -1)
+
+    def _action_mask(self, latent: Int[Tensor, "B K"], agent: Int[Tensor, " B"]) -> Bool[Tensor, "B A"]:
+        """Return the legal actions that z_t predicts; the likeliest one where none passes."""
+        exists = self.action_exists[agent]
+        if self.heads.action_mask is None:
+            return exists
+        z = F.one_hot(latent, self.config.classes).flatten(-2).float()
+        logits = self.heads.action_mask(z).masked_fill(~exists, float("-inf"))
+        likeliest = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
+        return (logits > 0) | likeliest
+
+    def _no_mates(self, like: Float[Tensor, "B D"]) -> Float[Tensor, "B M A"]:
+        return like.new_zeros(like.shape[0], *self.mates_shape)
+
+
+def teammate_metrics(log_probs: Float[Tensor, "B T M A"], mate_actions: Int[Tensor, "B T M"]) -> dict[str, Tensor]:
+    """Return the predictor's accuracy and that of always naming each mate's most frequent action."""
+    known = mate_actions >= 0
+    accuracy = losses.masked_mean((log_probs.argmax(-1) == mate_actions).float(), known)
+    taken = F.one_hot(mate_actions.clamp(min=0), log_probs.shape[-1]).mul(known.unsqueeze(-1))
+    counts = taken.unflatten(0, (mate_actions.shape[-1] + 1, -1)).sum((1, 2))  # (focal agent, slot, action)
+    return {"teammate_accuracy": accuracy, "teammate_majority": counts.amax(-1).sum() / known.sum().clamp(min=1)}
