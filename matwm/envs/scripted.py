@@ -1,0 +1,154 @@
+"""Says which fixed policies there are for a scenario: frozen opponents for learners, and lines to hold their returns against."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from matwm.config import EnvConfig
+from matwm.envs import mpe_scripts as mpe
+from matwm.types import EnvSpec
+
+RuleFactory = Callable[[Mapping[str, Any]], mpe.Rule]
+
+
+class Script(Protocol):
+    """A policy that learns nothing and sees one agent's own observation."""
+
+    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+        """Return one action for each of E unpadded observations of one agent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Random:
+    """Draws every action with the same probability."""
+
+    num_actions: int
+
+    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+        """Return E draws."""
+        return rng.integers(self.num_actions, size=len(obs))
+
+
+@dataclass(frozen=True)
+class Still:
+    """Always takes action 0, which moves nobody in MPE."""
+
+    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+        """Return E zeros."""
+        return np.zeros(len(obs), np.int64)
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """Follows a rule that draws nothing."""
+
+    rule: mpe.Rule
+
+    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+        """Return what the rule says to each observation."""
+        return self.rule(obs)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Roles that win and lose together, and what they can play besides random and still."""
+
+    roles: tuple[str, ...]
+    tactics: Mapping[str, Mapping[str, RuleFactory]] = field(default_factory=dict)
+    """Name of a tactic -> role -> its rule."""
+    frozen: tuple[str, ...] = ("random", "still")
+    """Tactics against which the other side is judged."""
+
+
+@dataclass(frozen=True)
+class LineUp:
+    """Who plays what: for each side of the scenario a tactic, or None where the learner plays."""
+
+    tactics: tuple[str | None, ...]
+
+    @property
+    def name(self) -> str:
+        """`chase_v_random`, `learned_v_flee`, `learned`."""
+        return "_v_".join(tactic or "learned" for tactic in self.tactics)
+
+
+_TEAM = Side(("agent",))
+_ALONE = Side(("agent",), {"go": {"agent": mpe.go_to_goal}})
+
+SIDES: Mapping[str, tuple[Side, ...]] = {
+    "simple_v3": (_ALONE,),
+    "simple_adversary_v3": (
+        Side(("adversary",), {"follow": {"adversary": mpe.follow}}, ("random", "still", "follow")),
+        Side(("agent",), {"split": {"agent": mpe.split}}, ("random", "still", "split")),
+    ),
+    "simple_crypto_v3": (Side(("eve",)), Side(("bob", "alice"))),
+    "simple_formation_v1": (_TEAM,),
+    "simple_line_v1": (_TEAM,),
+    "simple_push_v3": (Side(("adversary",)), Side(("agent",), {"go": {"agent": mpe.go_to_goal}}, ("random", "still", "go"))),
+    "simple_reference_v3": (_TEAM,),
+    "simple_speaker_listener_v4": (
+        Side(("speaker", "listener"), {"say_and_go": {"speaker": mpe.say_the_colour, "listener": mpe.go_where_told}}),
+    ),
+    "simple_spread_v3": (Side(("agent",), {"nearest_landmark": {"agent": mpe.nearest_landmark}, "assignment": {"agent": mpe.assignment}}),),
+    "simple_tag_v3": (
+        # The leading chaser is a line to reach, not an opponent: the figures of other methods judge prey against the plain one.
+        Side(
+            ("adversary",), {"chase": {"adversary": mpe.chase}, "chase_lead": {"adversary": mpe.chase_lead}}, ("random", "still", "chase")
+        ),
+        Side(("agent",), {"flee": {"agent": mpe.flee}}, ("random", "still", "flee")),
+    ),
+    "simple_world_comm_v3": (Side(("leadadversary", "adversary")), Side(("agent",))),
+    "collect_treasure_v1": (Side(("collector", "deposit")),),
+}
+"""The sides of each scenario: one where all share an aim, two where they are opponents."""
+
+
+def opponents(env: EnvConfig) -> list[LineUp]:
+    """Return the line-ups in which one side learns and the other is frozen: none where there is one side."""
+    sides = SIDES[env.name]
+    line_ups: list[LineUp] = []
+    for judged in sides if len(sides) > 1 else ():
+        choices = [[None] if side is judged else [t for t in _available(env, side) if t in side.frozen] for side in sides]
+        line_ups += [LineUp(tactics) for tactics in product(*choices)]
+    return line_ups
+
+
+def references(env: EnvConfig, line_up: LineUp | None = None) -> list[LineUp]:
+    """Return every line-up of scripts only, or those that put scripts in the learner's place in `line_up`."""
+    sides = SIDES[env.name]
+    given = line_up.tactics if line_up else (None,) * len(sides)
+    choices = [[tactic] if tactic else _available(env, side) for tactic, side in zip(given, sides, strict=True)]
+    return [LineUp(tactics) for tactics in product(*choices)]
+
+
+def scripts(env: EnvConfig, spec: EnvSpec, line_up: LineUp) -> dict[int, Script]:
+    """Return the script of every agent that does not learn, by its number."""
+    chosen: dict[int, Script] = {}
+    for side, tactic in zip(SIDES[env.name], line_up.tactics, strict=True):
+        for role in side.roles:
+            for number in spec.roles().get(role, []) if tactic else []:
+                chosen[number] = _script(env, side, role, tactic, spec.num_actions[number])
+    return chosen
+
+
+def _available(env: EnvConfig, side: Side) -> list[str]:
+    """Return a side's tactics; who sees only neighbours cannot tell them apart, and no rule would know whom it sees."""
+    sees_all = env.options.get("num_agent_neighbors") is None and env.options.get("num_landmark_neighbors") is None
+    return ["random", "still", *(side.tactics if sees_all else ())]
+
+
+def _script(env: EnvConfig, side: Side, role: str, tactic: str | None, num_actions: int) -> Script:
+    if tactic == "random":
+        return Random(num_actions)
+    if tactic == "still":
+        return Still()
+    if tactic not in _available(env, side):
+        raise ValueError(
+            f"{role} of {env.name} has no tactic {tactic!r} with these options: choose from {', '.join(_available(env, side))}"
+        )
+    return Ruled(side.tactics[tactic][role](env.options))
