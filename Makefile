@@ -1,0 +1,32 @@
+# make venv    set up .venv, nothing else          make repro   the whole pipeline of params.yaml (ARGS: for dvc repro)
+# make test    the tests (ARGS: for pytest)        make check   lint, format, types, layers
+# Each makes what it needs. Package indexes and wheels are pip's business: nothing here names one.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+export MLFLOW_DISABLE_TELEMETRY := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: venv repro test check
+venv: $(READY)
+
+# torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh]'
+	touch $@
+
+repro: venv
+	$(BIN)/matwm repro $(ARGS)
+
+test: venv
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports

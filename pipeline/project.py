@@ -1,0 +1,153 @@
+"""Finds the project a command was typed in, its folders, and what can be told about its code."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PARAMS = "params.yaml"
+ROOT_CHECKPOINT = "checkpoints/root"
+EXPERIMENTS = "/.dvc/tmp/exps/"
+STEP_FOLDER = re.compile(r"step_(\d{9,})$")
+
+
+class ProjectError(Exception):
+    """A person asked for something that is not there; the message is one sentence that says what is."""
+
+
+def root(start: Path | None = None) -> Path:
+    """Return the project: the nearest folder at or above `start` (default: here) with a dvc.yaml.
+
+    Not the folder of this file: one environment may serve several clones.
+
+    Raises:
+        ProjectError: there is none.
+    """
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise ProjectError(f"{here} is not inside a MATWM project: no folder at or above it has a dvc.yaml")
+
+
+def home(project: Path) -> Path:
+    """Return where runs and the MLflow store live: a queued experiment's copy of the project shares those of the project itself."""
+    return Path(project.as_posix().split(EXPERIMENTS)[0])
+
+
+def step_folder(step: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step_{step:09d}"
+
+
+def step_of(folder: str | Path) -> int | None:
+    """Return the step that a checkpoint's folder is named after, None if it is no such name."""
+    found = STEP_FOLDER.fullmatch(Path(folder).name)
+    return int(found[1]) if found else None
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints that lie in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(step for child in folder.iterdir() if (step := step_of(child)) is not None and (child / "manifest.json").is_file())
+
+
+def work_folder(project: Path, segment: str, key: str) -> Path:
+    """Return where the live run of a segment keeps its state."""
+    return home(project) / ".matwm" / "work" / f"{segment}-{key[:12]}"
+
+
+def published_folder(project: Path, segment: str) -> Path:
+    """Return where a segment's finished checkpoints lie."""
+    return project / "checkpoints" / segment
+
+
+def metrics_folder(project: Path, segment: str) -> Path:
+    """Return where the facts and figures of a segment lie."""
+    return project / "metrics" / segment
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object, None if the file is absent or no JSON object."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object for people to read, whole or not at all."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacement(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` that takes its place when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def git_facts(project: Path) -> dict[str, Any]:
+    """Return the commit and whether the code differs from it; nulls outside a repository.
+
+    Only the code: parameters are recorded beside it, and DVC has always just deleted the metrics that it runs for.
+    """
+    commit = _git(project, "rev-parse", "HEAD")
+    changed = _git(project, "status", "--porcelain", "--", "matwm", "pipeline")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def code_digest() -> str:
+    """Return a digest of the Python files and presets that this process runs."""
+    digest = hashlib.sha256()
+    for package in ("matwm", "pipeline"):
+        folder = Path(__file__).parents[1] / package
+        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.yaml")]):
+            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for tools that the project calls: this interpreter and its neighbours first, nothing that calls home."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "MATWM_PYTHON": sys.executable,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def tool(name: str) -> str:
+    """Return the path of a program that is installed beside the interpreter, else its bare name."""
+    path = Path(sys.executable).with_name(name)
+    return str(path) if path.is_file() else name
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

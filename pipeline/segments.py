@@ -1,0 +1,254 @@
+"""Resolves the segments of params.yaml: where each starts, with which configuration it trains, what it publishes, and its key.
+
+Everything here is checked before anything is trained or written; a problem is one sentence with the field's full path.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from matwm.config import Config, ConfigError, SegmentConfig, merge, parse_config, parse_segments
+from matwm.version import NUMERICS
+from pipeline import dvc_files, imports
+from pipeline import project as places
+from pipeline.changes import changes
+
+SOURCE = "params.yaml"
+CHECKPOINT = re.compile(r"(checkpoints|imports)/([^/]+)/(step_\d{9,})")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a segment starts from."""
+
+    folder: str
+    step: int
+    segment: str | None = None
+    """The segment that publishes it, None for the root and for an import."""
+    run: str | None = None
+    """The run it was imported from, None for the root and for another segment's."""
+
+
+@dataclass(frozen=True)
+class ResolvedSegment:
+    """One segment with everything that params.yaml says about it."""
+
+    name: str
+    origin: Origin
+    until: int
+    config: Config
+    publishes: tuple[int, ...]
+    """Steps of the checkpoints that the segment hands on, ascending; they depend on params.yaml alone."""
+
+    def key(self, parent_digest: str) -> str:
+        """Return the segment key (see `segment_key`)."""
+        return segment_key(NUMERICS, self.config.shaping(), parent_digest)
+
+
+def segment_key(numerics: int, shaping: Mapping[str, Any], parent_digest: str) -> str:
+    """Digest what decides every number that a segment trains to; how far it trains is no part of that."""
+    text = json.dumps([numerics, shaping, parent_digest], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def manifest_key(manifest: Mapping[str, Any]) -> str:
+    """Return the key of the segment that made a checkpoint, from the checkpoint's manifest alone."""
+    return segment_key(manifest["numerics"], manifest["config"], manifest["parent"]["digest"])
+
+
+def resolve(params: Mapping[str, Any], name: str, project: Path) -> ResolvedSegment:
+    """Return one segment of params.yaml.
+
+    Raises:
+        ConfigError: params.yaml is wrong, in this segment or elsewhere.
+    """
+    segments = resolve_all(params, project)
+    if name not in segments:
+        raise ConfigError([f"{SOURCE}: segments.{name} is not there (known: {', '.join(segments)})"])
+    return segments[name]
+
+
+def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedSegment]:
+    """Return all segments of params.yaml by name.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    problems: list[str] = []
+    base, entries = None, None
+    try:
+        base = parse_config(params, source=SOURCE)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        entries = parse_segments(params, source=SOURCE)
+    except ConfigError as error:
+        problems += error.problems
+    if base is None or entries is None:
+        raise ConfigError(problems)
+    graph = _Graph(params, base, entries, project)
+    if problems := graph.problems():
+        raise ConfigError(problems)
+    return {name: graph.segment(name) for name in entries}
+
+
+@dataclass
+class _Graph:
+    params: Mapping[str, Any]
+    base: Config
+    entries: Mapping[str, SegmentConfig]
+    project: Path
+    origins: dict[str, Origin] = field(default_factory=dict)
+    configs: dict[str, Config] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """Return what is wrong, parents before children; what follows from a wrong parent is not said."""
+        found: list[str] = []
+        for name in self.entries:
+            try:
+                self.origins[name] = self._origin(name)
+            except _ProblemError as problem:
+                found.append(f"{SOURCE}: segments.{name}{problem}")
+        found += self._cycles()
+        if found:
+            return found
+        for name in self._parents_first():
+            origin = self.origins[name]
+            if origin.segment is not None and origin.segment not in self.configs:
+                continue
+            try:
+                self._check_reach(name)
+                self.configs[name] = self._config(name)
+            except (_ProblemError, imports.ImportedError) as problem:
+                found.append(f"{SOURCE}: segments.{name}{problem}")
+            except ConfigError as error:
+                found += [_in_override(name, line, self.entries[name].override) for line in error.problems]
+        return found
+
+    def segment(self, name: str) -> ResolvedSegment:
+        origin, config, until = self.origins[name], self.configs[name], self.entries[name].until
+        every = config.run.save_interval
+        steps = set(range((origin.step // every + 1) * every, until, every)) | {until}
+        steps |= {other.step for other in self.origins.values() if other.segment == name}
+        return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)))
+
+    def _origin(self, name: str) -> Origin:
+        text = self.entries[name].from_
+        folder = PurePosixPath(text).as_posix()
+        if name == "root":
+            raise _ProblemError(": the name root is taken by checkpoints/root, the start of every lineage")
+        if folder == places.ROOT_CHECKPOINT:
+            return Origin(folder, 0)
+        match = CHECKPOINT.fullmatch(folder)
+        if match is None:
+            raise _ProblemError(
+                f".from is {text!r}: expected {places.ROOT_CHECKPOINT}, checkpoints/<segment>/step_000005000 "
+                "or imports/<run>/step_000005000"
+            )
+        kind, owner, step = match[1], match[2], places.step_of(match[3])
+        assert step is not None
+        if kind == "imports":
+            return Origin(folder, step, run=owner)
+        if owner not in self.entries:
+            raise _ProblemError(f".from is {text!r}, but there is no segment {owner} (known: {', '.join(self.entries)})")
+        if owner == name:
+            raise _ProblemError(f".from is {text!r}, a checkpoint of itself: start from {places.ROOT_CHECKPOINT} or from another segment")
+        return Origin(folder, step, segment=owner)
+
+    def _cycles(self) -> list[str]:
+        found: list[str] = []
+        seen: set[str] = set()
+        for name in self.origins:
+            chain = [name]
+            while (parent := self.origins[chain[-1]].segment if chain[-1] in self.origins else None) is not None and parent not in chain:
+                chain.append(parent)
+            if parent == name and not seen & set(chain):
+                found.append(f"{SOURCE}: segments.{name}.from leads back to itself: {' from '.join([*chain, name])}")
+                seen |= set(chain)
+        return found
+
+    def _parents_first(self) -> list[str]:
+        order: list[str] = []
+
+        def visit(name: str) -> None:
+            parent = self.origins[name].segment
+            if parent is not None:
+                visit(parent)
+            if name not in order:
+                order.append(name)
+
+        for name in self.entries:
+            visit(name)
+        return order
+
+    def _check_reach(self, name: str) -> None:
+        origin, entry = self.origins[name], self.entries[name]
+        if origin.segment is not None:
+            start, end = self.origins[origin.segment].step, self.entries[origin.segment].until
+            if not start < origin.step <= end:
+                raise _ProblemError(
+                    f".from is {entry.from_!r}, but segments.{origin.segment} goes from step {start} to {end} and has no step {origin.step}"
+                )
+            steps = _trained_steps(self.project, origin.segment, self.params)
+            if steps is not None and origin.step not in steps:
+                raise _ProblemError(
+                    f".from is {entry.from_!r}, but {origin.segment} is trained and has "
+                    f"step{'s' * (len(steps) != 1)} {', '.join(map(str, steps))}: choose one of these"
+                )
+        if entry.until <= origin.step:
+            raise _ProblemError(f".until is {entry.until}, which is not beyond step {origin.step} of {origin.folder}: raise it")
+
+    def _config(self, name: str) -> Config:
+        origin, override = self.origins[name], self.entries[name].override
+        if "segments" in override:
+            raise _ProblemError(".override.segments is unknown: an override holds sections such as world_model or actor_critic")
+        if origin.segment is not None:
+            parent = self.configs[origin.segment]
+        elif origin.run is not None:
+            parent = imports.config(self.project, origin.folder, self.base)
+        else:
+            return parse_config(merge(self.base.resolved(), override), source=SOURCE)
+        config = parse_config(merge(parent.resolved(), override), source=SOURCE)
+        for change in changes(parent, config):
+            if change.branch == "fixed":
+                raise _ProblemError(
+                    f".override.{change.path} is {change.after!r}, but the checkpoint it starts from has {change.before!r}, "
+                    "which a continued segment cannot change: start a segment from checkpoints/root for that"
+                )
+        if origin.run is not None:
+            imports.check_base(origin.folder, config, parse_config(merge(self.base.resolved(), override), source=SOURCE))
+        return config
+
+
+class _ProblemError(Exception):
+    """What is wrong with a segment, as it goes on after `segments.<name>`."""
+
+
+def _trained_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[int] | None:
+    """Return the steps of a segment that DVC will not train again, None if it will or if nobody knows."""
+    stages = dvc_files.lock(project)
+    if not dvc_files.is_trained(stages, segment, params):
+        return None
+    folder = places.published_folder(project, segment)
+    if folder.is_dir():
+        return places.steps_in(folder)
+    files = dvc_files.files_of(project, dvc_files.locked_output(stages[f"train@{segment}"], f"checkpoints/{segment}"))
+    return None if files is None else sorted({step for name in files if (step := places.step_of(name.split("/")[0])) is not None})
+
+
+def _in_override(name: str, line: str, override: Mapping[str, Any]) -> str:
+    """Give a sentence about the merged configuration the path of the override that caused it."""
+    line = line.removeprefix(f"{SOURCE}: ")
+    separator = "." if any(line.startswith(path) for path in _paths(override)) else ": "
+    return f"{SOURCE}: segments.{name}.override{separator}{line}"
+
+
+def _paths(override: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in override.items():
+        found += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [f"{prefix}{key}"]
+    return found

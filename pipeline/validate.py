@@ -1,0 +1,56 @@
+"""Stage `validate`: refuses a wrong params.yaml, one sentence a problem, before DVC deletes or trains anything."""
+
+import sys
+from pathlib import Path
+
+from matwm.config import ConfigError, read_params
+from pipeline import project as places
+from pipeline.segments import ResolvedSegment, resolve_all
+
+MARKER = ".params.ok"
+MARKER_TEXT = "params.yaml is valid; this file never changes, so that no stage runs again because of it\n"
+
+
+def validate(project: Path) -> dict[str, ResolvedSegment]:
+    """Return the segments of a project's params.yaml.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    path = project / places.PARAMS
+    if not path.is_file():
+        raise ConfigError([f'{places.PARAMS} does not exist: write one with "matwm preset cpu-small"'])
+    segments = resolve_all(read_params(path), project)
+    if problems := _missing_devices(segments):
+        raise ConfigError(problems)
+    return segments
+
+
+def _missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
+    wanting = [name for name, segment in segments.items() if segment.config.run.device == "cuda"]
+    if not wanting:
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        return []
+    return [
+        f"params.yaml: run.device is cuda (segment {', '.join(wanting)}), but torch {torch.__version__} sees no CUDA device here: "
+        "set run.device to cpu, or install torch's CUDA build and driver"
+    ]
+
+
+def main() -> int:
+    """Run the stage: write the marker, or say what is wrong and return 1."""
+    try:
+        project = places.root()
+        validate(project)
+    except (ConfigError, places.ProjectError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    places.write_text(project / MARKER, MARKER_TEXT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Makes small MATWM projects in temporary folders: a git repository with this checkout's code, DVC and a training of seconds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+
+from matwm.config import PRESETS, merge
+
+SOURCE = Path(__file__).parents[2]
+COPIED = ["dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "bin", "matwm", "pipeline"]
+COPIED += ["MLproject", "python_env.yaml", "checkpoints/root", "checkpoints/.gitignore", "plots/.gitignore"]
+IDENTITY = {f"GIT_{role}_{what}": f"{role}@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+TINY = yaml.safe_load("""
+env:
+  options: {num_good: 1, num_adversaries: 2, num_obstacles: 1, max_cycles: 12}
+world_model:
+  latents: 4
+  classes: 4
+  hidden_size: 16
+  layers: 1
+  heads: 2
+  max_positions: 32
+  encoder_layers: 1
+  encoder_width: 16
+  head_width: 16
+  bins: {count: 11}
+  teammates: {hidden_size: 8, heads: 2}
+  windows: 4
+  window_length: 8
+actor_critic:
+  layers: 1
+  width: 16
+  bins: {count: 11}
+  imagination:
+    context_length: 2
+    regimes: [{max_agents: null, starts: 8, horizon: 2}]
+replay: {capacity: 500, chunk_rows: 20}
+schedule: {warmup_steps: 20, acting_context: 4}
+run: {save_interval: 40, metrics_interval: 10}
+evaluation: {episodes: 2, gif: false, modes: [sampled]}
+tracking: {upload_seconds: 0.2}
+""")
+
+
+def tiny_params(changes: Mapping[str, Any] | None = None, segments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the ci-tiny preset shrunk further: some 5 ms a training step."""
+    preset = yaml.safe_load((PRESETS / "ci-tiny.yaml").read_text(encoding="utf-8"))
+    params = merge(merge(preset, TINY), changes or {})
+    params["segments"] = dict(segments or {"s00": {"from": "checkpoints/root", "until": 80}})
+    return params
+
+
+class Project:
+    """A project in a folder, and the commands that a person would type in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, params: Mapping[str, Any]) -> "Project":
+        """Make a project with one commit."""
+        for name in COPIED:
+            source, target = SOURCE / name, path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                shutil.copy2(source, target)
+        project = cls(path)
+        project.write(params)
+        project.git("init", "-q", "-b", "main")
+        project.commit("begin")
+        return project
+
+    def clone(self, path: Path) -> "Project":
+        """Return a fresh `git clone`."""
+        subprocess.run(["git", "clone", "-q", str(self.path), str(path)], check=True, stdin=subprocess.DEVNULL)
+        return Project(path)
+
+    def write(self, params: Mapping[str, Any]) -> None:
+        """Write params.yaml, one segment a line."""
+        body = {key: value for key, value in params.items() if key != "segments"}
+        text = yaml.safe_dump(body, sort_keys=False) + "segments:  # append only\n"
+        for name, entry in params["segments"].items():
+            text += f"  {name}: {json.dumps(entry)}\n"
+        (self.path / "params.yaml").write_text(text, encoding="utf-8")
+
+    def params(self) -> dict[str, Any]:
+        """Read params.yaml."""
+        return yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))
+
+    def edit(self, path: str, value: Any) -> None:
+        """Change one value of params.yaml as an editor would."""
+        round_trip = YAML()
+        file = self.path / "params.yaml"
+        data = round_trip.load(file.read_text(encoding="utf-8"))
+        node = data
+        *above, name = path.split(".")
+        for key in above:
+            node = node[key]
+        node[name] = value
+        with file.open("w", encoding="utf-8") as stream:
+            round_trip.dump(data, stream)
+
+    def environment(self) -> dict[str, str]:
+        """Return what a shell with the environment activated would have."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "MATWM_", "GIT_"))}
+        binaries = str(Path(sys.executable).parent)
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        return {**clean, **IDENTITY, **quiet, "PATH": f"{binaries}{os.pathsep}{clean['PATH']}", "MATWM_PYTHON": sys.executable}
+
+    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start a command in its own session, output together."""
+        return subprocess.Popen(
+            command, cwd=self.path, env={**self.environment(), **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *command: str, code: int = 0, **environment: str) -> str:
+        """Run a command, demand its exit status, and return what it printed."""
+        done = subprocess.run(
+            command, cwd=self.path, env={**self.environment(), **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, check=False, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == code, f"{' '.join(command)} exited {done.returncode}, not {code}:\n{done.stdout}"
+        return done.stdout
+
+    def git(self, *arguments: str) -> str:
+        """Run git."""
+        return self.run("git", *arguments)
+
+    def commit(self, message: str) -> None:
+        """Commit everything that git sees."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+
+    def dvc(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Run DVC."""
+        return self.run("dvc", *arguments, code=code, **environment)
+
+    def matwm(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Run the `matwm` command of this folder's code."""
+        return self.run(sys.executable, "-m", "pipeline.cli", *arguments, code=code, **environment)
+
+    def files(self) -> set[str]:
+        """Return every file but git's, DVC's temporary ones and compiled code."""
+        skipped = {".git", "__pycache__", "tmp"}
+        relative = (path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file())
+        return {str(path) for path in relative if not skipped & set(path.parts)}
+
+    def json(self, path: str) -> dict[str, Any]:
+        """Read a JSON file."""
+        return json.loads((self.path / path).read_text(encoding="utf-8"))
+
+
+def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> int:
+    """Send a signal to one process and wait for it."""
+    process.send_signal(number)
+    return process.wait(timeout=60)
