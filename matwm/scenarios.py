@@ -15,8 +15,8 @@ class Option:
     default: int | float | None
     kind: Kind
     meaning: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def names() -> list[str]:
     return sorted(SCENARIOS)
 
 
-def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every option of a scenario explicitly, in a fixed order, with the scenario's defaults for those left out.
+def complete_options(name: str, options: Any) -> dict[str, Any]:
+    """Return every option of a scenario explicitly, in a fixed order, with the scenario's defaults for those that the raw `options` lack.
 
     Raises:
         ValueError: one sentence a line, each with the full path of what is wrong.
@@ -119,7 +119,7 @@ def num_agents(name: str, options: Mapping[str, Any]) -> int:
     return sum(part if isinstance(part, int) else options[part] for part in SCENARIOS[name].team)
 
 
-def _problems(name: str, known: Mapping[str, Option], options: Mapping[str, Any]) -> Iterator[str]:
+def _problems(name: str, known: Mapping[str, Option], options: Mapping[Any, Any]) -> Iterator[str]:
     for key, value in options.items():
         path = f"env.options.{key}"
         if key == "continuous_actions":

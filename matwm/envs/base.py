@@ -1,6 +1,6 @@
 """Says what every environment is to the rest of MATWM: all agents at once, in a fixed order, padded to equal sizes."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -8,6 +8,7 @@ from jaxtyping import Int, UInt8
 from matwm.types import EnvSpec, Tick
 
 
+@runtime_checkable
 class Env(Protocol):
     """One environment that its caller drives episode by episode; it never resets itself."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from matwm.types import EnvSpec
 RuleFactory = Callable[[Mapping[str, Any]], mpe.Rule]
 
 
+@runtime_checkable
 class Script(Protocol):
     """A policy that learns nothing and sees one agent's own observation."""
 
