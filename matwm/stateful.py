@@ -1,9 +1,16 @@
 """Says what training state is made of, takes it apart into tensors and plain values, and fingerprints it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 Arrays = Mapping[str, np.ndarray]
@@ -33,6 +40,8 @@ class Chunk:
 
 Value = Tensor | Chunk | bool | int | float | str | None | Mapping[str, "Value"] | Sequence["Value"]
 State = Mapping[str, Value]
+Plain = bool | int | float | str | None | dict[str, "Plain"] | list["Plain"]
+"""What JSON can hold exactly."""
 
 
 class Stateful(Protocol):
@@ -45,3 +54,196 @@ class Stateful(Protocol):
     def load_state_dict(self, state: State, /) -> object:
         """Take over a saved state, copying into existing tensors; raise ValueError if it does not fit."""
         ...
+
+
+def fingerprint(parts: Mapping[str, State]) -> str:
+    """Return a digest of exactly this state: of every name, type, shape and bit, but not of the order of mappings."""
+    digest = hashlib.sha256()
+    _absorb(digest.update, parts, "")
+    return digest.hexdigest()
+
+
+def split(state: State) -> tuple[dict[str, Tensor], dict[str, Plain]]:
+    """Take a state apart into tensors by path and a rest that JSON can hold exactly: `join` puts it together again.
+
+    The rest keeps every mapping and list; a chunk becomes `{"$chunk": digest}`. In a path, `~1` stands for a slash within a name
+    and `~0` for a tilde (as in JSON pointers).
+
+    Raises:
+        ValueError: a value has no place in a state, a number is not finite, or a tensor lies in a list.
+    """
+    tensors: dict[str, Tensor] = {}
+    return tensors, _split_mapping(state, "", tensors)
+
+
+def join(tensors: Mapping[str, Tensor], rest: Mapping[str, Plain], open_chunk: Callable[[str], Chunk]) -> dict[str, Value]:
+    """Put a state together from what `split` made of it.
+
+    Raises:
+        ValueError: a tensor's path leads nowhere, or to a place that is taken.
+    """
+    state = {key: _revive(value, open_chunk) for key, value in rest.items()}
+    for path, tensor in tensors.items():
+        *above, name = (part.replace("~1", "/").replace("~0", "~") for part in path.split("/"))
+        node: Any = state
+        for key in above:
+            node = node.get(key) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or name in node:
+            raise ValueError(f"the tensor {path} has no place in the rest of the state")
+        node[name] = tensor
+    return state
+
+
+def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the bytes of a safetensors file; they depend on the tensors alone."""
+    # Copied one by one: safetensors refuses tensors that share memory, as the agents' slices of a stacked weight do.
+    return safetensors.torch.save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()})
+
+
+def decode_tensors(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"no safetensors file: {error}") from None
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """Return a chunk's bytes, a safetensors file, and note their digest in the chunk.
+
+    Raises:
+        ValueError: the chunk has a digest already, of other bytes.
+    """
+    data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in chunk.arrays.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    if chunk.digest not in (None, digest):
+        raise ValueError(f"a chunk named {chunk.digest} has bytes with the digest {digest}")
+    chunk.digest = digest
+    return data
+
+
+def decode_chunk(data: bytes) -> Arrays:
+    """Return the arrays of a chunk's bytes.
+
+    Raises:
+        ValueError: they are no safetensors file.
+    """
+    try:
+        return safetensors.numpy.load(data)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"no safetensors file: {error}") from None
+
+
+def digest_of(chunk: Chunk) -> str:
+    """Return the digest of a chunk's bytes, computing them if nobody has."""
+    if chunk.digest is None:
+        encode_chunk(chunk)
+    assert chunk.digest is not None
+    return chunk.digest
+
+
+def chunks_in(value: Value) -> Iterator[Chunk]:
+    """Yield every chunk of a state."""
+    if isinstance(value, Chunk):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from chunks_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from chunks_in(item)
+
+
+def _absorb(update: Callable[[Any], None], value: Value, path: str) -> None:
+    """Feed a value to a digest; every record starts with its type and length, so that no two values read the same."""
+    match value:
+        case None:
+            update(b"none;")
+        case bool():
+            update(b"true;" if value else b"false;")
+        case int():
+            update(b"int %d;" % value)
+        case float():
+            update(b"float " + struct.pack("<d", value))
+        case str():
+            data = value.encode("utf-8", "surrogatepass")
+            update(b"str %d " % len(data) + data)
+        case Tensor():
+            update(f"tensor {value.dtype} {list(value.shape)} ".encode())
+            update(_bytes(value))
+        case Chunk():
+            update(b"chunk " + digest_of(value).encode())
+        case Mapping():
+            update(b"mapping %d " % len(value))
+            for key, below in sorted((key, _below(path, key)) for key in value):
+                _absorb(update, key, below)
+                _absorb(update, value[key], below)
+        case list() | tuple():
+            update(b"sequence %d " % len(value))
+            for number, item in enumerate(value):
+                _absorb(update, item, f"{path}/{number}")
+        case _:
+            raise _not_state(value, path)
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # With fewer than two elements any stride counts as contiguous, but only 1 can be viewed as bytes.
+    flat = flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy()
+
+
+def _split_mapping(state: State, path: str, tensors: dict[str, Tensor]) -> dict[str, Plain]:
+    rest: dict[str, Plain] = {}
+    for key, value in state.items():
+        below = _below(path, key)
+        if isinstance(value, Tensor):
+            tensors[below] = value
+        else:
+            rest[key] = _split(value, below, tensors)
+    return rest
+
+
+def _split(value: Value, path: str, tensors: dict[str, Tensor]) -> Plain:
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{path} of the state is {value}: a plain number must be finite")
+        case None | bool() | int() | float() | str():
+            return value
+        case Chunk():
+            return {"$chunk": digest_of(value)}
+        case Mapping():
+            return _split_mapping(value, path, tensors)
+        case list() | tuple():
+            return [_split(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
+        case Tensor():
+            raise ValueError(f"{path} of the state is a tensor in a list: give it a name in a mapping")
+        case _:
+            raise _not_state(value, path)
+
+
+def _revive(value: Plain, open_chunk: Callable[[str], Chunk]) -> Value:
+    if isinstance(value, dict):
+        if value.keys() == {"$chunk"}:
+            return open_chunk(str(value["$chunk"]))
+        return {key: _revive(item, open_chunk) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_revive(item, open_chunk) for item in value]
+    return value
+
+
+def _below(path: str, key: object) -> str:
+    """Return the path of a mapping's entry."""
+    if not isinstance(key, str) or not key or key.startswith("$") or key == "__metadata__":
+        raise ValueError(f"{path or 'the state'} has the key {key!r}: use a text that is not empty, no __metadata__, and begins without $")
+    name = key.replace("~", "~0").replace("/", "~1")
+    return f"{path}/{name}" if path else name
+
+
+def _not_state(value: object, path: str) -> ValueError:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return ValueError(f"{path} of the state is a {kind}: use tensors, chunks, bool, int, float, str, None, mappings and lists of them")

@@ -1,0 +1,410 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from matwm.config import ReplayConfig
+from matwm.replay import Replay
+from matwm.rng import generator_for
+from matwm.stateful import Chunk, encode_chunk, fingerprint
+from matwm.types import NO_ACTION, EnvSpec, Step, Windows
+
+N = 3
+SPEC = EnvSpec(name="counter", agents=("a_0", "a_1", "b_0"), obs_sizes=(2, 2, 1), num_actions=(4, 4, 3))
+
+
+def config(capacity=200, decay=0.99, chunk_rows=16):
+    return ReplayConfig(capacity=capacity, recency_decay=decay, chunk_rows=chunk_rows)
+
+
+def make_replay(spec=SPEC, **changes):
+    return Replay(spec, config(**changes))
+
+
+def counter_step(row, *, is_first=False, is_last=False, terminated=None, spec=SPEC):
+    """Row r of agent i shows r + 1000 i; its action is (r + i) modulo its actions, its reward 10 r + action."""
+    n = spec.num_agents
+    agents = np.arange(n)
+    obs = np.zeros((n, spec.obs_size), np.float32)
+    obs[:, 0] = row + 1000 * agents
+    action = np.full(n, NO_ACTION) if is_last else (row + agents) % np.array(spec.num_actions)
+    return Step(
+        obs=obs,
+        action_mask=spec.action_exists.copy(),
+        action=action,
+        reward=np.zeros(n, np.float32) if is_last else (10 * row + action).astype(np.float32),
+        terminated=np.zeros(n, bool) if terminated is None else np.array(terminated),
+        is_first=is_first,
+        is_last=is_last,
+    )
+
+
+def fill(replay, rows, *, length=25, ending=None, spec=SPEC):
+    """Add rows of episodes of `length` actions (length + 1 rows); `ending`: who truly terminates with the last action."""
+    for row in range(replay.total_rows, replay.total_rows + rows):
+        place = row % (length + 1)
+        ends = ending if place == length - 1 else None
+        replay.add(counter_step(row, is_first=place == 0, is_last=place == length, terminated=ends, spec=spec))
+    return replay
+
+
+def row_numbers(windows: Windows):
+    return (windows.obs[..., 0] - 1000 * windows.agent[:, None]).long()
+
+
+def equal(left: Windows, right: Windows):
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in vars(left))
+
+
+# ---- rows
+
+
+def test_observation_action_and_reward_of_a_row_stay_together_for_every_focal_agent():
+    replay = fill(make_replay(), 150)
+    windows, overlaps = replay.sample_windows(generator_for(0, "t", 0), per_agent=2, length=30)
+    assert overlaps == 0
+    assert windows.agent.tolist() == [0, 0, 1, 1, 2, 2]
+    assert windows.is_valid.all()
+    rows = row_numbers(windows)
+    assert torch.equal(rows, rows[:, :1] + torch.arange(30))
+    is_last = rows % 26 == 25
+    assert torch.equal(windows.is_first, rows % 26 == 0)
+    for line, agent in enumerate(windows.agent.tolist()):
+        words = [(rows[line] + other) % SPEC.num_actions[other] for other in range(N)]
+        expected = [torch.where(is_last[line], NO_ACTION, word) for word in words]
+        assert torch.equal(windows.action[line], expected[agent])
+        assert torch.equal(windows.reward[line], torch.where(is_last[line], 0, 10 * rows[line] + expected[agent]).float())
+        for slot, mate in enumerate(SPEC.mates(agent)):
+            assert torch.equal(windows.mate_actions[line, :, slot], expected[mate])
+        assert torch.equal(windows.action_mask[line], torch.from_numpy(SPEC.action_exists[agent]).expand(30, -1))
+    assert windows.continues.eq(1).all()
+
+
+def test_a_time_limit_continues_and_a_true_termination_does_not():
+    replay = fill(make_replay(), 104, ending=[True, False, True])
+    windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=3, length=26)
+    ends = row_numbers(windows) % 26 == 24
+    assert torch.equal(windows.continues == 0, ends & torch.tensor([0] * 3 + [1] * 3 + [0] * 3)[:, None].eq(0))
+
+
+def test_a_single_agent_has_no_mates():
+    spec = EnvSpec(name="alone", agents=("a_0",), obs_sizes=(3,), num_actions=(5,))
+    replay = fill(make_replay(spec), 60, spec=spec)
+    windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=2, length=8)
+    assert windows.mate_actions.shape == (2, 8, 0)
+    assert replay.sample_contexts(generator_for(0, "t", 0), per_agent=5, length=4).mate_actions.shape == (5, 4, 0)
+
+
+def test_what_is_added_is_copied():
+    replay, step = make_replay(), counter_step(0, is_first=True)
+    replay.add(step)
+    step.obs[:] = 77
+    windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=1)
+    assert row_numbers(windows).tolist() == [[0], [0], [0]]
+
+
+# ---- windows
+
+
+@pytest.mark.parametrize("decay", [0.97, 1.0])
+def test_windows_start_with_the_probability_decay_to_the_age(decay):
+    """Chi-square over all starts, one window a draw, since rejecting overlaps bends the distribution."""
+    replay = fill(make_replay(decay=decay, capacity=120), 300)
+    draws, length = 6000, 11
+    rng = generator_for(1, "t", 0)
+    counts = np.zeros(110)
+    for _ in range(draws // N):
+        windows, _ = replay.sample_windows(rng, per_agent=1, length=length)
+        np.add.at(counts, 300 - length - row_numbers(windows)[:, 0].numpy(), 1)
+    expected = decay ** np.arange(110)
+    expected *= draws / expected.sum()
+    groups = np.minimum(np.cumsum(expected) // 60, (draws - 60) // 60).astype(int)  # at least about 60 expected in each
+    observed, wanted = np.bincount(groups, counts), np.bincount(groups, expected)
+    chi_square = ((observed - wanted)[wanted > 0] ** 2 / wanted[wanted > 0]).sum()
+    degrees = (wanted > 0).sum() - 1
+    assert counts.sum() == draws
+    assert chi_square < degrees + 4 * math.sqrt(2 * degrees)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    capacity=st.integers(40, 90),
+    chunk_rows=st.integers(1, 100),
+    rows=st.integers(40, 300),
+    length=st.integers(1, 40),
+    per_agent=st.integers(1, 4),
+    decay=st.sampled_from([1e-9, 0.5, 0.9998, 1.0]),
+)
+def test_windows_hold_consecutive_valid_rows_and_overlap_only_if_counted(capacity, chunk_rows, rows, length, per_agent, decay):
+    replay = fill(make_replay(capacity=capacity, chunk_rows=chunk_rows, decay=decay), rows)
+    windows, overlaps = replay.sample_windows(generator_for(rows, "t", 0), per_agent=per_agent, length=length)
+    found = row_numbers(windows)
+    assert torch.equal(found, found[:, :1] + torch.arange(length))
+    assert found.min() >= max(0, rows - capacity)
+    assert found.max() < rows
+    starts = found[:, 0].reshape(N, per_agent)
+    late = sum(
+        bool((starts[agent, number] - starts[agent, :number]).abs().lt(length).any()) for agent in range(N) for number in range(per_agent)
+    )
+    assert late == overlaps
+
+
+def test_windows_for_which_there_is_no_room_are_counted_and_not_waited_for():
+    replay = fill(make_replay(), 40)
+    windows, overlaps = replay.sample_windows(generator_for(0, "t", 0), per_agent=4, length=30)
+    assert windows.agent.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert overlaps == 9  # two windows of 30 cannot lie in 40 rows: three of four overlap, for each agent
+
+
+def test_a_replay_knows_when_a_window_fits():
+    replay = make_replay()
+    assert not replay.can_sample_windows(1)
+    fill(replay, 9)
+    assert replay.can_sample_windows(9)
+    assert not replay.can_sample_windows(10)
+
+
+def test_a_draw_depends_on_nothing_but_the_generator_and_the_rows():
+    replay = fill(make_replay(), 150)
+    first, _ = replay.sample_windows(generator_for(3, "t", 5), per_agent=2, length=10)
+    replay.sample_contexts(generator_for(9, "t", 0), per_agent=4, length=3)
+    second, _ = replay.sample_windows(generator_for(3, "t", 5), per_agent=2, length=10)
+    other, _ = replay.sample_windows(generator_for(3, "t", 6), per_agent=2, length=10)
+    assert equal(first, second)
+    assert not equal(first, other)
+
+
+# ---- contexts
+
+
+def test_contexts_are_left_padded_and_stay_in_the_episode_of_their_last_row():
+    replay = fill(make_replay(), 150)
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=400, length=8)
+    assert windows.agent.tolist() == [0] * 400 + [1] * 400 + [2] * 400
+    assert windows.is_valid[:, -1].all()
+    starts = row_numbers(windows)[:, -1]
+    rows = starts[:, None] + torch.arange(-7, 1)
+    assert torch.equal(windows.is_valid, rows >= (starts - starts % 26)[:, None])
+    assert torch.equal(row_numbers(windows)[windows.is_valid], rows[windows.is_valid])
+    assert torch.equal(windows.is_first, (rows % 26 == 0) & windows.is_valid)
+    padding = ~windows.is_valid
+    assert padding.any()
+    assert windows.action[padding].eq(NO_ACTION).all()
+    assert windows.mate_actions[padding].eq(NO_ACTION).all()
+    for name in ("obs", "action_mask", "reward", "continues"):
+        assert getattr(windows, name)[padding].eq(0).all(), name
+
+
+def test_contexts_start_uniformly_at_every_row_also_the_first_and_last_of_truncated_episodes():
+    replay = fill(make_replay(capacity=52, chunk_rows=10), 26 * 5)
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=2000, length=3)
+    counts = torch.bincount(row_numbers(windows)[:, -1] - 78, minlength=52).numpy()
+    assert len(counts) == 52
+    expected = 6000 / 52
+    assert ((counts - expected) ** 2 / expected).sum() < 51 + 4 * math.sqrt(2 * 51)
+
+
+def test_no_context_starts_after_the_true_termination_of_its_agent():
+    replay = fill(make_replay(), 130, length=9, ending=[True, False, True])
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=600, length=4)
+    at_end = row_numbers(windows)[:, -1].reshape(N, 600) % 10 == 9
+    assert not at_end[0].any()
+    assert at_end[1].any()
+    assert not at_end[2].any()
+    before_end = row_numbers(windows)[:, -1].reshape(N, 600) % 10 == 8
+    assert before_end[0].any()
+
+
+def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():
+    replay = make_replay()
+    for row in range(60):
+        place = row % 20
+        dies = [False, place == 4, False] if place != 19 else None
+        replay.add(counter_step(row, is_first=place == 0, is_last=place == 19, terminated=dies))
+    places = row_numbers(replay.sample_contexts(generator_for(0, "t", 0), per_agent=500, length=2))[:, -1].reshape(N, 500) % 20
+    assert set(places[1].tolist()) == set(range(5))
+    assert set(places[0].tolist()) == set(range(20))
+
+
+def test_the_one_row_left_to_an_agent_is_found_and_none_is_an_error():
+    replay = make_replay(capacity=500)
+    for row in range(500):
+        replay.add(counter_step(row, is_first=row == 0, terminated=[False, row == 0, False]))
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
+    assert row_numbers(windows)[3:6, -1].tolist() == [0, 0, 0]
+    replay.add(counter_step(500))
+    with pytest.raises(ValueError, match=r"agent 1 is not alive in any of the 500 rows.*raise replay\.capacity"):
+        replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
+
+
+def test_a_context_never_reaches_beyond_the_oldest_valid_row():
+    replay = fill(make_replay(capacity=20, chunk_rows=7), 110, length=1000)
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=300, length=8)
+    starts = row_numbers(windows)[:, -1]
+    assert starts.min() == 90
+    assert torch.equal(windows.is_valid.sum(1), torch.clamp(starts - 89, max=8))
+
+
+def test_an_episode_cut_off_by_a_restart_separates_from_the_next():
+    replay = make_replay()
+    for row in range(12):
+        replay.add(counter_step(row, is_first=row in (0, 6)))
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=200, length=12)
+    starts = row_numbers(windows)[:, -1]
+    assert torch.equal(windows.is_valid.sum(1), starts % 6 + 1)
+
+
+def test_an_episode_that_begins_in_the_middle_is_a_bug():
+    replay = make_replay()
+    with pytest.raises(AssertionError):
+        replay.add(counter_step(0))
+    replay.add(counter_step(0, is_first=True))
+    replay.add(counter_step(1, is_last=True))
+    with pytest.raises(AssertionError):
+        replay.add(counter_step(2))
+
+
+# ---- state
+
+
+def reload(replay, **changes):
+    other = make_replay(**changes)
+    other.load_state_dict(replay.state_dict())
+    return other
+
+
+def same_future(left, right, rows=37):
+    """Both give the same draws and the same state, now and after more rows, whose episodes go on where they were."""
+    for _ in range(2):
+        draws = [
+            (
+                replay.sample_windows(generator_for(1, "t", 0), per_agent=2, length=5)[0],
+                replay.sample_contexts(generator_for(1, "t", 1), per_agent=50, length=6),
+            )
+            for replay in (left, right)
+        ]
+        assert all(equal(one, two) for one, two in zip(*draws, strict=True))
+        assert fingerprint({"replay": left.state_dict()}) == fingerprint({"replay": right.state_dict()})
+        assert len(left) == len(right)
+        fill(left, rows, length=9, ending=[True, False, False])
+        fill(right, rows, length=9, ending=[True, False, False])
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(6, 200), capacity=st.integers(6, 70), chunk_rows=st.integers(1, 80))
+def test_a_restored_replay_has_the_same_future(rows, capacity, chunk_rows):
+    shape = {"capacity": capacity, "chunk_rows": chunk_rows}
+    replay = fill(make_replay(**shape), rows, length=9, ending=[True, False, False])
+    same_future(replay, reload(replay, **shape))
+
+
+def test_an_agent_whose_termination_has_left_the_replay_is_still_gone_after_a_restart():
+    replay = make_replay(capacity=20, chunk_rows=4)
+    for row in range(100):
+        replay.add(counter_step(row, is_first=row in (0, 95), terminated=[False, row == 3, False]))
+    restored = reload(replay, capacity=20, chunk_rows=4)
+    for one in (replay, restored):
+        starts = row_numbers(one.sample_contexts(generator_for(0, "t", 0), per_agent=50, length=1)).reshape(N, 50)
+        assert set(starts[1].tolist()) == set(range(95, 100))
+
+
+def test_chunks_have_fixed_borders_and_the_oldest_is_whole():
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 45)
+    state = replay.state_dict()
+    assert state["total_rows"] == 45
+    assert [len(chunk.arrays["reward"]) for chunk in state["chunks"]] == [8, 8, 5]  # valid rows are 25 to 44
+    assert [int(chunk.arrays["obs"][0, 0, 0]) for chunk in state["chunks"]] == [24, 32, 40]
+
+
+def test_full_chunks_are_the_same_objects_until_they_leave():
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 45)
+    first = replay.state_dict()["chunks"]
+    fill(replay, 3)
+    second = replay.state_dict()["chunks"]
+    assert second[0] is first[0]
+    assert second[1] is first[1]
+    assert second[2] is not first[2]
+    fill(replay, 4)  # the oldest valid row is now 32
+    assert replay.state_dict()["chunks"][0] is first[1]
+
+
+def test_a_chunk_does_not_change_when_rows_are_added():
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 45)
+    chunks = replay.state_dict()["chunks"]
+    before = [encode_chunk(Chunk(chunk.arrays)) for chunk in chunks]
+    fill(replay, 200)
+    assert [encode_chunk(chunk) for chunk in chunks] == before
+
+
+def test_a_chunk_whose_bytes_are_known_is_not_held_but_read_from_the_ring_until_it_is_overwritten():
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 40)
+    digests = [fingerprint({"c": {"x": chunk}}) and chunk.digest for chunk in replay.state_dict()["chunks"]]
+    chunks = replay.state_dict()["chunks"]
+    assert [chunk.digest for chunk in chunks] == digests
+    assert not any(chunk.is_held for chunk in chunks)
+    fill(replay, 7)  # the storage has four chunks: rows 16 to 47 are all still there
+    assert [int(chunk.arrays["obs"][0, 0, 0]) for chunk in chunks] == [16, 24, 32]
+    assert all(encode_chunk(chunk) for chunk in chunks)
+    fill(replay, 1)
+    with pytest.raises(ValueError, match="chunk 2 of the replay has been overwritten"):
+        _ = chunks[0].arrays
+
+
+def test_a_larger_capacity_keeps_all_rows_and_a_smaller_one_the_newest():
+    replay = fill(make_replay(capacity=30, chunk_rows=8), 101, length=9, ending=[True, False, False])
+    larger = reload(replay, capacity=60, chunk_rows=8)
+    assert larger.total_rows == 101
+    assert len(larger) == 101 - 64  # the oldest chunk, which holds row 71, begins with row 64
+    assert row_numbers(larger.sample_windows(generator_for(0, "t", 0), per_agent=1, length=37)[0])[0, 0] == 64
+    smaller = reload(replay, capacity=10, chunk_rows=8)
+    assert len(smaller) == 10
+    assert row_numbers(smaller.sample_windows(generator_for(0, "t", 0), per_agent=1, length=10)[0])[0, 0] == 91
+    same_future(larger, reload(larger, capacity=60, chunk_rows=8))
+    same_future(smaller, reload(smaller, capacity=10, chunk_rows=8))
+
+
+def test_an_empty_replay_can_be_saved_and_restored():
+    replay = reload(make_replay())
+    assert replay.state_dict() == {"total_rows": 0, "chunks": []}
+    same_future(fill(replay, 10, length=9), fill(make_replay(), 10, length=9))
+
+
+def test_another_chunk_size_is_refused():
+    replay = fill(make_replay(chunk_rows=16), 50)
+    for chunk_rows in (8, 15, 17, 32, 64):
+        with pytest.raises(ValueError, match=r"chunk_rows"):
+            reload(replay, chunk_rows=chunk_rows)
+
+
+def test_the_rows_of_another_environment_are_refused():
+    other = EnvSpec(name="other", agents=("a_0", "a_1", "b_0"), obs_sizes=(5, 2, 1), num_actions=(4, 4, 3))
+    with pytest.raises(ValueError, match=r"obs of a chunk of the replay is float32 \[16, 3, 2\], expected float32 \[16, 3, 5\]"):
+        make_replay(other).load_state_dict(fill(make_replay(), 50).state_dict())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: {"chunks": state["chunks"]},
+        lambda state: {**state, "cursor": 1},
+        lambda state: {**state, "total_rows": True},
+        lambda state: {**state, "total_rows": -1},
+        lambda state: {**state, "total_rows": 49},
+        lambda state: {**state, "total_rows": 0},
+        lambda state: {**state, "chunks": []},
+        lambda state: {**state, "chunks": state["chunks"][::-1]},
+        lambda state: {**state, "chunks": [None]},
+        lambda state: {**state, "chunks": [Chunk({**chunk.arrays, "more": chunk.arrays["obs"]}) for chunk in state["chunks"]]},
+        lambda state: {
+            **state,
+            "chunks": [Chunk({**chunk.arrays, "action": chunk.arrays["action"].astype(np.int32)}) for chunk in state["chunks"]],
+        },
+    ],
+)
+def test_a_state_of_another_shape_is_refused(spoil):
+    state = fill(make_replay(), 50).state_dict()
+    with pytest.raises(ValueError, match="replay"):
+        make_replay().load_state_dict(spoil(state))
