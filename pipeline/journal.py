@@ -1,0 +1,248 @@
+"""Keeps every metric point of a run on disk while it trains: the truth that MLflow is sent a copy of."""
+
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+logger = logging.getLogger(__name__)
+
+MEASURED = ("time/", "checkpoint/stall_seconds")
+"""Beginnings of the keys that depend on the machine: computing them again gives another value and proves nothing."""
+
+
+class Point(Protocol):
+    """One value of one metric; `matwm.trainer.Point` is one."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
+    def value(self) -> float: ...  # noqa: D102
+
+
+class TimedPoint(NamedTuple):
+    """A value of a metric with the time of its first recording, which makes it one and the same point in MLflow."""
+
+    key: str
+    step: int
+    value: float
+    timestamp_ms: int
+
+
+class Mismatch(NamedTuple):
+    """A metric that came out otherwise when its step was computed again: the resume was not exact."""
+
+    key: str
+    step: int
+    recorded: float
+    recomputed: float
+
+    def __str__(self) -> str:
+        return f"{self.key} at step {self.step} was {self.recorded!r} and is {self.recomputed!r} when computed again"
+
+
+class Journal:
+    """An append-only file of metric points in which every (key, step) has one value, the first.
+
+    Safe to use from two threads: one that records and one that reads what is to be sent. Each line is handed to the
+    operating system before `record` returns, so a killed process loses none; a line torn by a crash is cut off here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cursor_path = path.with_suffix(".sent.json")
+        self._lock = threading.Lock()
+        # One dict a key: half the memory of one dict with (key, step) tuples, and a long run has a million points.
+        self._values: dict[str, dict[int, float]] = {}
+        self.last_step = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._size = self._cut_torn_line()
+        if self._cursor(None) > self._size:
+            self._cursor_path.unlink()  # It counts bytes of a journal that is gone.
+        for point in _points(path, 0, self._size):
+            self._remember(point)
+        self._file = path.open("ab", buffering=0)
+
+    def __len__(self) -> int:
+        return sum(len(values) for values in self._values.values())
+
+    def record(self, points: Iterable[Point], now_ms: int, *, is_revision: bool = False) -> list[Mismatch]:
+        """Write the points that are not there yet; return (and report) those whose value differs from the recorded one.
+
+        The first value stays. With `is_revision` a differing value is written as well and nothing is reported: for what
+        is rightly computed again otherwise, such as an evaluation over more episodes.
+        """
+        mismatches: list[Mismatch] = []
+        new: dict[tuple[str, int], TimedPoint] = {}
+        with self._lock:
+            for point in (TimedPoint(point.key, int(point.step), float(point.value), now_ms) for point in points):
+                earlier = new.get((point.key, point.step))
+                recorded = earlier.value if earlier else self._values.get(point.key, {}).get(point.step)
+                if recorded is None or (is_revision and not _same(recorded, point.value)):
+                    new[point.key, point.step] = point
+                elif not _same(recorded, point.value) and not point.key.startswith(MEASURED):
+                    mismatches.append(Mismatch(point.key, point.step, recorded, point.value))
+            self._append(list(new.values()))
+        _report(mismatches, self.path)
+        return mismatches
+
+    def adopt(self, history: Iterable[TimedPoint]) -> list[Mismatch]:
+        """Take over what MLflow has of this run, times included; return (and report) the points that differ.
+
+        Needed where another machine went on with the run, or this one's journal is lost: a step computed again would
+        otherwise be sent with a new time and stand twice in MLflow. The file is replaced in one move.
+        """
+        with self._lock:
+            known = sorted(history, key=lambda point: (point.timestamp_ms, point.step, point.key))
+            values: dict[tuple[str, int], list[float]] = {}
+            for point in known:
+                values.setdefault((point.key, point.step), []).append(point.value)
+            mismatches: list[Mismatch] = []
+            own: list[TimedPoint] = []
+            for point in _points(self.path, 0, self._size):
+                theirs = values.get((point.key, point.step))
+                if theirs is None:
+                    own.append(point)
+                elif not point.key.startswith(MEASURED) and not any(_same(value, point.value) for value in theirs):
+                    mismatches.append(Mismatch(point.key, point.step, theirs[0], point.value))
+            self._replace(known, own)
+        _report(mismatches, self.path)
+        return mismatches
+
+    def unsent(self, run_id: str, at_most: int) -> tuple[list[TimedPoint], int]:
+        """Return the oldest points that this run in MLflow lacks, and the position to pass to `mark_sent` afterwards.
+
+        They are on the disk itself by then: a point that MLflow has and the journal forgot (power cut) would come back
+        with another time and stand there twice.
+        """
+        start = self._cursor(run_id)
+        with self._lock:
+            end = self._size
+        if start >= end:
+            return [], start
+        os.fsync(self._file.fileno())
+        points: list[TimedPoint] = []
+        with self.path.open("rb") as file:
+            file.seek(start)
+            while len(points) < at_most and file.tell() < end:
+                points += _parsed(file.readline(), self.path)
+            return points, file.tell()
+
+    def mark_sent(self, run_id: str, position: int) -> None:
+        """Remember, through a crash too, that MLflow has everything before this position."""
+        write_durably(self._cursor_path, json.dumps({"run_id": run_id, "bytes": position}).encode())
+
+    def num_unsent(self, run_id: str | None) -> int:
+        """Count the points that this run in MLflow lacks (a run that is not there yet lacks them all)."""
+        return sum(1 for _ in _points(self.path, self._cursor(run_id) if run_id else 0, self._size))
+
+    def close(self) -> None:
+        """Close the file; recording afterwards is an error."""
+        with self._lock:
+            self._file.close()
+
+    def _cursor(self, run_id: str | None) -> int:
+        """Return how far this run (None: whichever) has been sent: 0 for another than last time, or if the note is unreadable."""
+        try:
+            note = json.loads(self._cursor_path.read_bytes())
+            return int(note["bytes"]) if run_id in (None, note["run_id"]) else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0  # Sending again changes nothing in MLflow.
+
+    def _remember(self, point: TimedPoint) -> None:
+        self._values.setdefault(point.key, {})[point.step] = point.value
+        self.last_step = max(self.last_step, point.step)
+
+    def _append(self, points: list[TimedPoint]) -> None:
+        if not points:
+            return
+        data = b"".join(map(_line, points))
+        try:
+            written = self._file.write(data)
+            if written != len(data):
+                raise OSError(f"{self.path}: only {written} of {len(data)} bytes could be written: is the disk full?")
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._size)  # The next line must not be glued to half of this one.
+            raise
+        self._size += len(data)
+        for point in points:
+            self._remember(point)
+
+    def _replace(self, known: list[TimedPoint], own: list[TimedPoint]) -> None:
+        data = b"".join(map(_line, [*known, *own]))
+        write_durably(self.path, data)
+        self._cursor_path.unlink(missing_ok=True)  # It counted bytes of the old file.
+        self._file.close()
+        self._file = self.path.open("ab", buffering=0)
+        self._size = len(data)
+        self._values = {}
+        for point in [*known, *own]:
+            self._remember(point)
+
+    def _cut_torn_line(self) -> int:
+        """Shorten the file to its last whole line; return its size."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            whole = size
+            while whole > 0:
+                file.seek(whole - 1)
+                if file.read(1) == b"\n":
+                    break
+                whole -= 1
+            if whole < size:
+                logger.warning("%s: cut off %d bytes of a line that a crash left unfinished", self.path, size - whole)
+                file.truncate(whole)
+        return whole
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def _line(point: TimedPoint) -> bytes:
+    # JSON has no nan and no infinity: they are written as the text that float() reads.
+    value = point.value if math.isfinite(point.value) else str(point.value)
+    return json.dumps({"key": point.key, "step": point.step, "value": value, "timestamp_ms": point.timestamp_ms}).encode() + b"\n"
+
+
+def _parsed(line: bytes, path: Path) -> list[TimedPoint]:
+    try:
+        row = json.loads(line)
+        return [TimedPoint(str(row["key"]), int(row["step"]), float(row["value"]), int(row["timestamp_ms"]))]
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s: left out a line that is not a metric point: %r", path, line[:80])
+        return []
+
+
+def _points(path: Path, start: int, end: int) -> Iterator[TimedPoint]:
+    if end <= start:
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        while file.tell() < end:
+            yield from _parsed(file.readline(), path)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a file in one move, with its bytes on the disk first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _report(mismatches: list[Mismatch], path: Path) -> None:
+    for mismatch in mismatches[:10]:
+        logger.error("NOT REPRODUCED: %s (%s); the first value stays", mismatch, path)
+    if len(mismatches) > 10:
+        logger.error("NOT REPRODUCED: %d more points (%s)", len(mismatches) - 10, path)

@@ -1,0 +1,168 @@
+"""The journal: what is recorded once stays, through crashes, and is handed out exactly as it was."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pipeline.journal import Journal, Mismatch, TimedPoint
+
+
+class Point(NamedTuple):
+    key: str
+    step: int
+    value: float
+
+
+def lines(journal: Journal) -> list[dict]:
+    return [json.loads(line) for line in journal.path.read_text().splitlines()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "work" / "journal.jsonl"
+
+
+def test_a_point_is_in_the_file_before_record_returns(path: Path):
+    Journal(path).record([Point("loss", 3, 0.1)], 1000)
+    assert path.read_bytes() == b'{"key": "loss", "step": 3, "value": 0.1, "timestamp_ms": 1000}\n'
+
+
+def test_a_point_recorded_again_after_a_restart_keeps_its_line_and_its_time(path: Path):
+    Journal(path).record([Point("loss", 1, 0.1), Point("loss", 2, 0.2)], 1000)
+    again = Journal(path)
+    assert again.record([Point("loss", 2, 0.2), Point("loss", 3, 0.3)], 2000) == []
+    assert [(line["step"], line["timestamp_ms"]) for line in lines(again)] == [(1, 1000), (2, 1000), (3, 2000)]
+
+
+def test_a_value_that_comes_out_otherwise_is_reported_by_name_and_step_and_the_first_stays(path: Path, caplog: pytest.LogCaptureFixture):
+    Journal(path).record([Point("loss", 2, 0.2)], 1000)
+    again = Journal(path)
+    with caplog.at_level(logging.ERROR):
+        assert again.record([Point("loss", 2, math.nextafter(0.2, 1))], 2000) == [Mismatch("loss", 2, 0.2, 0.20000000000000004)]
+    assert "loss at step 2 was 0.2 and is 0.20000000000000004" in caplog.text
+    assert [line["value"] for line in lines(again)] == [0.2]
+
+
+@pytest.mark.parametrize("key", ["time/steps_per_second", "checkpoint/stall_seconds"])
+def test_a_measured_value_may_differ_and_the_first_stays(path: Path, key: str, caplog: pytest.LogCaptureFixture):
+    journal = Journal(path)
+    journal.record([Point(key, 2, 10.0)], 1000)
+    assert journal.record([Point(key, 2, 11.0)], 2000) == []
+    assert caplog.text == ""
+    assert [line["value"] for line in lines(journal)] == [10.0]
+
+
+def test_a_revised_value_joins_the_first_without_complaint_and_the_same_one_does_not(path: Path):
+    journal = Journal(path)
+    journal.record([Point("evaluation/return", 9, 1.0)], 1000)
+    assert journal.record([Point("evaluation/return", 9, 2.0)], 2000, is_revision=True) == []
+    assert journal.record([Point("evaluation/return", 9, 2.0)], 3000, is_revision=True) == []
+    assert [(line["value"], line["timestamp_ms"]) for line in lines(journal)] == [(1.0, 1000), (2.0, 2000)]
+
+
+def test_values_that_are_not_finite_come_back_as_they_were_and_equal_themselves(path: Path):
+    values = [math.nan, math.inf, -math.inf]
+    Journal(path).record([Point("x", step, value) for step, value in enumerate(values)], 1)
+    again = Journal(path)
+    assert again.record([Point("x", step, value) for step, value in enumerate(values)], 2) == []
+    assert [str(point.value) for point in again.unsent("run", 10)[0]] == ["nan", "inf", "-inf"]
+    assert [str(mismatch.recorded) for mismatch in again.record([Point("x", 0, 1.0)], 3)] == ["nan"]
+
+
+@pytest.mark.parametrize("kept", range(1, 62))
+def test_a_line_torn_at_any_byte_is_cut_off_and_can_be_recorded_again(path: Path, kept: int):
+    Journal(path).record([Point("loss", 1, 0.1)], 1000)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:kept].replace(b": 1,", b": 2,"))
+    journal = Journal(path)
+    assert path.read_bytes() == whole
+    journal.record([Point("loss", 2, 0.2)], 2000)
+    assert [line["step"] for line in lines(journal)] == [1, 2]
+
+
+def test_a_line_destroyed_in_the_middle_costs_that_point_only(path: Path, caplog: pytest.LogCaptureFixture):
+    Journal(path).record([Point("loss", step, 0.5) for step in range(3)], 1000)
+    damaged = path.read_bytes().replace(b'"step": 1', b'"st\xff\x00": 1')
+    path.write_bytes(damaged)
+    journal = Journal(path)
+    assert len(journal) == 2
+    assert "not a metric point" in caplog.text
+    assert [point.step for point in journal.unsent("run", 10)[0]] == [0, 2]
+
+
+def test_points_are_handed_out_oldest_first_until_they_are_marked_as_sent(path: Path):
+    journal = Journal(path)
+    journal.record([Point("loss", step, float(step)) for step in range(5)], 7)
+    first, position = journal.unsent("run", 3)
+    assert first == [TimedPoint("loss", step, float(step), 7) for step in range(3)]
+    assert journal.unsent("run", 3)[0] == first
+    journal.mark_sent("run", position)
+    assert [point.step for point in Journal(path).unsent("run", 3)[0]] == [3, 4]
+    assert Journal(path).num_unsent("run") == 2
+
+
+def test_another_run_gets_everything_from_the_beginning(path: Path):
+    journal = Journal(path)
+    journal.record([Point("loss", step, 0.5) for step in range(5)], 7)
+    journal.mark_sent("run", journal.unsent("run", 10)[1])
+    assert journal.num_unsent("run") == 0
+    assert journal.num_unsent("another") == journal.num_unsent(None) == 5
+
+
+def test_a_note_about_a_journal_that_is_gone_hides_no_point_of_the_next(path: Path):
+    journal = Journal(path)
+    journal.record([Point("loss", step, 0.5) for step in range(5)], 7)
+    journal.mark_sent("run", journal.unsent("run", 10)[1])
+    path.unlink()
+    following = Journal(path)
+    following.record([Point("loss", step, 0.5) for step in range(20)], 8)
+    assert following.num_unsent("run") == 20
+
+
+def test_a_history_from_mlflow_gives_its_times_to_points_that_were_computed_again(path: Path):
+    journal = Journal(path)
+    journal.record([Point("loss", 2, 0.2), Point("loss", 3, 0.3)], 5000)
+    history = [TimedPoint("loss", 1, 0.1, 1000), TimedPoint("loss", 2, 0.2, 1001)]
+    assert journal.adopt(history) == []
+    expected = [(1, 1000), (2, 1001), (3, 5000)]
+    assert [(line["step"], line["timestamp_ms"]) for line in lines(journal)] == expected
+    journal.record([Point("loss", 1, 0.1), Point("loss", 4, 0.4)], 6000)
+    assert [(line["step"], line["timestamp_ms"]) for line in lines(journal)] == [*expected, (4, 6000)]
+
+
+def test_a_history_from_mlflow_that_contradicts_the_journal_is_reported_and_wins(path: Path, caplog: pytest.LogCaptureFixture):
+    journal = Journal(path)
+    journal.record([Point("loss", 2, 0.2), Point("time/rate", 2, 9.0)], 5000)
+    assert journal.adopt([TimedPoint("loss", 2, 0.25, 1001), TimedPoint("time/rate", 2, 8.0, 1001)]) == [Mismatch("loss", 2, 0.25, 0.2)]
+    assert "loss at step 2" in caplog.text
+    assert [line["value"] for line in lines(journal)] == [0.25, 8.0]
+
+
+def test_a_full_disk_leaves_a_file_of_whole_lines(path: Path, monkeypatch: pytest.MonkeyPatch):
+    journal = Journal(path)
+    journal.record([Point("loss", 1, 0.1)], 1000)
+    whole, file = path.read_bytes(), journal._file
+
+    class Full:
+        def write(self, data: bytes) -> int:
+            file.write(data[:10])
+            raise OSError(28, "No space left on device")
+
+        fileno = file.fileno
+
+    monkeypatch.setattr(journal, "_file", Full())
+    with pytest.raises(OSError, match="No space"):
+        journal.record([Point("loss", 2, 0.2)], 2000)
+    assert path.read_bytes() == whole
+    monkeypatch.setattr(journal, "_file", file)
+    journal.record([Point("loss", 2, 0.2)], 3000)
+    assert [line["step"] for line in lines(journal)] == [1, 2]
+
+
+def test_the_last_step_is_the_highest_on_record_after_a_restart_too(path: Path):
+    Journal(path).record([Point("loss", 7, 0.1), Point("loss", 3, 0.1)], 1000)
+    assert Journal(path).last_step == 7
