@@ -1,0 +1,301 @@
+"""Finds the MLflow store of a project, and the runs in it."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pipeline import project
+from pipeline.journal import TimedPoint
+
+if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
+    from mlflow import MlflowClient
+
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # An unreachable server otherwise blocks four minutes a call.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+LARGEST_FLOAT = 1.7976931348623157e308
+"""What MLflow's database writes for an infinity."""
+
+_configured: dict[str, str] = {}
+
+
+class TrackingError(Exception):
+    """MLflow does not do what was asked; the message is one sentence that names the store."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What MLflow knows about one segment's run."""
+
+    run_id: str
+    name: str
+    experiment: str
+    status: str
+    step: int
+    artifact_uri: str
+    tags: dict[str, str] = field(repr=False)
+
+    @property
+    def segment(self) -> str | None:
+        """The segment that the run trains."""
+        return self.tags.get("matwm.segment")
+
+    @property
+    def key(self) -> str | None:
+        """The segment key: which training this is, whatever the segment is called."""
+        return self.tags.get("matwm.key")
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The run whose checkpoint it started from, None at a root."""
+        return self.tags.get("matwm.parent_run")
+
+    @property
+    def parent_step(self) -> int | None:
+        """The step of the checkpoint it started from, None at a root."""
+        step = self.tags.get("matwm.parent_step", "")
+        return int(step) if step.isdigit() else None
+
+
+def configure(root: Path) -> str | None:
+    """Set MLflow up for the project at `root`, before anything imports it; return the project run that started this process, if any.
+
+    `mlflow run` leaves that run's ID in the environment, where MLflow would log our metrics to it.
+
+    Raises:
+        TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for chatty in ("alembic", "mlflow", "sqlalchemy"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _configured["uri"] = tracking_uri(root)
+    return os.environ.pop("MLFLOW_RUN_ID", None)
+
+
+def tracking_uri(root: Path) -> str:
+    """Return MLFLOW_TRACKING_URI, else the database that `mlflow ui` without flags shows when started in `root`; always absolute.
+
+    Raises:
+        TrackingError: it is a folder of files, which keeps doubled points and which MLflow itself no longer opens.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if chosen.startswith("sqlite:///"):
+        return f"sqlite:///{(project.home(root.absolute()) / chosen.removeprefix('sqlite:///')).as_posix()}"
+    if urlsplit(chosen).scheme in ("", "file"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {chosen!r}, a folder of files, which MLflow no longer writes: "
+            "unset it, or name a database (sqlite:///mlflow.db) or a server (http://host:5000)"
+        )
+    return chosen
+
+
+def configured_uri() -> str:
+    """Return the store that `configure` chose."""
+    assert _configured, "call configure(root) first"
+    return _configured["uri"]
+
+
+@cache
+def client(uri: str) -> "MlflowClient":
+    """Return MLflow's client for a store; a database is made if it is not there yet."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def shown(uri: str) -> str:
+    """Return a URI as it may stand in a message: without the password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}")) if parts.password else uri
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn whatever goes wrong in MLflow or on the way to it into one sentence.
+
+    Raises:
+        TrackingError: something did.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_expected(error) or isinstance(error, TrackingError):
+            raise
+        raise TrackingError(sentence(uri, error)) from error
+
+
+def is_expected(error: Exception) -> bool:
+    """Tell a store that does not answer or refuses from a mistake in this program."""
+    import requests
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, (TrackingError, MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError))
+
+
+def sentence(uri: str, error: Exception) -> str:
+    """Say in one sentence what went wrong at a store."""
+    if isinstance(error, TrackingError):
+        return str(error)
+    text = str(error).strip().split("\n")[0]
+    if "failed with exception" in text or "Max retries exceeded" in text:
+        return f"MLflow at {shown(uri)} does not answer: start that server, or unset MLFLOW_TRACKING_URI to use this folder's own store"
+    return f"MLflow at {shown(uri)}: {text[:300]}"
+
+
+def experiment_id(uri: str, name: str) -> str:
+    """Return the experiment's ID; make it if need be, artifacts beside the database where the store is one.
+
+    The location is absolute, so that `mlflow ui` started anywhere finds the files; a server chooses its own.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client(uri).get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client(uri).create_experiment(name, artifact_location=_artifact_location(uri, name))
+        except MlflowException:
+            found = client(uri).get_experiment_by_name(name)  # Another process made it at the same time.
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"MLflow at {shown(uri)}: experiment {name!r} is deleted: `mlflow experiments restore -x {found.experiment_id}` or rename it"
+        )
+    return found.experiment_id
+
+
+def find_run(prefix: str) -> RunInfo:
+    """Return the one run whose ID begins with `prefix`.
+
+    Raises:
+        TrackingError: there is none or more than one; the sentence lists what there is.
+    """
+    runs = list_runs()
+    found = [run for run in runs if run.run_id.startswith(prefix)] if prefix else []
+    if len(found) == 1:
+        return found[0]
+    where = f"MLflow at {shown(configured_uri())}"
+    if found:
+        raise TrackingError(f"{where} has {len(found)} runs that begin with {prefix!r}: {_listed(found)}; give more of the ID")
+    raise TrackingError(f"{where} has no run that begins with {prefix!r}; it has {_listed(runs)}")
+
+
+def find_by_key(segment: str, key: str, uri: str | None = None) -> RunInfo | None:
+    """Return the newest run that trains this segment with this key, None if there is none."""
+    found = list_runs(f"tags.`matwm.segment` = '{_quoted(segment)}' AND tags.`matwm.key` = '{_quoted(key)}'", uri)
+    return found[0] if found else None
+
+
+def get_run(run_id: str, uri: str | None = None) -> RunInfo | None:
+    """Return a run by its whole ID, None if it is not in the store or deleted."""
+    uri = uri or configured_uri()
+    if _is_absent(uri):
+        return None
+    from mlflow.exceptions import MlflowException
+
+    with explained(uri):
+        try:
+            run = client(uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        if run.info.lifecycle_stage != "active":
+            return None
+        return _info(run, client(uri).get_experiment(run.info.experiment_id).name)
+
+
+def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None = None) -> list[RunInfo]:
+    """Return MATWM's runs in all experiments, newest first; an absent database has none and is not made.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    uri = uri or configured_uri()
+    if _is_absent(uri):
+        return []
+    with explained(uri):
+        names = {experiment.experiment_id: experiment.name for experiment in _pages(client(uri).search_experiments)}
+        # `start_time` alone leaves the order of runs within one millisecond open.
+        options = {
+            "experiment_ids": list(names),
+            "filter_string": condition,
+            "order_by": ["attributes.start_time DESC", "attributes.run_id"],
+        }
+        return [_info(run, names[run.info.experiment_id]) for run in _pages(client(uri).search_runs, **options)] if names else []
+
+
+def metric_history(run_id: str, uri: str | None = None) -> list[TimedPoint]:
+    """Return every metric point of a run with its time: a lost journal is rebuilt from it."""
+    uri = uri or configured_uri()
+    with explained(uri):
+        return [
+            TimedPoint(metric.key, metric.step, _original(metric.value), metric.timestamp)
+            for key in sorted(client(uri).get_run(run_id).data.metrics)
+            for metric in client(uri).get_metric_history(run_id, key)
+        ]
+
+
+def _original(value: float) -> float:
+    """Undo what the database does to infinities."""
+    return float("inf") * (1 if value > 0 else -1) if abs(value) >= LARGEST_FLOAT else value
+
+
+def _artifact_location(uri: str, name: str) -> str | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    return str(Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / re.sub(r"[^\w.-]", "_", name))
+
+
+def _is_absent(uri: str) -> bool:
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+
+
+def _pages(search: Any, **options: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(**options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _info(run: Any, experiment: str) -> RunInfo:
+    tags = dict(run.data.tags)
+    step = tags.get("matwm.step", "")
+    return RunInfo(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        experiment=experiment,
+        status=run.info.status,
+        step=int(step) if step.isdigit() else 0,
+        artifact_uri=run.info.artifact_uri,
+        tags=tags,
+    )
+
+
+def _listed(runs: list[RunInfo], at_most: int = 8) -> str:
+    names = [f"{run.run_id[:8]} ({run.segment}, step {run.step}, {run.status})" for run in runs[:at_most]]
+    if len(runs) > at_most:
+        names.append(f"and {len(runs) - at_most} more")
+    return ", ".join(names) or "none"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "")

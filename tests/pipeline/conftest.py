@@ -1,0 +1,146 @@
+"""An MLflow database to copy, a real MLflow server, and checkpoints to send: what the pipeline's tests share."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from matwm.checkpoint import Checkpoint, LocalStore, Parent
+from matwm.stateful import Chunk
+from matwm.types import EnvSpec
+from pipeline import runs
+
+torch.set_num_threads(1)
+
+SPEC = EnvSpec(name="toy", agents=("wolf_0", "sheep_0"), obs_sizes=(3, 2), num_actions=(2, 2))
+
+
+class Server:
+    """A `mlflow server` of our own on one port of this machine, which can be killed and started again."""
+
+    def __init__(self, folder: Path, template: Path) -> None:
+        folder.mkdir()
+        shutil.copy(template, folder / "server.db")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it if it is down; return when it answers."""
+        if self._process is None:
+            command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+            command += ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", str(self.folder / "artifacts")]
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+            environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
+            with (self.folder / "log.txt").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, *command], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+        _wait_until(self._answers, 120)
+
+    def stop(self) -> None:
+        """Kill it with everything it started."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+        except OSError:
+            return False
+
+
+def _wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for something that another thread or process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """A function that returns when a condition holds, and fails after half a minute."""
+    return _wait_until
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: to make one takes seconds, to copy it none."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests, and of other tests, out; and what tests set, in."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    for name, value in runs.SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture
+def root(tmp_path: Path, store_template: Path) -> Path:
+    """A project (with a space in its path) whose own MLflow database is the configured store."""
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    (folder / "dvc.yaml").touch()
+    shutil.copy(store_template, folder / "mlflow.db")
+    runs.configure(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _server_process(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server") / "mlflow", store_template)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def server(_server_process: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, up; it is the configured store of the project at `tmp_path`."""
+    _server_process.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _server_process.uri)
+    runs.configure(tmp_path)
+    return _server_process
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Checkpoint]:
+    """A function that saves a small checkpoint whose replay has one chunk a hundred steps, shared by later ones."""
+    store = LocalStore(tmp_path / "made")
+
+    def make(step: int, *, seed: float = 0.0, size: int = 4) -> Checkpoint:
+        chunks = [Chunk({"obs": np.full((size, 2), number, np.float32)}) for number in range(step // 100)]
+        parts = {name: {"weight": torch.full((size, 3), step + seed)} for name in ("world_model", "agents", "optimizers", "history")}
+        policies = {agent: {"weight": torch.full((2,), float(step))} for agent in SPEC.agents}
+        return store.save(
+            step, {**parts, "replay": {"total_rows": step, "chunks": chunks}, "progress": {"env_step": step}},
+            parent=Parent(0, "0" * 64), config={"seed": 1}, spec=SPEC, policies=policies,
+        )  # fmt: skip
+
+    return make
