@@ -1,0 +1,187 @@
+"""Brings one run in MLflow up to date with its journal and outbox; every call here may wait for a server."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline import runs, stores
+from pipeline.journal import Journal, Mismatch, TimedPoint
+from pipeline.outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+POINTS_PER_CALL = 1000
+LABELS_PER_CALL = 100
+LONGEST_PARAM = 6000
+LONGEST_TAG = 8000
+
+Item = TypeVar("Item")
+
+
+class NoSuchRunError(Exception):
+    """The run is not in this store, and nothing is known from which to make it."""
+
+
+class Delivery:
+    """One run in one store. Whatever is sent twice ends up there once, so a call that failed is simply made again."""
+
+    def __init__(self, uri: str, journal: Journal, outbox: Outbox, on_answer: Callable[[], None]) -> None:
+        """`on_answer` is called whenever the store has taken something."""
+        self.uri = uri
+        self.mismatches: list[Mismatch] = []
+        self._journal = journal
+        self._outbox = outbox
+        self._on_answer = on_answer
+
+    def open_run(self) -> str:
+        """Make sure that the run is there, with its history in the journal, and running if it shall; return its ID.
+
+        Raises:
+            NoSuchRunError: it is not, and the outbox does not say how to make it.
+        """
+        contents = self._outbox.contents
+        run_id = self._known_run() or self._same_training()
+        if run_id is None:
+            if contents.name is None:
+                raise NoSuchRunError
+            tags = _cut({**contents.tags, "matwm.writer": contents.writer}, LONGEST_TAG)
+            experiment = runs.experiment_id(self.uri, contents.experiment)
+            run_id = runs.client(self.uri).create_run(experiment, run_name=contents.name, tags=tags).info.run_id
+        else:
+            self._take_over(run_id)
+        with self._outbox.change() as contents:
+            contents.has_news |= contents.run_id != run_id
+            contents.run_id = run_id
+            contents.tags["matwm.writer"] = contents.writer
+            contents.status = None if contents.status == "RUNNING" else contents.status
+        self._on_answer()
+        return run_id
+
+    def send_labels(self) -> None:
+        """Send the parameters that the run has not got, and all tags; a parameter that it has stays as it is."""
+        from mlflow.entities import Param, RunTag
+
+        contents = self._outbox.contents
+        if not contents.has_news:
+            return
+        params, tags = dict(contents.params), dict(contents.tags)
+        there = runs.client(self.uri).get_run(self._run_id).data.params
+        wanted = _cut(params, LONGEST_PARAM)
+        for key in sorted(key for key in wanted if there.get(key, wanted[key]) != wanted[key]):
+            logger.warning("run %s keeps %s = %s in MLflow, though it is %s now", self._run_id, key, there[key], wanted[key])
+        for batch in _batches([Param(key, value) for key, value in wanted.items() if key not in there], LABELS_PER_CALL):
+            runs.client(self.uri).log_batch(self._run_id, params=batch, synchronous=True)
+        for batch in _batches([RunTag(key, value) for key, value in _cut(tags, LONGEST_TAG).items()], LABELS_PER_CALL):
+            runs.client(self.uri).log_batch(self._run_id, tags=batch, synchronous=True)
+        with self._outbox.change() as contents:
+            contents.has_news = contents.params != params or contents.tags != tags
+        self._on_answer()
+
+    def send_points(self) -> bool:
+        """Send the oldest points that the run lacks, as many as fit into one call; return whether there were any."""
+        points, position = self._journal.unsent(self._run_id, POINTS_PER_CALL)
+        if points:
+            self._send_batch(points)
+            self._journal.mark_sent(self._run_id, position)
+            self._on_answer()
+        return bool(points)
+
+    def send_upload(self) -> bool:
+        """Send the oldest artifact in the outbox; return whether there was one."""
+        if not self._outbox.contents.uploads:
+            return False
+        entry = self._outbox.contents.uploads[0]
+        path, folder = Path(entry[0]), entry[1] or None
+        if not path.exists():
+            logger.error("%s is gone before MLflow got it", path)
+        elif (path / "manifest.json").is_file():
+            self._send_checkpoint(path)
+        elif path.is_dir():
+            runs.client(self.uri).log_artifacts(self._run_id, str(path), folder)
+        else:
+            runs.client(self.uri).log_artifact(self._run_id, str(path), folder)
+        with self._outbox.change() as contents:
+            contents.uploads.remove(entry)
+        self._on_answer()
+        return True
+
+    def send_status(self) -> None:
+        """Set the status that the run ended with."""
+        status = self._outbox.contents.status
+        if status is None:
+            return
+        runs.client(self.uri).set_terminated(self._run_id, status)
+        with self._outbox.change() as contents:
+            contents.status = None if contents.status == status else contents.status
+        self._on_answer()
+
+    @property
+    def _run_id(self) -> str:
+        run_id = self._outbox.contents.run_id
+        assert run_id, "open_run comes first"
+        return run_id
+
+    def _known_run(self) -> str | None:
+        """Return the run of this outbox if the store (still) has it."""
+        run_id = self._outbox.contents.run_id
+        if run_id is None or runs.get_run(run_id, self.uri):
+            return run_id
+        logger.warning("MLflow at %s has no run %s (any more)", runs.shown(self.uri), run_id)
+        return None
+
+    def _same_training(self) -> str | None:
+        """Return the newest run of the same training: this directory was lost, or a crash came right after the run was made."""
+        tags = self._outbox.contents.tags
+        if "matwm.segment" not in tags or "matwm.key" not in tags:
+            return None
+        found = runs.find_by_key(tags["matwm.segment"], tags["matwm.key"], self.uri)
+        return found.run_id if found else None
+
+    def _take_over(self, run_id: str) -> None:
+        run = runs.client(self.uri).get_run(run_id)
+        if run.data.tags.get("matwm.writer") != self._outbox.contents.writer:
+            self.mismatches += self._journal.adopt(runs.metric_history(run_id, self.uri))
+            with self._outbox.change() as contents:
+                contents.has_news = True
+        if self._outbox.contents.status == "RUNNING" and run.info.status != "RUNNING":
+            runs.client(self.uri).update_run(run_id, "RUNNING")
+
+    def _send_batch(self, points: Sequence[TimedPoint]) -> None:
+        """Send points; where MLflow refuses one as such, send the others and say which it is."""
+        from mlflow.entities import Metric, RunTag
+        from mlflow.exceptions import MlflowException
+
+        metrics = [Metric(point.key, point.value, point.timestamp_ms, point.step) for point in points]
+        step = RunTag("matwm.step", str(self._journal.last_step))
+        try:
+            runs.client(self.uri).log_batch(self._run_id, metrics=metrics, tags=[step], synchronous=True)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE" or self._known_run() is None:
+                raise
+            if len(points) == 1:
+                logger.error("MLflow refuses %s, which stays in the journal only: %s", points[0], error)
+                return
+            for half in (points[: len(points) // 2], points[len(points) // 2 :]):
+                self._send_batch(half)
+
+    def _send_checkpoint(self, path: Path) -> None:
+        try:
+            stores.MlflowStore(self.uri).put(self._run_id, path, self._on_answer)
+        except stores.CheckpointError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None  # Such as a full disk: it may have room later.
+            logger.error("MLflow does not get %s: %s", path, error)
+
+
+def _cut(texts: Mapping[str, str], longest: int) -> dict[str, str]:
+    """Shorten what MLflow would refuse, ending in a digest, so that different long values stay different."""
+    return {
+        key: text if len(text) <= longest else f"{text[: longest - 80]}… sha256 {sha256(text.encode()).hexdigest()}"
+        for key, text in texts.items()
+    }
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,230 @@
+"""Tells MLflow about a run from a thread of its own, so that training never waits for it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from pipeline import runs
+from pipeline.delivery import Delivery, NoSuchRunError
+from pipeline.journal import Journal, Mismatch, Point
+from pipeline.outbox import Outbox
+from pipeline.runs import RunInfo, TrackingError, configure, find_by_key, find_run, get_run, list_runs, metric_history
+
+__all__ = [
+    "RunInfo",
+    "Tracker",
+    "TrackingError",
+    "configure",
+    "find_by_key",
+    "find_run",
+    "get_run",
+    "list_runs",
+    "metric_history",
+    "send_missed",
+]
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Tracker:
+    """A run in MLflow as a stage sees it: every call returns at once, whatever the server does.
+
+    All that is told is on the disk first (`journal.jsonl` and `outbox.json` in the work directory). One thread talks to
+    MLflow every `upload_seconds`, and tries again with growing pauses. What is still missing at the end is sent by the next
+    tracker in this directory, or by `send_missed`.
+    """
+
+    def __init__(
+        self, root: Path, experiment: str, work_dir: Path, upload_seconds: float = 10.0, on_run: Callable[[str], None] | None = None
+    ) -> None:
+        """`on_run` gets the run's ID, in the thread, as soon as the store has the run."""
+        self.uri = runs.tracking_uri(root)
+        self.experiment = experiment
+        self.work_dir = work_dir
+        self.journal = Journal(work_dir / "journal.jsonl")
+        self._outbox = Outbox(work_dir / "outbox.json")
+        if not len(self.journal) or not self._outbox.contents.writer:
+            self._outbox.renew_writer()
+        self._delivery = Delivery(self.uri, self.journal, self._outbox, self._note_answer)
+        self._upload_seconds = upload_seconds
+        self._on_run = on_run or (lambda run_id: None)
+        self._mismatches: list[Mismatch] = []
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._wake = threading.Event()
+        self._has_tried = threading.Event()
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._is_unknown = False
+        self._failures = 0
+        self._answered = time.monotonic()
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's ID, None as long as no store has made it."""
+        return self._outbox.contents.run_id
+
+    @property
+    def mismatches(self) -> list[Mismatch]:
+        """Every metric point that was contradicted by computing it again: empty if all resumes were exact."""
+        return [*self._mismatches, *self._delivery.mismatches]
+
+    def start(
+        self, run_id: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str], wait_seconds: float | None = None
+    ) -> None:
+        """Open the run (again), or make it; wait at most `wait_seconds` for it (default: 60 for a database here, 10 for a server).
+
+        Without an ID it is the run that this work directory had, else the newest with the tags' segment and key, else a new
+        one. It is RUNNING from then on. Tags may change later, parameters keep their first values.
+        """
+        self._outbox.open(self.experiment, run_id, name, params, tags)
+        self._begin(wait_seconds)
+
+    def attach(self, run_id: str | None, wait_seconds: float | None = None) -> None:
+        """Add to a run without changing its status, as the stages after training do.
+
+        A run that is unknown here (this is a clone with a store of its own) gets nothing, with a warning.
+        """
+        if self.run_id is None:
+            with self._outbox.change() as contents:
+                contents.run_id = run_id
+        self._begin(wait_seconds)
+
+    def log(self, points: Iterable[Point], *, is_revision: bool = False) -> list[Mismatch]:
+        """Record metric points; return those that an earlier recording contradicts (they are reported as errors too).
+
+        With `is_revision` another value at the same step joins the old one without complaint: an evaluation done again.
+        """
+        mismatches = self.journal.record(points, time.time_ns() // 1_000_000, is_revision=is_revision)
+        self._mismatches += mismatches
+        return mismatches
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        with self._outbox.change() as contents:
+            contents.tags.update({key: str(value) for key, value in tags.items()})
+            contents.has_news = True
+        self._wake.set()
+
+    def artifact(self, local_path: Path, artifact_path: str = "") -> None:
+        """Queue a file or a folder's contents for the folder `artifact_path` among the run's artifacts.
+
+        A checkpoint (a folder with a manifest) goes to `checkpoints/<its name>` by way of `stores`, whatever `artifact_path` is.
+        """
+        entry = (str(local_path.absolute()), artifact_path)
+        with self._outbox.change() as contents:
+            if entry not in contents.uploads:
+                contents.uploads.append(entry)
+        self._wake.set()
+
+    def close(self, status: str | None, timeout: float = 600.0, patience: float = 30.0) -> str | None:
+        """Send what is left, then set the status (FINISHED, KILLED or FAILED; None leaves it as it is).
+
+        Gives up after `timeout` seconds in any case, and after `patience` seconds without an answer. Returns None when MLflow
+        has everything, else the sentence (a warning too) that says what it lacks.
+        """
+        if status:
+            with self._outbox.change() as contents:
+                contents.status = status
+        closed = self._answered = time.monotonic()
+        self._closing.set()
+        self._wake.set()
+        while self._thread.is_alive() and time.monotonic() - closed < timeout:
+            silence = time.monotonic() - self._answered
+            if silence > (patience if self._failures else 4 * patience):  # A large file is silent, too, while it is on its way.
+                break
+            self._thread.join(0.05)
+        self._abandoned.set()
+        self._wake.set()
+        missing = self.missing()
+        if missing:
+            logger.warning(missing)
+        if not self._thread.is_alive():
+            self.journal.close()
+        return missing
+
+    def missing(self) -> str | None:
+        """Say in one sentence what MLflow lacks of this run, None if it has everything."""
+        num_points = 0 if self._is_unknown else self.journal.num_unsent(self.run_id)
+        parts = [f"{num_points} metric points"] if num_points else []
+        parts += [] if self._is_unknown else self._outbox.missing()
+        if not parts:
+            return None
+        name = self._outbox.contents.name or self.run_id
+        return (
+            f"MLflow at {runs.shown(self.uri)} lacks {', '.join(parts)} of {name}: "
+            f"they are kept in {self.work_dir} and sent when it answers at the next run"
+        )
+
+    def _begin(self, wait_seconds: float | None) -> None:
+        import mlflow  # noqa: F401  # Here, not in the thread: of two threads that import at once, one can see half a module.
+
+        self._thread.start()
+        is_local = self.uri.startswith("sqlite:")
+        self._has_tried.wait((60.0 if is_local else 10.0) if wait_seconds is None else wait_seconds)
+
+    def _work(self) -> None:
+        """Be the thread: send until closed and done. Nothing that goes wrong ends it before that."""
+        is_open = False
+        while not self._abandoned.is_set():
+            self._wake.clear()
+            is_last = self._closing.is_set()
+            try:
+                if not is_open:
+                    self._on_run(self._delivery.open_run())
+                    is_open = True
+                self._has_tried.set()
+                self._send()
+                if is_last:
+                    break
+            except NoSuchRunError:
+                self._is_unknown = True
+                logger.warning("MLflow at %s has no run %s: nothing is added to it", runs.shown(self.uri), self.run_id)
+                break
+            except Exception as error:  # noqa: BLE001  # Whatever it is, training goes on.
+                is_open = False  # The run may be gone: look again.
+                self._note_failure(error)
+            self._has_tried.set()
+            self._wake.wait(self._pause())
+        self._has_tried.set()
+
+    def _send(self) -> None:
+        """Send everything there is, points before artifacts, the status last."""
+        has_more = True
+        while has_more and not self._abandoned.is_set():
+            self._delivery.send_labels()
+            has_more = self._delivery.send_points() or self._delivery.send_upload()
+        if self._closing.is_set() and not self._abandoned.is_set():
+            self._delivery.send_status()
+
+    def _pause(self) -> float:
+        if self._closing.is_set():
+            return 0.5
+        return min(self._upload_seconds * 2 ** min(self._failures, 10), max(self._upload_seconds, LONGEST_PAUSE_SECONDS))
+
+    def _note_answer(self) -> None:
+        self._answered = time.monotonic()
+        if self._failures:
+            logger.warning("MLflow at %s answers again", runs.shown(self.uri))
+        self._failures = 0
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failures += 1
+        if not runs.is_expected(error):
+            logger.error("telling MLflow failed in a way that nobody thought of; training goes on", exc_info=error)
+        elif self._failures == 1:
+            logger.warning("%s. Training goes on; what MLflow misses is kept in %s", runs.sentence(self.uri, error), self.work_dir)
+
+
+def send_missed(root: Path, work_dir: Path, timeout: float = 60.0, patience: float = 10.0) -> str | None:
+    """Send what an earlier run in this work directory could not; return what MLflow still lacks, None if nothing."""
+    if not (work_dir / "outbox.json").is_file():
+        return None
+    tracker = Tracker(root, "", work_dir)
+    if tracker.missing() is None:
+        return None
+    tracker.attach(None, wait_seconds=0)
+    return tracker.close(None, timeout, patience)
