@@ -1,0 +1,699 @@
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from matwm import checkpoint as module
+from matwm.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    FormatError,
+    LocalStore,
+    Parent,
+    is_root,
+    open_checkpoint,
+    open_parent,
+    publish,
+    read_manifest,
+    step_name,
+)
+from matwm.stateful import Chunk, chunks_in, fingerprint
+from matwm.types import EnvSpec
+from matwm.version import FORMAT, NUMERICS
+
+SPEC = EnvSpec(name="tag", agents=("adversary_0", "prey_0"), obs_sizes=(4, 2), num_actions=(5, 3), has_action_masks=True)
+PARENT = Parent(0, "ab" * 32)
+CONFIG = {"seed": 3, "world_model": {"learning_rate": 3e-5}, "lists": [1, {"a": None}]}
+
+
+def chunk(number, rows=4):
+    return Chunk({"obs": np.full((rows, 2), number, np.float32), "is_first": np.arange(rows) == 0})
+
+
+def make_parts(seed=0, chunks=None):
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        "world_model": {"encoder.weight": torch.randn(3, 4, generator=draw), "count": torch.tensor(7), "nested": {"x": torch.zeros(0, 2)}},
+        "agents": {"actor": torch.randn(2, 3, generator=draw), "low": torch.randn((), generator=draw), "kind": "stacked"},
+        "optimizers": {"world_model": {"step": torch.tensor(5.0), "moment": torch.randn(3, 4, generator=draw)}, "updates": 12},
+        "replay": {"total_rows": 10, "chunks": [chunk(1), chunk(2), chunk(3, rows=2)] if chunks is None else chunks},
+        "progress": {
+            "env_step": 5000,
+            "episode": {"seed": 2**62, "actions": [[1, 0], [4, 2]]},
+            "rate": 0.1 + 0.2,
+            "none": None,
+            "on": True,
+        },
+        "history": {"world_model/reward": {"step": torch.arange(3), "value": torch.tensor([1.0, float("nan"), -0.0])}},
+    }
+
+
+def make_policies(seed=0):
+    return {agent: {"actor": torch.randn(3, generator=torch.Generator().manual_seed(seed + n))} for n, agent in enumerate(SPEC.agents)}
+
+
+def save(folder, step=5000, parts=None, **changes):
+    store = folder if isinstance(folder, LocalStore) else LocalStore(folder)
+    arguments = {"parent": PARENT, "config": CONFIG, "spec": SPEC, "policies": make_policies(), **changes}
+    return store.save(step, make_parts() if parts is None else parts, **arguments)
+
+
+def contents(folder: Path):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def reseal(folder: Path, change):
+    """Write a manifest as a store would that had other facts."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    change(manifest)
+    manifest["seal"] = module._seal({key: value for key, value in manifest.items() if key != "seal"})
+    (folder / "manifest.json").write_bytes(module._json(manifest))
+
+
+# ---- content
+
+
+def test_a_checkpoint_gives_back_exactly_what_was_saved(tmp_path):
+    parts = make_parts()
+    saved = save(tmp_path, parts=parts)
+    found = open_checkpoint(tmp_path / "step_000005000")
+    loaded = found.load()
+    assert fingerprint(loaded) == fingerprint(parts)
+    assert (found.step, found.parent, found.config, found.spec, found.digest) == (5000, PARENT, CONFIG, SPEC, saved.digest)
+    assert found.fingerprint == saved.fingerprint == fingerprint({name: state for name, state in parts.items() if name != "history"})
+    assert fingerprint({"history": found.history()}) == fingerprint({"history": parts["history"]})
+    assert torch.equal(found.policy("prey_0")["actor"], make_policies()["prey_0"]["actor"])
+    assert found.digest == hashlib.sha256((found.path / "manifest.json").read_bytes()).hexdigest()
+    assert found.total_bytes == sum(len(data) for data in contents(found.path).values())
+    assert {name: array.tolist() for name, array in list(chunks_in(loaded["replay"]))[2].arrays.items()} == {
+        "obs": [[3.0, 3.0], [3.0, 3.0]],
+        "is_first": [True, False],
+    }
+
+
+def test_the_folder_is_as_documented(tmp_path):
+    found = save(tmp_path)
+    digests = [part.digest for part in chunks_in(found.load()["replay"])]
+    assert set(contents(found.path)) == {
+        "manifest.json",
+        "progress.json",
+        "world_model.safetensors",
+        "agents.safetensors",
+        "optimizers.safetensors",
+        "history/history.safetensors",
+        "policies/adversary_0.safetensors",
+        "policies/prey_0.safetensors",
+        *(f"replay/{digest}.safetensors" for digest in digests),
+    }
+    assert json.loads((found.path / "progress.json").read_text())["replay"] == {
+        "total_rows": 10,
+        "chunks": [{"$chunk": digest} for digest in digests],
+    }
+    manifest = json.loads((found.path / "manifest.json").read_text())
+    assert (manifest["format"], manifest["numerics"]) == (FORMAT, NUMERICS)
+    assert manifest["spec"]["agents"] == ["adversary_0", "prey_0"]
+
+
+def test_the_same_state_gives_the_same_bytes_anywhere(tmp_path):
+    save(tmp_path / "one")
+    turned = {name: dict(reversed(state.items())) for name, state in reversed(make_parts().items())}
+    save(tmp_path / "elsewhere" / "two", parts=turned, config=dict(reversed(CONFIG.items())))
+    assert contents(tmp_path / "one") == contents(tmp_path / "elsewhere" / "two")
+
+
+def test_another_process_with_other_hashes_writes_the_same_bytes(tmp_path):
+    program = "import sys; from pathlib import Path; from test_checkpoint import save; save(Path(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONHASHSEED": "11", "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "two")], env=environment, check=True)
+    save(tmp_path / "one")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_fingerprint_covers_the_state_but_not_configuration_parent_or_history(tmp_path):
+    first = save(tmp_path / "a")
+    parts = make_parts()
+    other = save(tmp_path / "b", parts={**parts, "history": {}}, config={}, parent=Parent(7, "cd" * 32))
+    assert other.fingerprint == first.fingerprint
+    assert other.digest != first.digest
+    for name in ("world_model", "agents", "optimizers", "replay", "progress"):
+        assert save(tmp_path / name, parts={**parts, name: {**parts[name], "more": 1}}).fingerprint != first.fingerprint
+
+
+def test_slices_of_one_tensor_can_be_saved(tmp_path):
+    stacked = torch.arange(6.0).reshape(2, 3)
+    found = save(tmp_path, policies={agent: {"actor": stacked[n], "same": stacked[n]} for n, agent in enumerate(SPEC.agents)})
+    assert found.policy("prey_0")["actor"].tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"parts": {}}, "the state has the parts"),
+        ({"parts": {**make_parts(), "more": {}}}, "the state has the parts"),
+        ({"parts": {**make_parts(), "progress": {"rate": float("nan")}}}, "progress/rate of the state is nan"),
+        ({"parts": {**make_parts(), "progress": {"x": torch.ones(1)}}}, "progress holds the tensor x"),
+        ({"parts": {**make_parts(), "agents": {"c": chunk(1)}}}, "agents holds a chunk"),
+        ({"config": {"x": float("inf")}}, "not JSON compliant"),
+        ({"policies": {}}, r"policies of \[\]"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        save(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_agent_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="has no agent 'wolf_0': it has adversary_0, prey_0"):
+        save(tmp_path).policy("wolf_0")
+
+
+# ---- sharing
+
+
+def test_chunks_of_earlier_checkpoints_are_linked_and_only_new_ones_written(tmp_path):
+    store, shared = LocalStore(tmp_path), [chunk(1), chunk(2)]
+    first = save(store, 1, make_parts(chunks=[*shared, chunk(3, rows=1)]))
+    second = save(store, 2, make_parts(chunks=[*shared, chunk(3)]))
+    for part in shared:
+        one, two = (found.path / "replay" / f"{part.digest}.safetensors" for found in (first, second))
+        assert one.samefile(two)
+        assert one.stat().st_nlink == 2
+    assert len(contents(second.path / "replay")) == 3
+    shutil.rmtree(first.path)
+    assert fingerprint(store.open(2).load()) == fingerprint(make_parts(chunks=[*shared, chunk(3)]))
+
+
+def test_a_chunk_that_lies_in_the_store_is_not_looked_at(tmp_path):
+    first = chunk(1)
+    save(tmp_path, 1, make_parts(chunks=[first]))
+
+    def never():
+        raise AssertionError
+
+    again = save(LocalStore(tmp_path), 2, make_parts(chunks=[Chunk(never, first.digest)]))
+    assert len(contents(again.path / "replay")) == 1
+
+
+def test_a_damaged_chunk_is_not_passed_on_to_the_next_checkpoint(tmp_path):
+    store, shared = LocalStore(tmp_path), chunk(1)
+    old = save(store, 1, make_parts(chunks=[shared])).path / "replay" / f"{shared.digest}.safetensors"
+    data = bytearray(old.read_bytes())
+    data[-1] ^= 1
+    old.write_bytes(data)
+    for step, other in ((2, store), (3, LocalStore(tmp_path))):
+        save(other, step, make_parts(chunks=[Chunk(chunk(1).arrays, shared.digest)]))
+        assert store.open(step).step == step
+    with pytest.raises(CheckpointError, match="damaged"):
+        store.open(1)
+
+
+def test_chunks_of_the_parent_can_be_linked_too(tmp_path):
+    shared = chunk(1)
+    parent = save(tmp_path / "s00", 1, make_parts(chunks=[shared]))
+    child = save(LocalStore(tmp_path / "s01", chunks_from=[parent.path]), 2, make_parts(chunks=[shared]))
+    name = f"replay/{shared.digest}.safetensors"
+    assert (parent.path / name).samefile(child.path / name)
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EMLINK, errno.EPERM])
+def test_where_links_are_impossible_files_are_copied(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    first = save(tmp_path / "work", 1)
+    monkeypatch.setattr(os, "link", refuse)
+    second = save(tmp_path / "work", 2)
+    public = publish(second.path, tmp_path / "public" / "step_000000002")
+    assert open_checkpoint(public.path).digest == second.digest
+    for name in contents(first.path / "replay"):
+        assert (second.path / "replay" / name).stat().st_nlink == 1
+
+
+def test_equal_chunks_share_a_file(tmp_path):
+    found = save(tmp_path, parts=make_parts(chunks=[chunk(1), chunk(1)]))
+    assert len(contents(found.path / "replay")) == 1
+    assert len(list(chunks_in(open_checkpoint(found.path).load()["replay"]))) == 2
+
+
+# ---- atomic writing
+
+
+def test_saving_the_same_again_keeps_what_is_there(tmp_path):
+    first = save(tmp_path)
+    inode = (first.path / "manifest.json").stat().st_ino
+    assert save(tmp_path).digest == first.digest
+    assert (first.path / "manifest.json").stat().st_ino == inode
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000005000"]
+
+
+def test_a_sound_checkpoint_is_never_overwritten(tmp_path):
+    first = save(tmp_path)
+    before = contents(first.path)
+    with pytest.raises(CheckpointError, match="is a sound checkpoint with other contents"):
+        save(tmp_path, parts=make_parts(seed=1))
+    assert contents(first.path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000005000"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "agents.safetensors", None])
+def test_a_damaged_checkpoint_is_replaced(tmp_path, name, caplog):
+    first = save(tmp_path)
+    if name:
+        (first.path / name).write_bytes(b"")
+    else:
+        shutil.rmtree(first.path)
+        first.path.mkdir()
+    again = save(tmp_path, parts=make_parts(seed=1))
+    assert open_checkpoint(first.path).digest == again.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000005000"]
+    assert "a damaged checkpoint is replaced" in caplog.text
+
+
+def test_a_checkpoint_of_another_format_is_not_taken_for_damaged(tmp_path):
+    first = save(tmp_path)
+    reseal(first.path, lambda manifest: manifest.update(format=FORMAT + 1))
+    with pytest.raises(FormatError, match=f"has format {FORMAT + 1}, this code reads {FORMAT}: use the version"):
+        save(tmp_path)
+    assert first.path.is_dir()
+
+
+@pytest.mark.parametrize("last", ["world_model.safetensors", "progress.json", "manifest.json", "rename"])
+def test_a_failure_while_writing_leaves_nothing_behind_and_names_the_target(tmp_path, monkeypatch, last):
+    earlier = save(tmp_path, 1)
+    write, rename = module._write, Path.rename
+
+    def failing_write(path, data):
+        if path.name == last:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    def failing_rename(path, target):
+        if last == "rename":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(module, "_write", failing_write)
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with pytest.raises(CheckpointError, match="step_000000002 cannot be written"):
+        save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000001"]
+    assert open_checkpoint(earlier.path)
+
+
+def test_a_process_killed_while_saving_leaves_no_checkpoint_and_the_next_save_cleans_up(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from matwm import checkpoint; from test_checkpoint import save;"
+        "checkpoint._settle = lambda *_: os.kill(os.getpid(), 9); save(Path(sys.argv[1]), 2)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=False)
+    assert killed.returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".saving-")
+    assert (left / "manifest.json").is_file()
+    store = LocalStore(tmp_path)
+    assert store.steps() == []
+    assert store.newest() is None
+    save(store, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000002"]
+
+
+def test_the_temporary_folder_of_a_live_process_is_left_alone(tmp_path):
+    live, odd = tmp_path / ".saving-live", tmp_path / ".saving-file"
+    live.mkdir()
+    odd.write_text("not a folder")
+    handle = os.open(live, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    save(tmp_path)
+    assert live.is_dir()
+    os.close(handle)
+    save(tmp_path, 6)
+    assert not live.exists()
+
+
+def test_everything_is_on_disk_before_the_name_appears(tmp_path, monkeypatch):
+    """What is fsynced, in order: files with the manifest last, folders, and after the rename the store's folder."""
+    calls, fsync, rename = [], os.fsync, Path.rename
+
+    def note(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        inside = path.parent.parent != tmp_path and path.is_file()
+        calls.append(f"{path.parent.name}/{path.name}" if inside else path.name)
+        return fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "rename", lambda path, target: calls.append("rename") or rename(path, target))
+    found = save(tmp_path)
+    files = [*contents(found.path)]
+    place = calls.index("manifest.json")
+    assert sorted(calls[: place + 1]) == sorted(files)
+    assert set(calls[place + 1 : -3]) == {"replay", "history", "policies"}
+    assert calls[-3].startswith(".saving-")
+    assert calls[-2:] == ["rename", tmp_path.name]
+
+
+# ---- verification
+
+
+def every_file():
+    names = [
+        "agents",
+        "optimizers",
+        "world_model",
+        "history/history",
+        "policies/adversary_0",
+        "policies/prey_0",
+        "replay/0",
+        "replay/1",
+        "replay/2",
+    ]
+    return ["manifest.json", "progress.json", *(f"{name}.safetensors" for name in names)]
+
+
+def actual(folder, name):
+    """`replay/1.safetensors` means the second of the chunks."""
+    if name.startswith("replay/"):
+        return sorted((folder / "replay").iterdir())[int(name[7])]
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("sound")).path
+
+
+@pytest.mark.parametrize("name", every_file())
+def test_a_flipped_bit_anywhere_is_noticed(sound, tmp_path, name):
+    copy = tmp_path / "step"
+    shutil.copytree(sound, copy)
+    path = actual(copy, name)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = range(0, len(data), 11) if name == "manifest.json" else [0, 7, 8, len(data) - 1, *rng.integers(0, len(data), 8)]
+    for place in places:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << rng.integers(8)]) + data[place + 1 :])
+        with pytest.raises(CheckpointError, match=path.name if name != "manifest.json" else "step"):
+            open_checkpoint(copy) if name != "manifest.json" else read_manifest(copy)
+    path.write_bytes(data)
+    assert open_checkpoint(copy)
+
+
+@pytest.mark.parametrize("name", every_file())
+def test_a_truncated_lengthened_or_missing_file_is_noticed_and_named(sound, tmp_path, name):
+    copy = tmp_path / "step"
+    shutil.copytree(sound, copy)
+    path = actual(copy, name)
+    data = path.read_bytes()
+    for other in (b"", data[:1], data[:-1], data + b"\0", data + b"\n", None):
+        path.unlink()
+        if other is not None:
+            path.write_bytes(other)
+        with pytest.raises(CheckpointError, match=path.name):
+            open_checkpoint(copy)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["more.txt", "replay/x", ".hidden", "policies/wolf_0.safetensors", "deep/er/file"])
+def test_a_file_that_is_not_listed_is_noticed_and_named(tmp_path, name):
+    found = save(tmp_path)
+    (found.path / name).parent.mkdir(parents=True, exist_ok=True)
+    (found.path / name).write_text("x")
+    with pytest.raises(CheckpointError, match=f"{name} is not listed"):
+        open_checkpoint(found.path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "agents.safetensors", "policies"])
+def test_links_are_refused(tmp_path, name):
+    found = save(tmp_path / "store")
+    (found.path / name).rename(tmp_path / "outside")
+    (found.path / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(CheckpointError, match=f"{name} is a link"):
+        open_checkpoint(found.path)
+
+
+def renamed(manifest, new, old="agents.safetensors"):
+    manifest["files"][new] = manifest["files"].pop(old)
+
+
+ODD_MANIFESTS = {
+    "absolute name": lambda m: renamed(m, "/etc/passwd"),
+    "name that leads out": lambda m: renamed(m, "../agents.safetensors"),
+    "name that leads out within": lambda m: renamed(m, "policies/../../x.safetensors"),
+    "backslash": lambda m: renamed(m, "policies\\prey_0.safetensors", "policies/prey_0.safetensors"),
+    "pickle": lambda m: renamed(m, "agents.pt"),
+    "chunk of another name": lambda m: renamed(m, f"replay/{'0' * 64}.safetensors", min(n for n in m["files"] if "replay" in n)),
+    "file left out": lambda m: m["files"].pop("agents.safetensors"),
+    "agent with a path for a name": lambda m: m["spec"].update(agents=["../x", "prey_0"]),
+    "files is a list": lambda m: m.update(files=[]),
+    "facts are no mapping": lambda m: m["files"].update({"agents.safetensors": 3}),
+    "negative size": lambda m: m["files"]["agents.safetensors"].update(size=-1),
+    "size is a truth": lambda m: m["files"]["agents.safetensors"].update(size=True),
+    "no digest": lambda m: m["files"]["agents.safetensors"].pop("sha256"),
+    "short digest": lambda m: m["files"]["agents.safetensors"].update(sha256="ab"),
+    "digest is a number": lambda m: m["files"]["agents.safetensors"].update(sha256=3),
+    "unknown fact": lambda m: m["files"]["agents.safetensors"].update(mode=7),
+    "no numerics": lambda m: m.pop("numerics"),
+    "numerics is text": lambda m: m.update(numerics="1"),
+    "one entry more": lambda m: m.update(host="me"),
+    "step is a fraction": lambda m: m.update(step=1.5),
+    "parent is text": lambda m: m.update(parent="root"),
+    "parent without digest": lambda m: m.update(parent={"step": 1}),
+    "unknown field of the spec": lambda m: m["spec"].update(colour="red"),
+    "spec is null": lambda m: m.update(spec=None),
+    "config is text": lambda m: m.update(config="x"),
+    "format is a truth": lambda m: m.update(format=True),
+}
+
+
+@pytest.mark.parametrize("name", ODD_MANIFESTS)
+def test_a_manifest_that_no_store_has_written_is_refused_before_its_names_are_used(sound, tmp_path, name, monkeypatch):
+    copy = tmp_path / "step"
+    shutil.copytree(sound, copy)
+    reseal(copy, ODD_MANIFESTS[name])
+    monkeypatch.setattr(Checkpoint, "verify", lambda self: pytest.fail("its names were used"))
+    with pytest.raises(CheckpointError, match=r"manifest\.json is damaged"):
+        open_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"format": NaN}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"format": "1"}',
+        b'{"format": 1}',
+        b'{"format": 1e999}',
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path, data):
+    (tmp_path / "manifest.json").write_bytes(data)
+    for ask in (open_checkpoint, open_parent):
+        with pytest.raises(CheckpointError, match=r"manifest\.json is damaged"):
+            ask(tmp_path)
+
+
+def test_a_folder_that_is_none_or_has_no_manifest_is_no_checkpoint(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        for ask in (open_checkpoint, open_parent):
+            with pytest.raises(CheckpointError, match=r"is not a checkpoint: manifest\.json cannot be read"):
+                ask(path)
+
+
+def test_another_format_is_refused_in_one_sentence(sound, tmp_path):
+    copy = tmp_path / "step"
+    shutil.copytree(sound, copy)
+    reseal(copy, lambda manifest: manifest.update(format=99))
+    with pytest.raises(FormatError, match=f"step has format 99, this code reads {FORMAT}: "):
+        open_checkpoint(copy)
+
+
+def forge(folder, name, data):
+    """Replace a file and make the manifest agree."""
+    (folder / name).unlink()
+    (folder / name).write_bytes(data)
+    reseal(folder, lambda m: m["files"].update({name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}))
+
+
+def test_a_state_that_does_not_have_the_fingerprint_is_refused(tmp_path):
+    found, other = save(tmp_path / "a"), save(tmp_path / "b", parts=make_parts(seed=1))
+    forge(found.path, "agents.safetensors", (other.path / "agents.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"holds a state with the fingerprint [0-9a-f]{64}, its manifest\.json says"):
+        open_checkpoint(found.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("agents.safetensors", pickle.dumps({"a": 1}), "agents.safetensors cannot be read: no safetensors file"),
+        ("policies/prey_0.safetensors", b"", "policies/prey_0.safetensors cannot be read: no safetensors file"),
+        ("progress.json", b"[]", "progress.json does not hold the parts"),
+        ("progress.json", b"[" * 100_000, "progress.json cannot be read: it is nested too deeply"),
+        ("progress.json", b"\xff", "progress.json cannot be read"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_even_with_the_right_digest(tmp_path, name, data, sentence):
+    found = save(tmp_path)
+    forge(found.path, name, data)
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(found.path).policy("prey_0")
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "../../../etc/passwd"])
+def test_progress_cannot_name_a_chunk_that_the_manifest_does_not_list(tmp_path, digest):
+    found = save(tmp_path)
+    progress = json.loads((found.path / "progress.json").read_bytes())
+    progress["replay"]["chunks"].append({"$chunk": digest})
+    forge(found.path, "progress.json", json.dumps(progress).encode())
+    with pytest.raises(CheckpointError, match="names the chunk"):
+        open_checkpoint(found.path)
+
+
+def test_a_chunk_that_no_part_names_is_refused(tmp_path):
+    found = save(tmp_path)
+    progress = json.loads((found.path / "progress.json").read_bytes())
+    progress["replay"]["chunks"].pop()
+    forge(found.path, "progress.json", json.dumps(progress).encode())
+    with pytest.raises(CheckpointError, match="do not agree on replay/"):
+        open_checkpoint(found.path)
+
+
+def test_a_chunk_that_is_damaged_after_opening_is_noticed_when_it_is_looked_at(tmp_path):
+    found = save(tmp_path)
+    loaded = next(chunks_in(open_checkpoint(found.path).load()["replay"]))
+    path = found.path / "replay" / f"{loaded.digest}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=path.name):
+        _ = loaded.arrays
+
+
+# ---- the store
+
+
+def test_steps_are_the_folders_with_a_manifest_and_a_step_for_a_name(tmp_path):
+    store = LocalStore(tmp_path / "none")
+    assert store.steps() == []
+    store = LocalStore(tmp_path)
+    for step in (20, 5, 1_000_000_000):
+        save(store, step)
+    for name in ("step_7", "step_0000000008", "step_000000009", "other", ".saving-x"):
+        (tmp_path / name).mkdir()
+        if name != "step_000000009":
+            (tmp_path / name / "manifest.json").write_text("{}")
+    (tmp_path / "step_000000010").write_text("a file")
+    assert store.steps() == [5, 20, 1_000_000_000]
+    assert step_name(5000) == "step_000005000"
+
+
+def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    store = LocalStore(tmp_path)
+    with pytest.raises(CheckpointError, match="has no checkpoint of step 5: it has none"):
+        store.open(5)
+    save(store, 5)
+    save(store, 7)
+    with pytest.raises(CheckpointError, match="has no checkpoint of step 6: it has 5, 7"):
+        store.open(6)
+    assert store.open(7).step == 7
+
+
+def test_the_newest_sound_checkpoint_is_taken_and_bad_ones_are_reported(tmp_path, caplog):
+    store = LocalStore(tmp_path)
+    for step in (1, 2, 3, 4):
+        save(store, step)
+    (tmp_path / step_name(4) / "agents.safetensors").write_bytes(b"")
+    (tmp_path / step_name(3) / "manifest.json").write_bytes(b"{}")
+    with caplog.at_level(logging.WARNING):
+        found = store.newest()
+    assert found is not None
+    assert found.step == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "checkpoint of step 4 is passed over" in caplog.text
+    assert "agents.safetensors is damaged: it has 0 bytes, expected" in caplog.text
+    newest = store.newest(at_most=1)
+    assert newest is not None
+    assert newest.step == 1
+    assert store.newest(at_most=0) is None
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_taken(tmp_path, caplog):
+    store = LocalStore(tmp_path)
+    save(store, 1)
+    shutil.copytree(tmp_path / step_name(1), tmp_path / step_name(2))
+    newest = store.newest()
+    assert newest is not None
+    assert newest.step == 1
+    assert "is of step 1" in caplog.text
+
+
+# ---- parents and publishing
+
+
+def test_a_parent_is_the_root_or_a_checkpoint(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "manifest.json").write_text('{"format": 1, "root": true, "step": 0}\n')
+    digest = hashlib.sha256(b'{"format": 1, "root": true, "step": 0}\n').hexdigest()
+    assert is_root(root)
+    assert open_parent(root) == Parent(0, digest)
+    with pytest.raises(CheckpointError, match="is the root of all lineages"):
+        open_checkpoint(root)
+    found = save(tmp_path / "store", parent=open_parent(root))
+    assert not is_root(found.path)
+    assert open_parent(found.path) == Parent(5000, found.digest)
+    assert open_checkpoint(found.path).parent == Parent(0, digest)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 1, "root": true, "step": 1}', '{"format": 1, "root": true}', '{"format": 1, "root": true, "step": false}']
+)
+def test_a_root_with_other_facts_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match="restore it from git"):
+        open_parent(tmp_path)
+
+
+def test_the_committed_root_is_a_root():
+    assert is_root(Path(__file__).parents[2] / "checkpoints" / "root")
+
+
+def test_a_published_checkpoint_is_the_same_files_under_another_name(tmp_path):
+    found = save(tmp_path / "work")
+    target = tmp_path / "checkpoints" / "s00" / "step_000005000"
+    for _ in range(2):
+        public = publish(found.path, target)
+        assert public.path == target
+        assert open_checkpoint(target).digest == found.digest
+        assert all((target / name).samefile(found.path / name) for name in contents(target))
+        assert contents(target).keys() == contents(found.path).keys()
+        assert [path.name for path in target.parent.iterdir()] == ["step_000005000"]
+
+
+def test_publishing_replaces_what_is_damaged_and_refuses_to_replace_what_is_sound(tmp_path):
+    found, other = save(tmp_path / "a"), save(tmp_path / "b", parts=make_parts(seed=1))
+    target = tmp_path / "out" / "step"
+    publish(found.path, target)
+    with pytest.raises(CheckpointError, match="sound checkpoint with other contents"):
+        publish(other.path, target)
+    (target / "manifest.json").unlink()
+    assert publish(other.path, target).digest == open_checkpoint(target).digest == other.digest
+    (target / "agents.safetensors").unlink()
+    (other.path / "agents.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"agents\.safetensors is missing"):
+        publish(other.path, target)
