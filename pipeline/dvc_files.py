@@ -39,7 +39,9 @@ def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any
         return False
     recorded = entry.get("params", {})
     code = recorded.get("matwm/version.py", {})
-    return code == {"NUMERICS": NUMERICS} and all(_at(params, path) == value for path, value in recorded.get("params.yaml", {}).items())
+    return code == {"NUMERICS": NUMERICS} and all(
+        _same(_at(params, path), value) for path, value in recorded.get("params.yaml", {}).items()
+    )
 
 
 def files_of(project: Path, md5: str | None) -> dict[str, Path] | None:
@@ -64,31 +66,23 @@ def imported(project: Path, folder: str) -> dict[str, Path] | None:
     return files_of(project, data["outs"][0].get("md5"))
 
 
-def restore_steps(files: Mapping[str, Path], target: Path, at_most: int) -> list[int]:
-    """Hard-link the checkpoints of a cached `checkpoints/<segment>` into a store's folder and return their steps.
+def linked_steps(files: Mapping[str, Path], target: Path) -> list[Path]:
+    """Lay the checkpoints of a cached `checkpoints/<segment>` out under `target`, by hard links, and return their folders.
 
-    Nothing is verified here: the store does that when it opens them.
+    Nothing is verified here; the caller removes `target`.
     """
-    steps: set[int] = set()
-    for relative, source in sorted(files.items()):
+    folders: set[Path] = set()
+    for relative, source in files.items():
         folder, _, name = relative.partition("/")
-        step = places.step_of(folder)
-        if step is None or step > at_most or not name:
-            continue
-        destination = target / f".{folder}.restored" / name
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(source, destination)
-        steps.add(step)
-    for step in sorted(steps):
-        folder = places.step_folder(step)
-        if not (target / folder).exists():
-            (target / f".{folder}.restored").rename(target / folder)
-        shutil.rmtree(target / f".{folder}.restored", ignore_errors=True)
-    return sorted(steps)
+        if name and places.step_of(folder) is not None:
+            destination = target / relative
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(source, destination)
+            folders.add(target / folder)
+    return sorted(folders)
 
 
-def link_or_copy(source: Path, destination: Path) -> None:
-    """Give a file a second name; copy it where the file system cannot."""
+def _link_or_copy(source: Path, destination: Path) -> None:
     try:
         os.link(source, destination)
     except FileExistsError:
@@ -101,14 +95,23 @@ def _object(cache: Path, md5: str) -> Path:
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
+def has_remote(project: Path) -> bool:
+    """Return whether a DVC remote is configured."""
+    return bool(_settings(project).get("remote"))
+
+
 def _cache(project: Path) -> Path:
-    from dvc.config import Config
+    configured = _settings(project).get("cache", {}).get("dir")
+    return Path(project / ".dvc", configured) if configured else project / ".dvc" / "cache"
+
+
+def _settings(project: Path) -> Mapping[str, Any]:
+    from dvc.config import Config, ConfigError
 
     try:
-        configured = Config(str(project / ".dvc")).get("cache", {}).get("dir")
-    except Exception:  # noqa: BLE001 (whatever is wrong with DVC's settings, DVC says it better)
-        configured = None
-    return Path(project / ".dvc", configured) if configured else project / ".dvc" / "cache"
+        return Config(str(project / ".dvc"))
+    except ConfigError:  # DVC itself says it better.
+        return {}
 
 
 def _at(params: Mapping[str, Any], path: str) -> Any:
@@ -118,3 +121,17 @@ def _at(params: Mapping[str, Any], path: str) -> Any:
             return ABSENT
         node = node[key]
     return node
+
+
+def _same(value: Any, recorded: Any) -> bool:
+    """Compare with what the lock says, where a float may stand as 1e-05, which PyYAML reads as text."""
+    if isinstance(value, Mapping) and isinstance(recorded, Mapping):
+        return value.keys() == recorded.keys() and all(_same(value[key], recorded[key]) for key in value)
+    if isinstance(value, list) and isinstance(recorded, list):
+        return len(value) == len(recorded) and all(map(_same, value, recorded))
+    if isinstance(value, float) and isinstance(recorded, str):
+        try:
+            return value == float(recorded)
+        except ValueError:
+            return False
+    return value == recorded

@@ -1,0 +1,147 @@
+"""`matwm continue RUN@STEP --until N`: appends a segment that goes on from a checkpoint, imported from MLflow if this graph lacks it."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matwm.checkpoint import Checkpoint, open_checkpoint
+from matwm.config import Config, leaves, parse_config, read_params
+from pipeline import imports, lookup, params_file, tracking
+from pipeline import project as places
+from pipeline.changes import changes
+from pipeline.project import ProjectError
+from pipeline.segments import resolve_all
+
+NEXT_NAME = re.compile(r"s(\d+)$")
+
+
+@dataclass
+class Files:
+    """What an import has added, for git and for undoing it."""
+
+    added: list[Path]
+
+
+def run(reference: str, until: int, name: str | None) -> int:
+    """Append the segment; whatever is wrong, nothing has changed afterwards.
+
+    Raises:
+        ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that names what there is.
+    """
+    project = places.root()
+    tracking.configure(project)
+    path = project / places.PARAMS
+    params = read_params(path)
+    graph = resolve_all(params, project)
+    name = _free_name(name, params["segments"])
+    prefix, wanted = lookup.split_reference(reference)
+    found = lookup.find(prefix, *lookup.known_runs(project, graph, params))
+    step = lookup.choose_step(found, wanted)
+    if until <= step:
+        raise ProjectError(f"--until {until} is not beyond step {step} of run {found.run_id[:12]}")
+    if step in found.published:
+        checkpoint = lookup.bring(found, step, project)
+        folder = checkpoint.path.relative_to(project).as_posix()
+        _append(path, params, project, name, {"from": folder, "until": until})
+        added = []
+    else:
+        with _imported(project, found, step) as (checkpoint, files):
+            folder = checkpoint.path.relative_to(project).as_posix()
+            override = _override(checkpoint, parse_config(params))
+            entry = {"from": folder, "until": until} | ({"override": override} if override else {})
+            _append(path, params, project, name, entry)
+            added = files.added
+    files = " ".join(file.relative_to(project).as_posix() for file in [path, *added] if file.exists())
+    _say_next(name, found, step, until, files)
+    return 0
+
+
+def _append(path: Path, params: Mapping[str, Any], project: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """Check the graph with the new segment in it, then write it."""
+    changed = {**params, "segments": {**params["segments"], name: dict(entry)}}
+    resolve_all(changed, project)
+    places.write_text(path, params_file.with_segment(path.read_text(encoding="utf-8"), name, entry))
+
+
+@contextmanager
+def _imported(project: Path, run: lookup.Run, step: int) -> Iterator[tuple[Checkpoint, Files]]:
+    """Yield the checkpoint in `imports/`, known to DVC; if the block fails, everything that was not there before is removed."""
+    parent = project / "imports" / run.run_id
+    folder = parent / places.step_folder(step)
+    outermost = next(path for path in (project / "imports", parent, folder) if not path.exists() or path == folder)
+    pointer, ignored = folder.with_name(f"{folder.name}.dvc"), parent / ".gitignore"
+    if folder.is_dir() and pointer.is_file():
+        yield open_checkpoint(folder), Files([pointer, ignored])
+        return
+    kept = ignored.read_bytes() if ignored.exists() else None
+    try:
+        checkpoint = lookup.bring(run, step, parent)
+        _dvc_add(project, folder)
+        yield checkpoint, Files([pointer, ignored])
+    except BaseException:
+        shutil.rmtree(outermost, ignore_errors=True)
+        pointer.unlink(missing_ok=True)
+        if kept is None:
+            ignored.unlink(missing_ok=True)
+        elif parent.is_dir():
+            ignored.write_bytes(kept)
+        raise
+
+
+def _dvc_add(project: Path, folder: Path) -> None:
+    done = subprocess.run(
+        [places.tool("dvc"), "add", "--quiet", str(folder.relative_to(project))],
+        cwd=project, env=places.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        why = " ".join(done.stderr.split())
+        raise ProjectError(f'"dvc add" does not take the imported checkpoint: {why}')
+
+
+def _override(checkpoint: Checkpoint, base: Config) -> dict[str, Any]:
+    """Return what the segment must say so that it trains on with the values of its parent, which the base sections may not have.
+
+    Raises:
+        ProjectError: they differ in what a continued segment cannot change.
+    """
+    try:
+        trained = imports.from_manifest(checkpoint.manifest, base, f"{checkpoint.path.name}")
+    except imports.ImportedError as error:
+        raise ProjectError(str(error)) from None
+    differing = [change for change in changes(base, trained) if change.shapes]
+    if fixed := [change for change in changes(trained, base) if change.shapes and change.branch == "fixed"]:
+        raise ProjectError(
+            f"that checkpoint does not fit this project: {imports.differences(fixed)}: make params.yaml say the same, or use another run"
+        )
+    override: dict[str, Any] = {}
+    paths = {change.path for change in differing}
+    for path, value, _ in leaves(trained):
+        if any(changed == path or changed.startswith(f"{path}.") for changed in paths):
+            *above, leaf = path.split(".")
+            node = override
+            for key in above:
+                node = node.setdefault(key, {})
+            node[leaf] = value
+    return override
+
+
+def _free_name(wanted: str | None, segments: Mapping[str, Any]) -> str:
+    if wanted is None:
+        numbers = [int(found[1]) for name in segments if (found := NEXT_NAME.fullmatch(name))]
+        return f"s{max(numbers, default=-1) + 1:02d}"
+    if wanted in segments:
+        raise ProjectError(f"there is a segment {wanted} already: choose another --name than {', '.join(segments)}")
+    return wanted
+
+
+def _say_next(name: str, run: lookup.Run, step: int, until: int, files: str) -> None:
+    sys.stdout.write(
+        f"segment {name} goes on from run {run.run_id[:12]} ({run.segment}) at step {step} and trains to step {until}\n"
+        f'next: "matwm repro" (or "make repro", "dvc repro"); for git: git add {files}\n'
+    )

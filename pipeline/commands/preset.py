@@ -1,0 +1,38 @@
+"""`matwm preset`: writes a complete parameter file."""
+
+import sys
+from pathlib import Path
+
+from matwm.config import PRESETS, preset_path
+from pipeline import project as places
+
+
+def run(name: str, *, force: bool) -> int:
+    """Write a preset to params.yaml; one that was edited is overwritten only if a person says so.
+
+    Raises:
+        ConfigError: there is no such preset.
+        ProjectError: params.yaml was edited, and there is nobody to ask.
+    """
+    source, target = preset_path(name), places.root() / places.PARAMS
+    if not force and _is_edited(target) and not _may_overwrite(target):
+        sys.stderr.write(f"{places.PARAMS} is left as it was\n")
+        return 1
+    places.write_text(target, source.read_text(encoding="utf-8"))
+    sys.stdout.write(f'{places.PARAMS} holds the preset {name}; next: "make repro" or "matwm repro"\n')
+    return 0
+
+
+def _is_edited(path: Path) -> bool:
+    if not path.exists():
+        return False
+    data = path.read_bytes()
+    return all(preset.read_bytes() != data for preset in PRESETS.glob("*.yaml"))
+
+
+def _may_overwrite(path: Path) -> bool:
+    if not sys.stdin.isatty():
+        raise places.ProjectError(f"{path.name} has been changed and would be overwritten: add --force, or keep a copy of it first")
+    sys.stderr.write(f"{path.name} has been changed. Overwrite it? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

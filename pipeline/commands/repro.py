@@ -1,0 +1,54 @@
+"""`matwm repro`: validates, then hands over to `dvc repro`."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from matwm.config import read_params
+from pipeline import dvc_files
+from pipeline import project as places
+from pipeline.validate import validate
+
+FETCHING = {"--pull", "--allow-missing", "--dry"}
+
+
+def run(arguments: Sequence[str], *, retrain: bool) -> NoReturn:
+    """Become `dvc repro` with these arguments, after params.yaml has been found valid.
+
+    Raises:
+        ConfigError: it is not.
+        ProjectError: finished training would be done again because its outputs were not pulled.
+    """
+    project = places.root()
+    validate(project)
+    if not retrain and not FETCHING & set(arguments):
+        _look_for_outputs(project, read_params(project / places.PARAMS))
+    environment = places.environment()
+    with Path(os.devnull).open("rb") as nothing:  # DVC would ask, and nobody would answer.
+        os.dup2(nothing.fileno(), 0)
+    os.chdir(project)
+    sys.stdout.flush()
+    dvc = places.tool("dvc")
+    os.execvpe(dvc, [dvc, "repro", *arguments], environment)
+
+
+def _look_for_outputs(project: Path, params: Mapping[str, Any]) -> None:
+    """Stop before DVC trains again what is only not pulled; where there is nothing to pull from, say what will happen."""
+    lost = [name for name in params["segments"] if _is_lost(project, name, params)]
+    if not lost:
+        return
+    named = ", ".join(lost)
+    if dvc_files.has_remote(project):
+        raise places.ProjectError(
+            f'segment {named} is trained (dvc.lock), but its checkpoints are not here: run "dvc pull", or add --retrain to train it again'
+        )
+    sys.stderr.write(f"segment {named} is trained (dvc.lock), but its checkpoints are not here and no DVC remote is set: it trains again\n")
+
+
+def _is_lost(project: Path, name: str, params: Mapping[str, Any]) -> bool:
+    stages = dvc_files.lock(project)
+    if places.published_folder(project, name).is_dir() or not dvc_files.is_trained(stages, name, params):
+        return False
+    return dvc_files.files_of(project, dvc_files.locked_output(stages[f"train@{name}"], f"checkpoints/{name}")) is None

@@ -1,0 +1,134 @@
+"""Finds a run by the beginning of its ID and its checkpoints by step: in this graph first, in MLflow otherwise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matwm.checkpoint import Checkpoint, open_checkpoint
+from pipeline import dvc_files, stores, tracking
+from pipeline import project as places
+from pipeline.project import ProjectError
+from pipeline.segments import ResolvedSegment
+
+
+@dataclass
+class Run:
+    """A run that this graph or MLflow knows."""
+
+    run_id: str
+    segment: str | None
+    status: str
+    step: int
+    parent_run_id: str | None = None
+    parent_step: int | None = None
+    published: dict[int, Path] = field(default_factory=dict)
+    """Checkpoints of this graph by step, present only while params.yaml still describes this very training."""
+    is_in_mlflow: bool = False
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint somewhere, ascending."""
+        there = set(stores.MlflowStore().steps(self.run_id)) if self.is_in_mlflow else set()
+        return sorted(there | set(self.published))
+
+
+def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapping[str, Any]) -> tuple[list[Run], str | None]:
+    """Return all runs, newest first, and why MLflow was of no help, if so."""
+    trouble = None
+    found: dict[str, Run] = {}
+    try:
+        for info in tracking.list_runs():
+            found[info.run_id] = Run(
+                info.run_id, info.segment, info.status, info.step, info.parent_run_id, info.parent_step, is_in_mlflow=True
+            )
+    except tracking.TrackingError as error:
+        trouble = str(error)
+    stages = dvc_files.lock(project)
+    for path in sorted((project / "metrics").glob("*/run.json")):
+        facts, name = places.read_json(path), path.parent.name
+        if facts is None or not facts.get("run_id"):
+            continue
+        run = found.setdefault(facts["run_id"], _recorded(facts))
+        if _is_current(graph, stages, params, name):
+            folder = places.published_folder(project, name)
+            run.published = {step: folder / places.step_folder(step) for step in places.steps_in(folder)}
+            run.step = max(run.step, *run.published, 0)
+    return list(found.values()), trouble
+
+
+def find(prefix: str, runs: list[Run], trouble: str | None) -> Run:
+    """Return the one run whose ID begins with `prefix`, or that is the present run of the segment of that name.
+
+    Raises:
+        ProjectError: there is none, or more than one; the message names what there is.
+    """
+    matching = [run for run in runs if prefix and run.run_id.startswith(prefix)]
+    matching = matching or [run for run in runs if run.segment == prefix and run.published]
+    if len(matching) == 1:
+        return matching[0]
+    excuse = f" ({trouble})" if trouble else ""
+    if matching:
+        raise ProjectError(f"{len(matching)} runs begin with {prefix!r}: {_listed(matching)}: give more of the ID{excuse}")
+    raise ProjectError(f"no run begins with {prefix!r}; there {'is' if len(runs) == 1 else 'are'} {_listed(runs)}{excuse}")
+
+
+def choose_step(run: Run, wanted: str) -> int:
+    """Return a step that the run has: a number, `latest`, or `final` for the end of a finished run.
+
+    Raises:
+        ProjectError: it has no such step; the message names those it has.
+    """
+    steps = run.steps()
+    has = f"it has {', '.join(map(str, steps)) or 'no checkpoint'}"
+    who = f"run {run.run_id[:12]} ({run.segment})"
+    if wanted == "final" and run.status != "FINISHED":
+        raise ProjectError(f"{who} is {run.status}, so it has no final step; {has}")
+    if wanted in ("latest", "final"):
+        if not steps:
+            raise ProjectError(f"{who} has no checkpoint")
+        return steps[-1]
+    if not wanted.isdigit():
+        raise ProjectError(f"{wanted!r} is no step: use a number, latest or final; {who}: {has}")
+    if int(wanted) not in steps:
+        raise ProjectError(f"{who} has no checkpoint of step {int(wanted)}; {has}")
+    return int(wanted)
+
+
+def bring(run: Run, step: int, scratch: Path) -> Checkpoint:
+    """Return a run's checkpoint, verified: the published one, else MLflow's in a folder below `scratch`.
+
+    Raises:
+        CheckpointError, TrackingError: it is damaged (the message names the file) or cannot be had.
+    """
+    if step in run.published:
+        return open_checkpoint(run.published[step])
+    return stores.MlflowStore().pull(run.run_id, step, scratch)
+
+
+def split_reference(text: str) -> tuple[str, str]:
+    """Return run and step of `RUN@STEP`; without a step it is the latest."""
+    run, _, step = text.partition("@")
+    return run, step or "latest"
+
+
+def _recorded(facts: Mapping[str, Any]) -> Run:
+    """Return a run that MLflow here does not know: this is a clone, and git has its facts."""
+    parent = facts.get("parent") or {}
+    has_parent = parent.get("run_id") is not None
+    return Run(facts["run_id"], facts.get("segment"), "FINISHED", 0, parent.get("run_id"), parent.get("step") if has_parent else None)
+
+
+def _is_current(graph: Mapping[str, ResolvedSegment], stages: Mapping[str, Any], params: Mapping[str, Any], name: str) -> bool:
+    """Return whether what is published under a name is what params.yaml would train, ancestors included."""
+    while name in graph:
+        if not dvc_files.is_trained(stages, name, params):
+            return False
+        if graph[name].origin.segment is None:
+            return True
+        name = graph[name].origin.segment or ""
+    return False
+
+
+def _listed(runs: list[Run], at_most: int = 8) -> str:
+    names = [f"{run.run_id[:12]} ({run.segment}, step {run.step}, {run.status})" for run in runs[:at_most]]
+    return ", ".join(names) + (f" and {len(runs) - at_most} more" if len(runs) > at_most else "") or "none"

@@ -1,0 +1,106 @@
+"""Makes a training process end well: with its parent, on a signal, and never two of them for one segment."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pipeline.project import ProjectError
+
+PR_SET_PDEATHSIG = 1
+
+
+def follow_parent() -> None:
+    """Ask for SIGTERM when DVC dies: killed alone, it would leave a trainer behind, and its next run would start a twin.
+
+    Only under DVC: started by hand, training may outlive its shell.
+    """
+    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    started_by = os.environ.get("MATWM_PARENT")  # from bin/python, which was here first
+    if started_by and int(started_by) != os.getppid():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Interruption:
+    """Ends the process at a signal: at once while there is nothing to save, later when the training loop looks.
+
+    Signals after the first change nothing: what it set off (saving, telling MLflow) takes seconds and must not be cut short.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._is_deferred = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only take note of signals: the block looks at `signal` when it can stop."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that a signal ended: DVC must not take the stage for complete."""
+        assert self.signal is not None
+        return 128 + self.signal
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal = number
+            if not self._is_deferred:
+                raise SystemExit(self.exit_code)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, what: str, wait_seconds: float = 60.0) -> Iterator[None]:
+    """Hold a lock file; wait for a holder that is about to end.
+
+    Raises:
+        ProjectError: another process still has it after that.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="ascii") as file:
+        end = time.monotonic() + wait_seconds
+        is_waiting = False
+        while not _acquired(file.fileno()):
+            if time.monotonic() > end:
+                file.seek(0)
+                raise ProjectError(f"{what} is in the hands of process {file.read().strip() or 'unknown'}: wait for it, or stop it")
+            if not is_waiting:
+                sys.stderr.write(f"{what} is still in the hands of another process: waiting up to {wait_seconds:.0f} s for its end\n")
+                is_waiting = True
+            time.sleep(0.1)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _acquired(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""Shows how far training is: a bar on a terminal, a line every so often elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """Where a segment's training is, for a person: steps, rate, time left, latest returns and last checkpoint."""
+
+    def __init__(self, segment: str, until: int, *, line_seconds: float, stream: TextIO = sys.stderr) -> None:
+        self.step, self.until = 0, until
+        self._segment, self._line_seconds, self._stream = segment, line_seconds, stream
+        self._bar: Progress | None = None
+        self._returns = ""
+        self._checkpoint: int | None = None
+        self.begin(0)
+
+    def __enter__(self) -> "Display":
+        if self._stream.isatty():
+            columns = (
+                TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=Console(file=self._stream), refresh_per_second=4)
+            self._task = self._bar.add_task(self._segment, total=self.until, rate=0.0, note="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self.step:
+            self.say_where()
+
+    def begin(self, step: int) -> None:
+        """Take note of the step that training goes on from."""
+        self.step = self._start = step
+        self._began = self._last_line = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Steps a second since this process began to train."""
+        return (self.step - self._start) / max(time.monotonic() - self._began, 1e-9)
+
+    def advance(self, step: int) -> None:
+        """Take note of a finished step."""
+        self.step = step
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, rate=self.rate, note=self._note())
+        elif time.monotonic() - self._last_line >= self._line_seconds:
+            self.say_where()
+
+    def episode(self, returns: Mapping[str, float]) -> None:
+        """Take note of an episode's returns."""
+        self._returns = " ".join(f"{agent} {value:.1f}" for agent, value in returns.items())
+
+    def saved(self, step: int) -> None:
+        """Take note of a checkpoint."""
+        self._checkpoint = step
+
+    def say_where(self) -> None:
+        """Write a line where there is no bar."""
+        if self._bar is not None:
+            return
+        self._last_line = time.monotonic()
+        left = (self.until - self.step) / self.rate if self.step > self._start else 0.0
+        times = f"{self.rate:.1f} steps/s, {_duration(left)} left, " if self.step > self._start else ""
+        line = f"{self._segment} step {self.step}/{self.until} ({self.step / self.until:.0%}), {times}{self._note()}"
+        self._stream.write(f"{line.rstrip(', ')}\n")
+        self._stream.flush()
+
+    def _note(self) -> str:
+        parts = [f"return {self._returns}"] if self._returns else []
+        parts += [f"checkpoint {self._checkpoint}"] if self._checkpoint is not None else []
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

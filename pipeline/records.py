@@ -1,0 +1,72 @@
+"""Writes what a segment leaves in `metrics/<segment>/`: facts of its run, last values, curves and episodes."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matwm.history import History
+from matwm.stateful import State
+from pipeline import project as places
+
+LIBRARIES = ("torch", "numpy", "safetensors", "pettingzoo", "mpe2", "mlflow", "dvc")
+SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")
+"""What `dvc metrics show` says of the world model; everything else is in the curves."""
+LATEST_EPISODES = 20
+"""Episodes that the summary's returns are means of."""
+
+
+def write_curves(folder: Path, history: State, agents: Sequence[str], step: int) -> None:
+    """Write the cumulative curves and episodes of a checkpoint, and their last values: a pure function of the history."""
+    past = History()
+    past.load_state_dict(history)
+    places.write_text(folder / "training.csv", _table(["step", *_curve_names(past)], _curves(past)))
+    columns = ["step", "length", *(f"return/{agent}" for agent in agents)]
+    places.write_text(folder / "episodes.csv", _table(columns, ([e.end_step, e.length, *e.returns] for e in past.episodes)))
+    places.write_json(folder / "train.json", _summary(past, agents, step))
+
+
+def machine_facts(device: str, threads: int) -> dict[str, Any]:
+    """Return what exact repetition depends on besides parameters and code."""
+    return {"libraries": {name: _version(name) for name in LIBRARIES}, "device": _device(device), "threads": threads}
+
+
+def _curve_names(past: History) -> list[str]:
+    # The last column is what `dvc plots show` draws.
+    return sorted(past.metrics, key=lambda name: (name == "world_model/total", name))
+
+
+def _curves(past: History) -> Iterable[list[Any]]:
+    curves = [dict(past.metrics[name]) for name in _curve_names(past)]
+    for step in sorted({step for curve in curves for step in curve}):
+        yield [step, *(curve.get(step, "") for curve in curves)]
+
+
+def _summary(past: History, agents: Sequence[str], step: int) -> dict[str, Any]:
+    latest = past.episodes[-LATEST_EPISODES:]
+    returns = {agent: sum(e.returns[number] for e in latest) / len(latest) for number, agent in enumerate(agents)} if latest else {}
+    losses = {name: past.metrics[f"world_model/{name}"][-1][1] for name in SUMMARY if f"world_model/{name}" in past.metrics}
+    return {"step": step, "episodes": len(past.episodes), f"return_of_{LATEST_EPISODES}_episodes": returns, "world_model": losses}
+
+
+def _table(columns: list[str], rows: Iterable[list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _device(device: str) -> str:
+    return f"cuda {torch.cuda.get_device_name()}" if device == "cuda" else device

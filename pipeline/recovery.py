@@ -1,0 +1,84 @@
+"""Brings back checkpoints that a segment's work directory lacks: from what is published, from DVC's cache, from MLflow."""
+
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from matwm.checkpoint import CheckpointError, LocalStore, publish, read_manifest
+from pipeline import dvc_files, stores, tracking
+from pipeline import project as places
+from pipeline.job import Job
+from pipeline.segments import ResolvedSegment, manifest_key
+
+logger = logging.getLogger(__name__)
+
+
+def missing_steps(store: LocalStore, wanted: Iterable[int]) -> list[int]:
+    """Return the steps that have no sound checkpoint, ascending."""
+    there = set(store.steps())
+    return [step for step in sorted(wanted) if step not in there or not _is_sound(store, step)]
+
+
+def recover(job: Job, store: LocalStore) -> None:
+    """Bring every checkpoint of this very training to the store that it lacks and that is to be had.
+
+    After a raised `until` in a clone, for instance, the lock still says what `checkpoints/<segment>` held, and DVC's cache has it;
+    when the machine that trained is gone, MLflow has it.
+    """
+    cached = store.folder / ".cached"
+    shutil.rmtree(cached, ignore_errors=True)
+    for folder in _published(job.project, job.segment, cached):
+        _take(folder, job.key, job.segment.until, store)
+    shutil.rmtree(cached, ignore_errors=True)
+    if missing_steps(store, job.segment.publishes):
+        _pull(job.segment, job.key, store)
+
+
+def _published(project: Path, segment: ResolvedSegment, cached: Path) -> list[Path]:
+    """Return folders of checkpoints that this segment published, or put together from the cache."""
+    published = places.published_folder(project, segment.name)
+    folders = [published / places.step_folder(step) for step in places.steps_in(published)]
+    entry = dvc_files.lock(project).get(f"train@{segment.name}", {})
+    files = dvc_files.files_of(project, dvc_files.locked_output(entry, f"checkpoints/{segment.name}"))
+    if files:
+        folders += dvc_files.linked_steps(files, cached)
+    return folders
+
+
+def _take(folder: Path, key: str, until: int, store: LocalStore) -> None:
+    try:
+        checkpoint = read_manifest(folder)
+        if manifest_key(checkpoint.manifest) == key and checkpoint.step <= until:
+            publish(folder, store.folder / folder.name)
+    except CheckpointError as error:
+        logger.warning("%s: it is not used", error)
+
+
+def _pull(segment: ResolvedSegment, key: str, store: LocalStore) -> None:
+    try:
+        run = tracking.find_by_key(segment.name, key)
+        if run is None:
+            return
+        artifacts = stores.MlflowStore()
+        for step in artifacts.steps(run.run_id):
+            if step <= segment.until and (step not in store.steps() or not _is_sound(store, step)):
+                _pull_step(artifacts, run.run_id, step, store)
+    except tracking.TrackingError as error:
+        logger.warning("%s. What it may have of this segment is trained again", error)
+
+
+def _pull_step(artifacts: stores.MlflowStore, run_id: str, step: int, store: LocalStore) -> None:
+    try:
+        artifacts.pull(run_id, step, store.folder)
+    except CheckpointError as error:
+        logger.warning("%s: it is not used", error)
+
+
+def _is_sound(store: LocalStore, step: int) -> bool:
+    try:
+        store.open(step)
+    except CheckpointError as error:
+        logger.warning("%s: it is made again", error)
+        return False
+    return True

@@ -1,0 +1,194 @@
+"""One process's share in training a segment: from its newest sound checkpoint on, telling MLflow, until it is complete or interrupted."""
+
+import dataclasses
+import logging
+import shutil
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from matwm.checkpoint import Checkpoint, CheckpointError, LocalStore, open_checkpoint, publish, read_manifest
+from matwm.config import leaves
+from matwm.history import Point
+from matwm.trainer import Trainer, build_trainer
+from matwm.version import NUMERICS
+from pipeline import project as places
+from pipeline import records
+from pipeline.job import Job
+from pipeline.process import Interruption
+from pipeline.progress import Display
+from pipeline.recovery import missing_steps, recover
+from pipeline.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Trains a segment in its work directory; the caller holds the lock."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.segment, self.config = job, job.segment, job.segment.config
+        self.store = LocalStore(job.work / "checkpoints", chunks_from=[] if job.start.is_root else [job.start.folder])
+        self._code = {**places.git_facts(job.project), "code": places.code_digest()}
+        self._facts: dict[str, Any] = {"run_id": None, "started": _now(), **(places.read_json(job.work / "run.json") or {})}
+        tracking = self.config.tracking
+        self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
+        self._missing: list[int] = []
+
+    def open(self) -> None:
+        """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
+        is_known = (self.job.work / "run.json").is_file()
+        self._missing = missing_steps(self.store, self.segment.publishes)
+        if self._missing and (not is_known or self._missing[0] < max(self.store.steps(), default=0)):
+            recover(self.job, self.store)
+            self._missing = missing_steps(self.store, self.segment.publishes)
+        self._write_facts()
+        shaping = {path: str(value) for path, value, marks in leaves(self.config) if marks["shapes"]}
+        self.tracker.start(self._facts["run_id"], self.segment.name, shaping, self._tags())
+        for step in sorted({*self.segment.publishes} - {*self._missing}):
+            # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
+            self.tracker.artifact(self.store.folder / places.step_folder(step))
+
+    def train(self, interruption: Interruption) -> bool:
+        """Make every checkpoint that the segment publishes and does not have; return False if interrupted.
+
+        Raises:
+            NonFiniteLossError: training diverged.
+            CheckpointError: a checkpoint cannot be read or written.
+        """
+        trainer: Trainer | None = None
+        with Display(self.segment.name, self.segment.until, line_seconds=self.config.tracking.progress_seconds) as display:
+            for target in self._missing:
+                newest = self.store.newest(at_most=target)
+                if trainer is None or (newest is not None and newest.step > trainer.env_step):
+                    trainer = self._trainer_from(newest)
+                    display.begin(trainer.env_step)
+                if not self._train_to(target, trainer, display, interruption):
+                    return False
+                checkpoint = self._save(trainer)
+                display.saved(checkpoint.step)
+                self.tracker.artifact(checkpoint.path)
+        return True
+
+    def publish(self) -> None:
+        """Give the finished checkpoints their names in `checkpoints/<segment>`, all at once, and write the metrics' files.
+
+        Raises:
+            CheckpointError: a checkpoint is damaged or cannot be linked.
+        """
+        target = places.published_folder(self.job.project, self.segment.name)
+        incoming = target.with_name(f".{target.name}.incoming")
+        shutil.rmtree(incoming, ignore_errors=True)
+        folders = [places.step_folder(step) for step in self.segment.publishes]
+        for name in folders:
+            publish(self.store.folder / name, incoming / name)
+        shutil.rmtree(target, ignore_errors=True)
+        incoming.rename(target)
+        self._write_records(read_manifest(target / folders[-1]))
+
+    def close(self, status: str, patience: float | None = None) -> None:
+        """End the run in MLflow, waiting at most `patience` seconds for it to take what is left."""
+        self._write_facts()
+        if patience is None:
+            self.tracker.close(status)
+        else:
+            self.tracker.close(status, timeout=patience, patience=patience)
+
+    def last_good(self) -> str:
+        """Say which checkpoint there is to go on from."""
+        step = max(self.store.steps(), default=None)
+        return f"the last good checkpoint is of step {step}" if step else "there is no checkpoint yet"
+
+    def _trainer_from(self, newest: Checkpoint | None) -> Trainer:
+        trainer = build_trainer(self.config)
+        checkpoint = newest or (None if self.job.start.is_root else open_checkpoint(self.job.start.folder))
+        if checkpoint is not None:
+            try:
+                trainer.load(checkpoint.load())
+            except CheckpointError:
+                raise
+            except ValueError as error:
+                raise places.ProjectError(f"{checkpoint.path} does not fit segment {self.segment.name}: {error}") from error
+        return trainer
+
+    def _train_to(self, target: int, trainer: Trainer, display: Display, interruption: Interruption) -> bool:
+        while trainer.env_step < target:
+            if interruption.signal is not None:
+                self._keep(trainer)
+                return False
+            trainer.step()
+            self.tracker.log(trainer.drain())
+            if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
+                display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
+            if trainer.env_step % self.config.run.metrics_interval == 0:
+                self.tracker.log([Point("time/steps_per_second", trainer.env_step, display.rate)])
+            display.advance(trainer.env_step)
+        return True
+
+    def _keep(self, trainer: Trainer) -> None:
+        """Save where a signal came; such a checkpoint is for going on and is not published."""
+        if trainer.env_step > self.job.start.parent.step and trainer.env_step not in self.store.steps():
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> Checkpoint:
+        began = time.perf_counter()
+        checkpoint = self.store.save(
+            trainer.env_step,
+            trainer.parts(),
+            parent=self.job.start.parent,
+            config=self.config.shaping(),
+            spec=trainer.spec,
+            policies=trainer.policies(),
+        )
+        self.tracker.log([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
+        return checkpoint
+
+    def _write_records(self, last: Checkpoint) -> None:
+        folder = places.metrics_folder(self.job.project, self.segment.name)
+        records.write_curves(folder, last.history(), last.spec.agents, last.step)
+        if self._facts.get("until") != self.segment.until or "finished" not in self._facts:
+            self._facts |= {"until": self.segment.until, "finished": _now()}
+        self._write_facts()
+        facts = {
+            "run_id": self._facts["run_id"],
+            "segment": self.segment.name,
+            "key": self.job.key,
+            "parent": {"run_id": self.job.start.run_id, **dataclasses.asdict(self.job.start.parent)},
+            "git": self._code,
+            "numerics": NUMERICS,
+            **records.machine_facts(self.config.run.device, self.config.run.threads),
+            "started": self._facts["started"],
+            "finished": self._facts["finished"],
+        }
+        places.write_json(folder / "run.json", facts)
+
+    def _tags(self) -> dict[str, str]:
+        tags = {
+            "matwm.segment": self.segment.name,
+            "matwm.key": self.job.key,
+            "matwm.parent_digest": self.job.start.parent.digest,
+            "matwm.numerics": str(NUMERICS),
+            "matwm.code": self._code["code"],
+            "matwm.until": str(self.segment.until),
+        }
+        if not self.job.start.is_root:
+            tags["matwm.parent_step"] = str(self.job.start.parent.step)
+        if self.job.start.run_id:
+            tags |= {"matwm.parent_run": self.job.start.run_id, "mlflow.parentRunId": self.job.start.run_id}
+        if self._code["commit"]:
+            tags |= {"matwm.git_commit": self._code["commit"], "matwm.git_dirty": str(self._code["dirty"]).lower()}
+            tags["mlflow.source.git.commit"] = self._code["commit"]
+        if self.job.launcher:
+            tags["matwm.project_run"] = self.job.launcher
+        return tags
+
+    def _note_run(self, run_id: str) -> None:
+        self._facts["run_id"] = run_id
+        self._write_facts()
+
+    def _write_facts(self) -> None:
+        places.write_json(self.job.work / "run.json", {**self._facts, "segment": self.segment.name, "key": self.job.key})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,87 @@
+"""Stage `train@<segment>`: trains a segment to the end, from wherever its last process left it, and publishes its checkpoints.
+
+The live run is outside DVC's outputs, which DVC deletes before it calls a stage: `.matwm/work/<segment>-<key>/` holds checkpoints,
+journal and the run's facts, and is found again by the key, which says what trains and not when or how far.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.process import Interruption, exclusive, follow_parent
+
+if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
+    from pipeline.session import Session
+
+SIGNAL_PATIENCE_SECONDS = 8.0
+"""For MLflow to take what is left when a signal ends the process: whoever sent it will not wait for long."""
+
+
+def train(project: Path, name: str, interruption: Interruption) -> int:
+    """Train and publish a segment of the project; return the exit code.
+
+    Raises:
+        ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
+    """
+    from matwm.config import read_params
+    from pipeline import project as places
+    from pipeline import segments, tracking
+    from pipeline.job import Job, open_start
+    from pipeline.session import Session
+
+    launcher = tracking.configure(project)
+    graph = segments.resolve_all(read_params(project / places.PARAMS), project)
+    if name not in graph:
+        raise places.ProjectError(f"params.yaml has no segment {name!r}: it has {', '.join(graph)}")
+    job = Job(project, graph[name], open_start(project, graph[name], graph), launcher)
+    with exclusive(job.work / "lock", f"segment {name}"), interruption.deferred():
+        return _run(Session(job), interruption)
+
+
+def _run(session: "Session", interruption: Interruption) -> int:
+    from matwm.learner import NonFiniteLossError
+
+    session.open()
+    try:
+        is_complete = session.train(interruption)
+        if is_complete:
+            session.publish()
+    except NonFiniteLossError as error:
+        session.close("FAILED")
+        sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")
+        return 1
+    except BaseException:
+        session.close("FAILED")
+        raise
+    if is_complete:
+        session.close("FINISHED")
+        return 0
+    session.close("KILLED", SIGNAL_PATIENCE_SECONDS)
+    sys.stderr.write(f"segment {session.segment.name} is interrupted; {session.last_good()}: the same command goes on from there\n")
+    return interruption.exit_code
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stage for the segment named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.train", description="Train one segment of params.yaml.")
+    parser.add_argument("segment", help="its name, for example s00")
+    name = parser.parse_args(arguments).segment
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    follow_parent()
+    with Interruption() as interruption:
+        from matwm.checkpoint import CheckpointError
+        from matwm.config import ConfigError
+        from pipeline.project import ProjectError, root
+        from pipeline.tracking import TrackingError
+
+        try:
+            return train(root(), name, interruption)
+        except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
