@@ -1,0 +1,1 @@
+"""The Multi-Agent Transformer World Model: the method, without any MLOps tool."""

@@ -18,21 +18,15 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
     training = world_model.training
     world_model.eval()
     state = world_model.observe(contexts, horizon=horizon, from_prior=from_prior)
-    features, actions, masks, rewards, continuations = [world_model.features(state)], [], [], [], []
+    features, actions, masks, hidden = [world_model.features(state)], [], [], []
     for _ in range(horizon):
+        mask = state.action_mask.unflatten(0, (num_agents, -1))
+        action = actors.choose(features[-1].unflatten(0, (num_agents, -1)), mask, greedy=False).flatten()
         masks.append(state.action_mask)
-        grouped = features[-1].unflatten(0, (num_agents, -1))
-        action = actors.choose(grouped, state.action_mask.unflatten(0, (num_agents, -1)), greedy=False).flatten()
-        reward, continues, state = world_model.advance(state, action)
-        features.append(world_model.features(state))
         actions.append(action)
-        rewards.append(reward)
-        continuations.append(continues)
+        state = world_model.advance(state, action)
+        features.append(world_model.features(state))
+        hidden.append(state.hidden)
+    reward, continues = world_model.outcomes(torch.stack(hidden, 1))
     world_model.train(training)
-    return Rollout(
-        features=torch.stack(features, 1),
-        action=torch.stack(actions, 1),
-        action_mask=torch.stack(masks, 1),
-        reward=torch.stack(rewards, 1),
-        continues=torch.stack(continuations, 1),
-    )
+    return Rollout(torch.stack(features, 1), torch.stack(actions, 1), torch.stack(masks, 1), reward, continues)

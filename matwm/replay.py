@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float32, Int
 
 from matwm.config import ReplayConfig
 from matwm.stateful import Arrays, Chunk, State
@@ -104,6 +104,11 @@ class Replay:
         rows = starts + np.arange(1 - length, 1)
         first = np.maximum(self._episode_start[starts % self._storage], self._oldest)
         return self._gather(np.maximum(rows, first), rows >= first)
+
+    def recent(self, count: int) -> tuple[Float32[np.ndarray, "T N O"], Int[np.ndarray, "T N"]]:
+        """Return observations and actions of the newest rows, oldest first."""
+        at = np.arange(self.total_rows - count, self.total_rows) % self._storage
+        return self._rows["obs"][at], self._rows["action"][at].astype(np.int64)
 
     def _draw_ages(self, rng: np.random.Generator, shape: tuple[int, ...], count: int) -> Int[np.ndarray, "..."]:
         """Draw ages in [0, count) with probability proportional to decay^age, by inverting the geometric sum."""

@@ -127,5 +127,7 @@ def prepare_torch(config: Config) -> torch.device:
             raise ValueError("run.device is cuda, but torch sees no CUDA device: set it to cpu, or install the CUDA build of torch")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(config.run.threads)
+    torch.set_flush_denormal(True)  # tails of softmaxes and second moments are full of them, and each costs a hundred cycles
     torch.use_deterministic_algorithms(mode=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     return torch.device(config.run.device)

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from matwm.nets.distributions import TwoHot
 
@@ -44,5 +45,6 @@ def critic_loss(
     slow_weight: float,
 ) -> Float[Tensor, " N"]:
     """Return each agent's cross-entropy to the λ-returns and to its slow critic (Eq. 11, as two-hot codes)."""
-    loss = bins.loss(logits, returns) + slow_weight * bins.loss(logits, slow_value)
+    log_probs = F.log_softmax(logits, -1)
+    loss = bins.cross_entropy(log_probs, returns) + slow_weight * bins.cross_entropy(log_probs, slow_value)
     return (weight * loss).mean(-1)

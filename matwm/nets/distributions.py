@@ -16,17 +16,19 @@ def symexp(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
-def unimix_log_probs(logits: Float[Tensor, "*batch L"], share: float) -> Float[Tensor, "*batch L"]:
-    """Return log-probabilities of which `share` is uniform, so that no class is impossible and every KL is finite."""
-    if share == 0.0:
-        return F.log_softmax(logits, -1)
-    return torch.log((1 - share) * F.softmax(logits, -1) + share / logits.shape[-1])
+def unimix_probs(logits: Float[Tensor, "*batch L"], share: float) -> Float[Tensor, "*batch L"]:
+    """Return probabilities of which `share` is uniform, so that no class is impossible and every KL is finite."""
+    return (1 - share) * F.softmax(logits, -1) + share / logits.shape[-1]
 
 
 def sample_index(probs: Float[Tensor, "*batch L"]) -> Int[Tensor, "*batch"]:
-    """Draw one class a row (an exponential race: the same law as Gumbel-argmax on log-probabilities)."""
-    # A fifth of the time of `exponential_`; u = 0 gives an infinite waiting time, which never wins.
-    return (probs / -torch.rand_like(probs).log_()).argmax(-1)
+    """Draw one class a row by inverting the cumulated probabilities; a class of probability 0 is never drawn.
+
+    One uniform number a row instead of one a class: a quarter of the time of Gumbel-argmax.
+    """
+    cumulated = probs.cumsum(-1)
+    uniform = torch.rand_like(cumulated[..., -1:]) * (1 - 2**-20)  # below the total also after rounding
+    return (cumulated <= uniform * cumulated[..., -1:]).sum(-1)
 
 
 def straight_through(probs: Float[Tensor, "*batch L"], index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch L"]:
@@ -62,10 +64,9 @@ class TwoHot(nn.Module):
         low, high = self.bins[lower], self.bins[lower + 1]
         return lower, (x - low) / (high - low)
 
-    def loss(self, logits: Float[Tensor, "*batch R"], x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """Return the cross-entropy of `logits` to the two-hot code of `x`."""
+    def cross_entropy(self, log_probs: Float[Tensor, "*batch R"], x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Return the cross-entropy of log-probabilities over the bins to the two-hot code of `x`."""
         lower, weight = self.encode(x)
-        log_probs = F.log_softmax(logits, -1)
         below = log_probs.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
         above = log_probs.gather(-1, lower.unsqueeze(-1) + 1).squeeze(-1)
         return -((1 - weight) * below + weight * above)

@@ -1,7 +1,6 @@
 """Builds perceptrons: one network, or one per agent computed together."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -52,30 +51,28 @@ def uniform_weight(*shape: int) -> Tensor:
 
 
 class LatentLinear(nn.Module):
-    """A Linear over one-hot latents and other inputs, stored input-major, so that a hard latent is a sum of rows."""
+    """A Linear over one-hot latents and a one-hot word, stored input-major, so that a hard latent is a sum of rows."""
 
-    def __init__(self, latents: int, classes: int, extra: int, size_out: int) -> None:
+    row_offsets: Tensor
+
+    def __init__(self, latents: int, classes: int, words: int, size_out: int) -> None:
         super().__init__()
-        weight = uniform_weight(latents * classes + extra, size_out)
-        self.latent_weight = nn.Parameter(weight[: latents * classes].clone())
-        self.extra_weight = nn.Parameter(weight[latents * classes :].clone())
+        self.latent_size = latents * classes
+        self.weight = nn.Parameter(uniform_weight(self.latent_size + words, size_out))
         self.bias = nn.Parameter(torch.zeros(size_out))
         self.register_buffer("row_offsets", torch.arange(latents) * classes, persistent=False)
 
-    def dense(self, z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch D"]:
-        """Return the product with latents that carry a gradient."""
-        return torch.matmul(z, self.latent_weight) + self.bias
+    def dense(self, z: Float[Tensor, "*batch Z"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
+        """Return the product with latents that carry a gradient; a negative word contributes nothing."""
+        out = torch.matmul(z, self.weight[: self.latent_size]) + self.bias
+        if word is None:
+            return out
+        return out + F.embedding(word.clamp(min=0) + self.latent_size, self.weight) * (word >= 0).unsqueeze(-1)
 
-    def sparse(self, index: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
-        """Return the same product for hard latents: the sum of one row a latent, many times cheaper."""
-        rows = (index + self.row_offsets).flatten(0, -2)
-        return F.embedding_bag(rows, self.latent_weight, mode="sum").unflatten(0, index.shape[:-1]) + self.bias
-
-    def extra(self, word: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Return the contribution of a one-hot word; a negative word contributes nothing."""
-        return F.embedding(word.clamp(min=0), self.extra_weight) * (word >= 0).unsqueeze(-1)
-
-
-def parameters_of(modules: Sequence[nn.Module]) -> int:
-    """Count the trainable numbers."""
-    return sum(p.numel() for module in modules for p in module.parameters())
+    def sparse(self, index: Int[Tensor, "*batch K"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
+        """Return the same product for hard latents and words that are there: a sum of rows, many times cheaper."""
+        rows = index + self.row_offsets
+        if word is not None:
+            rows = torch.cat([rows, word.unsqueeze(-1) + self.latent_size], -1)
+        summed = F.embedding_bag(rows.flatten(0, -2), self.weight, mode="sum")
+        return summed.unflatten(0, index.shape[:-1]) + self.bias

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 class Cache:
     """Projected keys and values of the rows read so far, in storage for all that will be; opaque outside this module."""
 
-    keys: Float[Tensor, "layers B heads cap d"]
-    values: Float[Tensor, "layers B heads cap d"]
-    allowed: Bool[Tensor, "B cap"]
+    keys: Float[Tensor, "layers B*heads d cap"]
+    values: Float[Tensor, "layers B*heads cap d"]
+    bias: Float[Tensor, "B*heads 1 cap"]
+    """Added to the scores: 0, or -inf for left padding."""
     positions: Int[Tensor, " B"]
     """Of the next row: the number of valid rows before it."""
     length: int
@@ -35,6 +36,24 @@ def layout(is_first: Bool[Tensor, "B T"], is_valid: Bool[Tensor, "B T"]) -> tupl
     return rows - segment_start, allowed
 
 
+def attend(q: Tensor, k_transposed: Tensor, v: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+    """Return what queries (G, T, d) read from keys (G, d, S) and values (G, S, d) with `bias` (G, T, S) on the scaled scores.
+
+    Written out, softmax included: sequences are short (at most `max_positions`), and the fused CPU kernels take several
+    times as long on them.
+    """
+    scores = torch.baddbmm(bias, q, k_transposed, alpha=q.shape[-1] ** -0.5)
+    exponents = torch.exp(scores - scores.detach().amax(-1, keepdim=True))
+    weights = exponents / exponents.sum(-1, keepdim=True)
+    return torch.bmm(F.dropout(weights, dropout, dropout > 0), v)
+
+
+def as_bias(allowed: Bool[Tensor, "B T S"], heads: int) -> Float[Tensor, "G T S"]:
+    """Return 0 where a row may look and -inf where not, once for each head (G = B * heads)."""
+    bias = torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, float("-inf"))
+    return bias.repeat_interleave(heads, 0)
+
+
 class Block(nn.Module):
     """Attention and feed-forward, each followed by dropout, residual and LayerNorm (as STORM)."""
 
@@ -50,16 +69,18 @@ class Block(nn.Module):
         self.norm_feedforward = nn.LayerNorm(hidden_size, eps=1e-6)
 
     def split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each (B, heads, T, d)."""
-        batch, length, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        """Return queries, keys and values, each (B*heads, T, d)."""
+        batch, length, hidden = x.shape
+        separate = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads)
+        q, k, v = separate.permute(2, 0, 3, 1, 4).reshape(3, batch * self.heads, length, hidden // self.heads)
         return q, k, v
 
-    def finish(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B heads T d"]) -> Float[Tensor, "B T D"]:
+    def finish(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "G T d"]) -> Float[Tensor, "B T D"]:
         """Return the block's output from its input and what the heads read."""
         drop = self.dropout if self.training else 0.0
-        mixed = self.project(attended.transpose(1, 2).flatten(2))
-        x = self.norm_attention(x + F.dropout(mixed, drop, drop > 0))
+        batch, length, hidden = x.shape
+        read = attended.view(batch, self.heads, length, -1).transpose(1, 2).reshape(batch, length, hidden)
+        x = self.norm_attention(x + F.dropout(self.project(read), drop, drop > 0))
         narrow = self.narrow(F.relu(self.widen(x)))
         return self.norm_feedforward(x + F.dropout(narrow, drop, drop > 0))
 
@@ -69,6 +90,7 @@ class CausalTransformer(nn.Module):
 
     def __init__(self, hidden_size: int, layers: int, heads: int, feedforward_multiple: int, max_positions: int, dropout: float) -> None:
         super().__init__()
+        self.heads = heads
         self.positions = nn.Embedding(max_positions, hidden_size)
         nn.init.normal_(self.positions.weight, std=0.02)  # one-hot inputs are small: positions of unit size would drown them
         self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
@@ -82,10 +104,10 @@ class CausalTransformer(nn.Module):
         """
         self._check_length(x.shape[1])
         x = self.norm(x + self.positions(positions))
+        bias = as_bias(allowed, self.heads)
         for block in self._blocks():
             q, k, v = block.split(x)
-            drop = block.dropout if self.training else 0.0
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, allowed[:, None], dropout_p=drop))
+            x = block.finish(x, attend(q, k.transpose(1, 2), v, bias, block.dropout if self.training else 0.0))
         return x
 
     def prefill(self, x: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"], capacity: int) -> tuple[Float[Tensor, "B T D"], Cache]:
@@ -96,33 +118,33 @@ class CausalTransformer(nn.Module):
         """
         self._check_length(capacity)
         batch, length, hidden = x.shape
-        shape = (len(self.blocks), batch, self._blocks()[0].heads, capacity, hidden // self._blocks()[0].heads)
-        keys, values = x.new_empty(shape), x.new_empty(shape)
-        allowed_keys = torch.ones(batch, capacity, dtype=torch.bool, device=x.device)
-        allowed_keys[:, :length] = is_valid
-        cache = Cache(keys, values, allowed_keys, is_valid.sum(1), length)
+        groups, size = batch * self.heads, hidden // self.heads
+        keys = x.new_empty(len(self.blocks), groups, size, capacity)
+        values = x.new_empty(len(self.blocks), groups, capacity, size)
+        bias = x.new_zeros(groups, 1, capacity)
+        bias[:, :, :length] = as_bias(is_valid[:, None], self.heads)
+        cache = Cache(keys, values, bias, is_valid.sum(1), length)
         if length == 0:
             return x, cache
         positions, allowed = layout(torch.zeros_like(is_valid), is_valid)
-        x = self.norm(x + self.positions(positions.clamp(min=0)))
+        x = self.norm(x + self.positions(positions))
+        window_bias = as_bias(allowed, self.heads)
         for number, block in enumerate(self._blocks()):
             q, k, v = block.split(x)
-            keys[number, :, :, :length], values[number, :, :, :length] = k, v
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, allowed[:, None]))
+            keys[number, :, :, :length], values[number, :, :length] = k.transpose(1, 2), v
+            x = block.finish(x, attend(q, k.transpose(1, 2), v, window_bias))
         return x, cache
 
     def step(self, x: Float[Tensor, "B D"], cache: Cache) -> Float[Tensor, "B D"]:
         """Read one more row of every sequence, in place in the cache; return its hidden state."""
-        now = cache.length
+        now, past = cache.length, cache.length + 1
         x = self.norm(x + self.positions(cache.positions)).unsqueeze(1)
-        forbidden = ~cache.allowed[:, None, None, : now + 1]
         for number, block in enumerate(self._blocks()):
             q, k, v = block.split(x)
-            cache.keys[number, :, :, now : now + 1], cache.values[number, :, :, now : now + 1] = k, v
-            scores = torch.matmul(q, cache.keys[number, :, :, : now + 1].transpose(-1, -2)) * q.shape[-1] ** -0.5
-            weights = scores.masked_fill(forbidden, float("-inf")).softmax(-1)  # one query: the fused kernel costs half as much again
-            x = block.finish(x, torch.matmul(weights, cache.values[number, :, :, : now + 1]))
-        cache.length += 1
+            cache.keys[number, :, :, now], cache.values[number, :, now] = k[:, 0], v[:, 0]
+            read = attend(q, cache.keys[number, :, :, :past], cache.values[number, :, :past], cache.bias[:, :, :past])
+            x = block.finish(x, read)
+        cache.length = past
         cache.positions = cache.positions + 1
         return x.squeeze(1)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
-from matwm.nets.distributions import symlog, unimix_log_probs
+from matwm.nets.distributions import symlog, unimix_probs
 from matwm.nets.mlp import mlp
 
 
@@ -26,12 +26,12 @@ class Autoencoder(nn.Module):
         self.decoder = mlp(latent_size, config.encoder_width, config.encoder_layers, obs_size)
 
     def posterior(self, obs: Float[Tensor, "B T O"], agent: Int[Tensor, " B"]) -> Float[Tensor, "B T K L"]:
-        """Return log-probabilities of the latent of each observation."""
+        """Return probabilities of the latent of each observation."""
         x = symlog(obs)
         if self.num_agents:
             identity = F.one_hot(agent, self.num_agents).to(x.dtype)[:, None].expand(-1, x.shape[1], -1)
             x = torch.cat([x, identity], -1)
-        return unimix_log_probs(self.encoder(x).unflatten(-1, self.latent_shape), self.unimix)
+        return unimix_probs(self.encoder(x).unflatten(-1, self.latent_shape), self.unimix)
 
     def decode(self, z: Float[Tensor, "B T Z"]) -> Float[Tensor, "B T O"]:
         """Return observations in symlog space."""

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from matwm.config import WorldModelConfig
-from matwm.nets.distributions import TwoHot, unimix_log_probs
+from matwm.nets.distributions import TwoHot, unimix_probs
 from matwm.nets.mlp import mlp
 
 
@@ -24,8 +24,8 @@ class Heads(nn.Module):
         self.action_mask = mlp(config.latents * config.classes, width, layers, action_size) if has_action_masks else None
 
     def prior(self, h: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch K L"]:
-        """Return log-probabilities of the next latent."""
-        return unimix_log_probs(self.dynamics(h).unflatten(-1, self.latent_shape), self.unimix)
+        """Return probabilities of the next latent."""
+        return unimix_probs(self.dynamics(h).unflatten(-1, self.latent_shape), self.unimix)
 
     def reward_mean(self, h: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
         """Return the expected reward in environment units."""

@@ -15,7 +15,7 @@ from matwm.types import EnvSpec, Windows
 from matwm.world_model import losses
 from matwm.world_model.encoder import Autoencoder
 from matwm.world_model.heads import Heads
-from matwm.world_model.teammates import TeammatePredictor
+from matwm.world_model.teammates import MatesMemory, TeammatePredictor
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FocalState:
     action_mask: Bool[Tensor, "B A"]
     """Predicted where the environment has masks, else the agent's own actions."""
     trunk_cache: Cache
-    mates_cache: Cache | None
+    mates_memory: MatesMemory | None
 
 
 class WorldModel(nn.Module):
@@ -73,13 +73,12 @@ class WorldModel(nn.Module):
         w, config = windows, self.config
         acted = w.is_valid & (w.action >= 0)
         paired = acted[:, :-1] & w.is_valid[:, 1:]
-        log_posterior = self.autoencoder.posterior(w.obs, w.agent)
-        probs = log_posterior.exp()
+        probs = self.autoencoder.posterior(w.obs, w.agent)
+        log_posterior = probs.log()
         z = straight_through(probs, sample_index(probs.detach())).flatten(-2)
         positions, allowed = layout(w.is_first, w.is_valid)
-        mixed = self.mixer.dense(z) + self.mixer.extra(self._words(w.action, w.agent))
-        h = self.trunk(mixed, positions, allowed)
-        log_prior = self.heads.prior(h[:, :-1])
+        h = self.trunk(self.mixer.dense(z, self._words(w.action, w.agent)), positions, allowed)
+        log_prior = self.heads.prior(h[:, :-1]).log()
         continue_logits = self.heads.continuation(h).squeeze(-1)
         reward_logits = self.heads.reward(h)
         dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
@@ -88,7 +87,7 @@ class WorldModel(nn.Module):
                 losses.reconstruction_loss(self.autoencoder.decode(z), symlog(w.obs), self.obs_exists[w.agent]),
                 w.is_valid,
             ),
-            "reward": (self.heads.reward_bins.loss(reward_logits, w.reward), acted),
+            "reward": (self.heads.reward_bins.cross_entropy(F.log_softmax(reward_logits, -1), w.reward), acted),
             "continuation": (losses.continuation_loss(continue_logits, w.continues), acted),
             "dynamics": (dynamics, paired),
             "representation": (representation, paired),
@@ -125,48 +124,51 @@ class WorldModel(nn.Module):
         With `from_prior` the last latent is what the context predicts instead of what the observation says (as STORM).
         """
         length = context.obs.shape[1]
-        log_posterior = self.autoencoder.posterior(context.obs, context.agent)
-        index = sample_index(log_posterior.exp())
+        index = sample_index(self.autoencoder.posterior(context.obs, context.agent))
         past_valid = context.is_valid[:, :-1]
-        words = self._words(context.action[:, :-1], context.agent)
-        mixed = self.mixer.sparse(index[:, :-1]) + self.mixer.extra(words)
+        words = self._words(context.action[:, :-1], context.agent).clamp(min=0)  # where there is none, it is padding
+        mixed = self.mixer.sparse(index[:, :-1], words)
         h, trunk_cache = self.trunk.prefill(mixed, past_valid, length - 1 + horizon)
         if length > 1:
             has_past = past_valid.any(1)
             hidden = torch.where(has_past[:, None], h[:, -1], 0.0)
             if from_prior:
-                prior = sample_index(self.heads.prior(h[:, -1]).exp())
+                prior = sample_index(self.heads.prior(h[:, -1]))
                 index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
         else:
             hidden = mixed.new_zeros(mixed.shape[0], self.config.hidden_size)
         if self.teammates is None:
-            mate_probs, mates_cache = self._no_mates(hidden), None
+            mate_probs, mates_memory = self._no_mates(hidden), None
         else:
-            mate_probs, mates_cache = self.teammates.prefill(index, context.agent, context.is_valid, length + horizon)
+            mate_probs, mates_memory = self.teammates.prefill(index, context.agent, context.is_valid, length + horizon)
         latent = index[:, -1]
-        return FocalState(context.agent, latent, hidden, mate_probs, self._action_mask(latent, context.agent), trunk_cache, mates_cache)
+        return FocalState(context.agent, latent, hidden, mate_probs, self._action_mask(latent, context.agent), trunk_cache, mates_memory)
 
     @torch.no_grad()
-    def advance(self, state: FocalState, action: Int[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], FocalState]:
-        """Imagine one step: return the reward and continuation that follow from `action`, and the next state.
+    def advance(self, state: FocalState, action: Int[Tensor, " B"]) -> FocalState:
+        """Imagine one step: return the state that follows `action`; what the action earned is read from its `hidden`.
 
-        The caches are written in place: a state can be advanced only once.
+        The memories are written in place: a state can be advanced only once.
         """
-        mixed = self.mixer.sparse(state.latent) + self.mixer.extra(action + self.action_offsets[state.agent])
+        mixed = self.mixer.sparse(state.latent, action + self.action_offsets[state.agent])
         h = self.trunk.step(mixed, state.trunk_cache)
-        latent = sample_index(self.heads.prior(h).exp())
-        if self.teammates is None or state.mates_cache is None:
-            mate_probs = state.mate_probs
-        else:
-            mate_probs = self.teammates.step(latent, state.agent, state.mates_cache)
-        mask = self._action_mask(latent, state.agent)
-        following = replace(state, latent=latent, hidden=h, mate_probs=mate_probs, action_mask=mask)
-        return self.heads.reward_mean(h), self.heads.continues(h), following
+        latent = sample_index(self.heads.prior(h))
+        mate_probs = state.mate_probs
+        if self.teammates is not None and state.mates_memory is not None:
+            mate_probs = self.teammates.step(latent, state.mates_memory)
+        mask = state.action_mask if self.heads.action_mask is None else self._action_mask(latent, state.agent)
+        return replace(state, latent=latent, hidden=h, mate_probs=mate_probs, action_mask=mask)
+
+    @torch.no_grad()
+    def outcomes(self, hidden: Float[Tensor, "B H D"]) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
+        """Return the expected rewards and the probabilities of going on after the actions that led to `hidden`."""
+        return self.heads.reward_mean(hidden), self.heads.continues(hidden)
 
     def features(self, state: FocalState) -> Float[Tensor, "B F"]:
         """Return s_t as the actors and critics read it."""
-        z = F.one_hot(state.latent, self.config.classes).flatten(-2)
-        parts = [z.to(state.hidden.dtype), state.hidden]
+        z = state.hidden.new_zeros(state.latent.shape[0], self.mixer.latent_size)
+        z.scatter_(1, state.latent + self.mixer.row_offsets, 1.0)
+        parts = [z, state.hidden]
         return torch.cat([*parts, state.mate_probs.flatten(1)] if self.teammates else parts, -1)
 
     def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:

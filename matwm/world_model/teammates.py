@@ -1,5 +1,7 @@
 """Predicts what the other agents do next from the focal agent's latents alone."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -9,6 +11,14 @@ from matwm.config import WorldModelConfig
 from matwm.nets.mlp import LatentLinear
 from matwm.nets.transformer import Cache, CausalTransformer
 from matwm.types import EnvSpec
+
+
+@dataclass(frozen=True)
+class MatesMemory:
+    """The predictor's memory of sequences, and which actions their mates have."""
+
+    cache: Cache
+    exists: Bool[Tensor, "B M A"]
 
 
 class TeammatePredictor(nn.Module):
@@ -29,6 +39,7 @@ class TeammatePredictor(nn.Module):
         )
         self.head = nn.Linear(size, self.shape[0] * self.shape[1])
         exists = torch.from_numpy(spec.action_exists)
+        self.all_exist = bool(exists.all())
         self.register_buffer("mate_action_exists", torch.stack([exists[spec.mates(i)] for i in range(spec.num_agents)]), persistent=False)
 
     def forward(
@@ -44,16 +55,19 @@ class TeammatePredictor(nn.Module):
 
     def prefill(
         self, index: Int[Tensor, "B C K"], agent: Int[Tensor, " B"], is_valid: Bool[Tensor, "B C"], capacity: int
-    ) -> tuple[Float[Tensor, "B M A"], Cache]:
+    ) -> tuple[Float[Tensor, "B M A"], MatesMemory]:
         """Read a context; return the mates' action probabilities at its last row and the memory of it."""
         h, cache = self.trunk.prefill(self.embed.sparse(index), is_valid, capacity)
-        return self._log_probs(h[:, -1], self.mate_action_exists[agent]).exp(), cache
+        exists = self.mate_action_exists[agent]
+        return self._log_probs(h[:, -1], exists).exp(), MatesMemory(cache, exists)
 
-    def step(self, index: Int[Tensor, "B K"], agent: Int[Tensor, " B"], cache: Cache) -> Float[Tensor, "B M A"]:
+    def step(self, index: Int[Tensor, "B K"], memory: MatesMemory) -> Float[Tensor, "B M A"]:
         """Read one more latent; return the mates' action probabilities there."""
-        h = self.trunk.step(self.embed.sparse(index), cache)
-        return self._log_probs(h, self.mate_action_exists[agent]).exp()
+        h = self.trunk.step(self.embed.sparse(index), memory.cache)
+        return self._log_probs(h, memory.exists).exp()
 
-    def _log_probs(self, h: Float[Tensor, "*batch d"], exists: Bool[Tensor, "*mates"]) -> Tensor:
+    def _log_probs(self, h: Float[Tensor, "*batch d"], exists: Tensor) -> Tensor:
         logits = self.head(h).unflatten(-1, self.shape)
-        return F.log_softmax(logits.masked_fill(~exists, float("-inf")), -1)
+        if not self.all_exist:
+            logits = logits.masked_fill(~exists, float("-inf"))
+        return F.log_softmax(logits, -1)
