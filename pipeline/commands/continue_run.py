@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,6 @@ from pipeline.project import ProjectError
 from pipeline.segments import resolve_all
 
 NEXT_NAME = re.compile(r"s(\d+)$")
-
-
-@dataclass
-class Files:
-    """What an import has added, for git and for undoing it."""
-
-    added: list[Path]
 
 
 def run(reference: str, until: int, name: str | None) -> int:
@@ -47,56 +39,54 @@ def run(reference: str, until: int, name: str | None) -> int:
         raise ProjectError(f"--until {until} is not beyond step {step} of run {found.run_id[:12]}")
     if step in found.published:
         checkpoint = lookup.bring(found, step, project)
-        folder = checkpoint.path.relative_to(project).as_posix()
-        _append(path, params, project, name, {"from": folder, "until": until})
+        text = _with_entry(path, params, name, {"from": checkpoint.path.relative_to(project).as_posix(), "until": until})
+        places.write_text(path, text)
         added = []
     else:
-        with _imported(project, found, step) as (checkpoint, files):
-            folder = checkpoint.path.relative_to(project).as_posix()
+        with _imported(project, found, step) as (checkpoint, added):
             override = _override(checkpoint, parse_config(params))
-            entry = {"from": folder, "until": until} | ({"override": override} if override else {})
-            _append(path, params, project, name, entry)
-            added = files.added
+            entry = {"from": checkpoint.path.relative_to(project).as_posix(), "until": until}
+            text = _with_entry(path, params, name, entry | ({"override": override} if override else {}))
+            _dvc_add(project, checkpoint.path)
+            places.write_text(path, text)
     files = " ".join(file.relative_to(project).as_posix() for file in [path, *added] if file.exists())
     _say_next(name, found, step, until, files)
     return 0
 
 
-def _append(path: Path, params: Mapping[str, Any], project: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Check the graph with the new segment in it, then write it."""
-    changed = {**params, "segments": {**params["segments"], name: dict(entry)}}
-    resolve_all(changed, project)
-    places.write_text(path, params_file.with_segment(path.read_text(encoding="utf-8"), name, entry))
+def _with_entry(path: Path, params: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str:
+    """Return the text of params.yaml with the new segment, after checking the graph with it."""
+    resolve_all({**params, "segments": {**params["segments"], name: dict(entry)}}, path.parent)
+    return params_file.with_segment(path.read_text(encoding="utf-8"), name, entry)
 
 
 @contextmanager
-def _imported(project: Path, run: lookup.Run, step: int) -> Iterator[tuple[Checkpoint, Files]]:
-    """Yield the checkpoint in `imports/`, known to DVC; if the block fails, everything that was not there before is removed."""
+def _imported(project: Path, run: lookup.Run, step: int) -> Iterator[tuple[Checkpoint, list[Path]]]:
+    """Yield the checkpoint in `imports/` and the files for git beside it; if the block fails, what was not there before is removed."""
     parent = project / "imports" / run.run_id
     folder = parent / places.step_folder(step)
-    outermost = next(path for path in (project / "imports", parent, folder) if not path.exists() or path == folder)
     pointer, ignored = folder.with_name(f"{folder.name}.dvc"), parent / ".gitignore"
     if folder.is_dir() and pointer.is_file():
-        yield open_checkpoint(folder), Files([pointer, ignored])
+        yield open_checkpoint(folder), [pointer, ignored]
         return
+    outermost = next(path for path in (project / "imports", parent, folder) if not path.exists() or path == folder)
     kept = ignored.read_bytes() if ignored.exists() else None
     try:
-        checkpoint = lookup.bring(run, step, parent)
-        _dvc_add(project, folder)
-        yield checkpoint, Files([pointer, ignored])
+        yield lookup.bring(run, step, parent), [pointer, ignored]
     except BaseException:
         shutil.rmtree(outermost, ignore_errors=True)
         pointer.unlink(missing_ok=True)
-        if kept is None:
-            ignored.unlink(missing_ok=True)
-        elif parent.is_dir():
+        if kept is not None:
             ignored.write_bytes(kept)
+        elif parent.is_dir():
+            ignored.unlink(missing_ok=True)
         raise
 
 
 def _dvc_add(project: Path, folder: Path) -> None:
+    """Make an import DVC's business; to repeat it changes nothing."""
     done = subprocess.run(
-        [places.tool("dvc"), "add", "--quiet", str(folder.relative_to(project))],
+        [places.tool("dvc"), "add", str(folder.relative_to(project))],
         cwd=project, env=places.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,9 @@ class Project:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, params: Mapping[str, Any]) -> "Project":
-        """Make a project with one commit."""
+    def create(cls, path: Path, params: Mapping[str, Any], store: Path) -> "Project":
+        """Make a project with one commit and an empty MLflow store."""
+        path.mkdir(exist_ok=True)
         for name in COPIED:
             source, target = SOURCE / name, path / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +81,13 @@ class Project:
         project.write(params)
         project.git("init", "-q", "-b", "main")
         project.commit("begin")
+        shutil.copy(store, path / "mlflow.db")
         return project
 
-    def clone(self, path: Path) -> "Project":
-        """Return a fresh `git clone`."""
+    def clone(self, path: Path, store: Path) -> "Project":
+        """Return a fresh `git clone` with an MLflow store of its own."""
         subprocess.run(["git", "clone", "-q", str(self.path), str(path)], check=True, stdin=subprocess.DEVNULL)
+        shutil.copy(store, path / "mlflow.db")
         return Project(path)
 
     def write(self, params: Mapping[str, Any]) -> None:
@@ -163,7 +166,17 @@ class Project:
         return json.loads((self.path / path).read_text(encoding="utf-8"))
 
 
-def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> int:
-    """Send a signal to one process and wait for it."""
-    process.send_signal(number)
-    return process.wait(timeout=60)
+def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
+    """Wait for something that another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs (a dead one that nobody has waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

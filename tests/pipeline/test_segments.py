@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import tiny_params
 
 from matwm.config import ConfigError, parse_config
 from matwm.version import NUMERICS
 from pipeline.segments import ResolvedSegment, manifest_key, resolve, resolve_all, segment_key
+from tests.pipeline.projects import tiny_params
 
 ROOT = "checkpoints/root"
 

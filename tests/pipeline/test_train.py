@@ -1,0 +1,288 @@
+"""The train stage, in this process: what it publishes, and that no way of stopping it changes that."""
+
+import csv
+import json
+import logging
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from matwm.checkpoint import CheckpointError, LocalStore, open_checkpoint, step_name
+from matwm.config import parse_config
+from matwm.learner import NonFiniteLossError
+from matwm.stateful import fingerprint
+from matwm.trainer import Trainer, build_trainer
+from pipeline import process, stores, tracking
+from pipeline import project as places
+from pipeline.process import Interruption
+from pipeline.train import train
+from tests.pipeline.projects import SOURCE, tiny_params
+
+ROOT = "checkpoints/root"
+
+
+class StopAfter(Interruption):
+    """A signal that comes when the loop has looked for it a number of times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def signal(self) -> int | None:
+        self.looks -= 1
+        return signal.SIGTERM if self.looks < 0 else None
+
+    @signal.setter
+    def signal(self, value: int | None) -> None:
+        pass
+
+
+@pytest.fixture
+def project(root: Path) -> Path:
+    """A project without git and DVC: the stage needs neither."""
+    shutil.copytree(SOURCE / ROOT, root / ROOT)
+    return root
+
+
+def write(project: Path, segments: Mapping[str, Any] | None = None, changes: Mapping[str, Any] | None = None) -> None:
+    (project / "params.yaml").write_text(yaml.safe_dump(tiny_params(changes, segments)), encoding="utf-8")
+
+
+def run(project: Path, name: str = "s00", interruption: Interruption | None = None) -> int:
+    return train(project, name, interruption or Interruption())
+
+
+def facts(project: Path, name: str = "s00") -> dict[str, Any]:
+    return json.loads((project / "metrics" / name / "run.json").read_text(encoding="utf-8"))
+
+
+def checkpoint_at(project: Path, step: int, name: str = "s00") -> Path:
+    return project / "checkpoints" / name / step_name(step)
+
+
+def work(project: Path, name: str = "s00") -> Path:
+    (folder,) = (project / ".matwm" / "work").glob(f"{name}-*")
+    return folder
+
+
+def digests(project: Path, name: str = "s00") -> dict[str, str]:
+    return {path.name: open_checkpoint(path).digest for path in sorted((project / "checkpoints" / name).iterdir())}
+
+
+@contextmanager
+def steps_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Collect the steps that are trained."""
+    taken: list[int] = []
+    step = Trainer.step
+
+    def counted(self: Trainer) -> None:
+        step(self)
+        taken.append(self.env_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", counted)
+        yield taken
+
+
+def test_folders_have_one_name() -> None:
+    assert [places.step_folder(step) for step in (0, 5000, 10**9)] == [step_name(step) for step in (0, 5000, 10**9)]
+
+
+def test_a_segment_is_published_with_its_facts_and_figures(project: Path) -> None:
+    write(project)
+    assert run(project) == 0
+    assert list(digests(project)) == ["step_000000040", "step_000000080"]
+    recorded = facts(project)
+    info = tracking.get_run(recorded["run_id"])
+    assert info is not None
+    assert (info.status, info.segment, info.key, info.step) == ("FINISHED", "s00", recorded["key"], 80)
+    assert stores.MlflowStore().steps(recorded["run_id"]) == [40, 80]
+    with (project / "metrics/s00/episodes.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [12, 24, 36, 48, 60, 72]
+    summary = json.loads((project / "metrics/s00/train.json").read_text(encoding="utf-8"))
+    assert summary["return_of_20_episodes"]["agent_0"] == pytest.approx(sum(float(row["return/agent_0"]) for row in rows) / 6)
+    assert summary["step"] == 80
+
+
+def test_the_stage_trains_what_the_library_trains(project: Path) -> None:
+    write(project)
+    run(project)
+    trainer = build_trainer(parse_config(tiny_params()))
+    for _ in range(80):
+        trainer.step()
+    parts = {name: state for name, state in trainer.parts().items() if name != "history"}
+    assert open_checkpoint(checkpoint_at(project, 80)).fingerprint == fingerprint(parts)
+
+
+def test_a_finished_segment_is_published_again_without_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project)
+    run(project)
+    before, recorded = digests(project), facts(project)
+    shutil.rmtree(project / "checkpoints/s00")
+    shutil.rmtree(project / "metrics")
+    with steps_counted(monkeypatch) as taken:
+        assert run(project) == 0
+    assert (taken, digests(project), facts(project)) == ([], before, recorded)
+
+
+def test_interrupted_twice_it_ends_the_same(project: Path, tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project)
+    assert run(project, interruption=StopAfter(15)) == 128 + signal.SIGTERM
+    assert not (project / "checkpoints/s00").exists()
+    assert not (project / "metrics").exists()
+    (info,) = tracking.list_runs()
+    assert info.status == "KILLED"
+    assert stores.MlflowStore().steps(info.run_id) == [], "a signal's checkpoint is for going on only"
+    assert run(project, interruption=StopAfter(35)) == 128 + signal.SIGTERM
+    with steps_counted(monkeypatch) as taken:
+        assert run(project) == 0
+    assert taken == list(range(51, 81))
+    assert [info.status for info in tracking.list_runs()] == ["FINISHED"]
+    other = tmp_path / "other"
+    shutil.copytree(SOURCE / ROOT, other / ROOT)
+    shutil.copy(project / "params.yaml", other)
+    shutil.copy(store_template, other / "mlflow.db")
+    assert run(other) == 0
+    assert digests(other) == digests(project)
+
+
+def test_a_damaged_checkpoint_costs_its_interval_and_comes_back_the_same(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(project, {"s00": {"from": ROOT, "until": 120}})
+    run(project)
+    before = digests(project)
+    damaged = work(project) / "checkpoints" / step_name(80) / "agents.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.chmod(0o644)
+    damaged.write_bytes(content)  # one inode: MLflow's and the published one are damaged with it
+    with steps_counted(monkeypatch) as taken, caplog.at_level(logging.WARNING):
+        assert run(project) == 0
+    assert taken == list(range(41, 81))
+    assert digests(project) == before
+    assert "agents.safetensors is damaged" in caplog.text
+
+
+def test_a_lost_work_directory_is_restored_from_mlflow(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project)
+    run(project)
+    before, recorded = digests(project), facts(project)
+    for folder in (".matwm", "checkpoints/s00", "metrics"):
+        shutil.rmtree(project / folder)
+    write(project, {"s00": {"from": ROOT, "until": 120}})
+    with steps_counted(monkeypatch) as taken:
+        assert run(project) == 0
+    assert taken == list(range(81, 121))
+    assert facts(project)["run_id"] == recorded["run_id"]
+    assert {name: digest for name, digest in digests(project).items() if name in before} == before
+
+
+def test_a_chained_segment_ends_where_one_long_segment_ends(project: Path) -> None:
+    write(project, {"s00": {"from": ROOT, "until": 80}, "s01": {"from": f"checkpoints/s00/{step_name(60)}", "until": 120}})
+    assert run(project) == 0
+    assert list(digests(project)) == [step_name(step) for step in (40, 60, 80)]
+    assert run(project, "s01") == 0
+    chained = open_checkpoint(checkpoint_at(project, 120, "s01"))
+    assert chained.parent.digest == open_checkpoint(checkpoint_at(project, 60)).digest
+    parent = facts(project)["run_id"]
+    assert facts(project, "s01")["parent"] == {"run_id": parent, "step": 60, "digest": chained.parent.digest}
+    info = tracking.get_run(facts(project, "s01")["run_id"])
+    assert info is not None
+    assert (info.parent_run_id, info.parent_step, info.tags["mlflow.parentRunId"]) == (parent, 60, parent)
+    write(project, {"s00": {"from": ROOT, "until": 120}})
+    assert run(project) == 0
+    assert open_checkpoint(checkpoint_at(project, 120)).fingerprint == chained.fingerprint
+
+
+def test_another_parameter_is_another_run(project: Path) -> None:
+    write(project)
+    run(project)
+    first = facts(project)
+    kept = {path: path.read_bytes() for path in work(project).rglob("*.safetensors")}
+    write(project, changes={"seed": 7})
+    run(project)
+    assert facts(project)["run_id"] != first["run_id"]
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    assert stores.MlflowStore().steps(first["run_id"]) == [40, 80]
+
+
+def test_a_parent_trained_with_other_values_is_refused(project: Path) -> None:
+    entries = {"s00": {"from": ROOT, "until": 40}, "s01": {"from": f"checkpoints/s00/{step_name(40)}", "until": 80}}
+    write(project, entries)
+    with pytest.raises(places.ProjectError, match="which is not there: train s00 first"):
+        run(project, "s01")
+    run(project)
+    write(project, entries, {"seed": 7})
+    with pytest.raises(places.ProjectError, match="was trained with other values than params.yaml has"):
+        run(project, "s01")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(project)
+    step = Trainer.step
+
+    def diverging(self: Trainer) -> None:
+        if self.env_step == 50:
+            raise NonFiniteLossError("world_model/reward", 51)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "step", diverging)
+    assert run(project) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("segment s00: world_model/reward is not finite at environment step 51")
+    assert said.endswith("the last good checkpoint is of step 40")
+    (info,) = tracking.list_runs()
+    assert info.status == "FAILED"
+    assert LocalStore(work(project) / "checkpoints").steps() == [40]
+
+
+def test_a_save_that_fails_leaves_the_last_good_checkpoint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project)
+    save = LocalStore.save
+
+    def failing(self: LocalStore, step: int, *rest: Any, **named: Any) -> Any:
+        if step == 80:
+            raise CheckpointError("no space left on device")
+        return save(self, step, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "save", failing)
+        with pytest.raises(CheckpointError, match="no space left"):
+            run(project)
+    (info,) = tracking.list_runs()
+    assert info.status == "FAILED"
+    with steps_counted(monkeypatch) as taken:
+        assert run(project) == 0
+    assert taken == list(range(41, 81))
+
+
+def test_two_processes_never_train_one_segment(tmp_path: Path) -> None:
+    with (
+        process.exclusive(tmp_path / "lock", "segment s00"),
+        pytest.raises(places.ProjectError, match=r"segment s00 is in the hands of process \d+: wait for it, or stop it"),
+        process.exclusive(tmp_path / "lock", "segment s00", wait_seconds=0.2),
+    ):
+        pass
+
+
+def test_a_signal_ends_the_process_at_once_or_when_it_can() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption, pytest.raises(SystemExit) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 143
+    with Interruption() as interruption, interruption.deferred():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.exit_code == 130, "the first counts, the second cuts nothing short"
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,115 @@
+"""Bad input is refused before anything is made: one sentence each, with the field's full path."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from matwm.config import ConfigError
+from pipeline import validate as stage
+from tests.pipeline.projects import SOURCE, Project, tiny_params
+
+S00 = {"from": "checkpoints/root", "until": 80}
+
+
+def folder_with(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+NO_HORIZON = [{"max_agents": None, "starts": 8, "horizon": 0}]
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"sed": 1}, "sed is unknown, did you mean seed?"),
+    ({"world_model": {"lerning_rate": 1e-3}}, "world_model.lerning_rate is unknown, did you mean learning_rate?"),
+    ({"world_model": {"learning_rate": "3e-5"}}, "world_model.learning_rate is the text '3e-5', not a number: write 3.0e-05"),
+    ({"world_model": {"learning_rate": -1.0}}, "world_model.learning_rate is -1.0"),
+    ({"seed": "abc"}, "seed is 'abc'"),
+    ({"actor_critic": {"discount": 1.5}}, "actor_critic.discount is 1.5"),
+    ({"actor_critic": {"imagination": {"regimes": NO_HORIZON}}}, "actor_critic.imagination.regimes.0.horizon is 0"),
+    ({"actor_critic": {"imagination": {"context_length": 31}}}, "actor_critic.imagination: context_length + horizon is 33"),
+    ({"world_model": {"window_length": 33}, "schedule": {"warmup_steps": 40}}, "world_model.window_length is 33, more than"),
+    ({"replay": {"capacity": 10}}, "world_model.windows = 4 of world_model.window_length = 8 rows need 16 rows an agent"),
+    ({"env": {"name": "simple_tagg_v3"}}, "env.name"),
+    ({"env": {"options": {"num_goood": 1}}}, "env.options.num_goood"),
+    ({"env": {"options": {"continuous_actions": True}}}, "env.options.continuous_actions"),
+    ({"run": {"device": "tpu"}}, "run.device is 'tpu'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "sentence"), BAD, ids=[sentence[:40] for _, sentence in BAD])
+def test_bad_input_is_one_sentence_and_makes_nothing(
+    tmp_path: Path, changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_with(tmp_path, yaml.safe_dump(tiny_params(changes)))
+    monkeypatch.chdir(folder)
+    assert stage.main() == 1
+    assert files(folder) == {"dvc.yaml", "params.yaml"}
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"params.yaml: {sentence}")
+
+
+def test_every_problem_gets_its_line(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, yaml.safe_dump(tiny_params({"seed": -1, "run": {"threads": 0}}, {"s00": {**S00, "until": 0}})))
+    with pytest.raises(ConfigError) as caught:
+        stage.validate(folder)
+    assert [line.split(" is ")[0] for line in caught.value.problems] == [
+        "params.yaml: seed",
+        "params.yaml: run.threads",
+        "params.yaml: segments.s00.until",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 0\nseed: 1\n", "key 'seed' stands twice"),
+        ("a: [1\n", "is not valid YAML"),
+        ("- 1\n", "holds no sections"),
+        ("", "holds no sections"),
+    ],
+)
+def test_a_file_that_is_no_parameters_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        stage.validate(folder_with(tmp_path, text))
+
+
+def test_without_parameters_it_says_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'params\.yaml does not exist: write one with "matwm preset cpu-small"'):
+        stage.validate(tmp_path)
+
+
+def test_cuda_where_there_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"params\.yaml: run\.device is cuda \(segment s00\), but torch .* sees no CUDA device"):
+        stage.validate(folder_with(tmp_path, yaml.safe_dump(tiny_params({"run": {"device": "cuda"}}))))
+
+
+def test_the_marker_never_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder_with(tmp_path, yaml.safe_dump(tiny_params())))
+    assert stage.main() == 0
+    first = (tmp_path / ".params.ok").read_bytes()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params({"seed": 5})), encoding="utf-8")
+    assert stage.main() == 0
+    assert (tmp_path / ".params.ok").read_bytes() == first == (SOURCE / ".params.ok").read_bytes()
+
+
+def test_the_committed_parameters_are_valid() -> None:
+    assert stage.validate(SOURCE)["s00"].until == 10000
+
+
+def test_matwm_repro_refuses_what_breaks_dvcs_own_graph(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(
+        tmp_path / "p", tiny_params(segments={"s00": S00, "s01": {"from": "checkpoints/s01/step_000000080", "until": 90}}), store_template
+    )
+    before = project.files()
+    said = project.matwm("repro", code=1)
+    assert said == "params.yaml: segments.s01.from is 'checkpoints/s01/step_000000080', a checkpoint of itself: " \
+                   "start from checkpoints/root or from another segment\n"  # fmt: skip
+    assert project.files() == before
