@@ -29,4 +29,10 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
         hidden.append(state.hidden)
     reward, continues = world_model.outcomes(torch.stack(hidden, 1))
     world_model.train(training)
-    return Rollout(torch.stack(features, 1), torch.stack(actions, 1), torch.stack(masks, 1), reward, continues)
+    return Rollout(
+        action=torch.stack(actions, 1),
+        action_mask=torch.stack(masks, 1),
+        reward=reward,
+        continues=continues,
+        features=torch.stack(features, 1),
+    )

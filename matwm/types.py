@@ -137,12 +137,12 @@ class Windows:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Imagination for the actor-critic, rows grouped by focal agent: one more state than actions."""
+    """Imagination for the actor-critic, rows grouped by focal agent (or with the agents as a first axis): one more state than actions."""
 
-    features: Float[Tensor, "B H+1 F"]
-    action: Int[Tensor, "B H"]
-    action_mask: Bool[Tensor, "B H A"]
+    action: Int[Tensor, "*B H"]
+    action_mask: Bool[Tensor, "*B H A"]
     """The mask under which `action` was drawn."""
-    reward: Float[Tensor, "B H"]
-    continues: Float[Tensor, "B H"]
+    reward: Float[Tensor, "*B H"]
+    continues: Float[Tensor, "*B H"]
     """Probability that the episode goes on after the action."""
+    features: Float[Tensor, "*B H+1 F"]

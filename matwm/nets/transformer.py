@@ -10,11 +10,14 @@ from torch.nn import functional as F
 
 @dataclass
 class Cache:
-    """Projected keys and values of the rows read so far, in storage for all that will be; opaque outside this module."""
+    """Projected keys and values of the rows read so far, in storage for all that will be; opaque outside this module.
 
-    keys: Float[Tensor, "layers B*heads d cap"]
-    values: Float[Tensor, "layers B*heads cap d"]
-    bias: Float[Tensor, "B*heads 1 cap"]
+    G = B * heads, as in `attend`.
+    """
+
+    keys: Float[Tensor, "layers G d cap"]
+    values: Float[Tensor, "layers G cap d"]
+    bias: Float[Tensor, "G 1 cap"]
     """Added to the scores: 0, or -inf for left padding."""
     positions: Int[Tensor, " B"]
     """Of the next row: the number of valid rows before it."""
