@@ -1,0 +1,16 @@
+"""Checks every shape annotation of the method while tests run, and keeps torch to one thread."""
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+CHECKED = ("types", "nets", "world_model", "actor_critic", "imagination", "acting", "learner", "replay", "collector", "evaluation")
+# The rest of matwm has no shapes. An int is a float to people and to type checkers, hence the tower.
+TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+install_import_hook([f"matwm.{name}" for name in CHECKED], TYPECHECKER)
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-golden", action="store_true", help="record the golden numbers anew (tests/matwm/test_golden.py)")
