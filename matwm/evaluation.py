@@ -1,0 +1,219 @@
+"""Judges policies by whole episodes: against each other, against frozen opponents, and beside the scripts' own returns.
+
+Episode e starts from the environment seed `first_seed + e` in every match-up. All other draws come from `first_seed` and the
+match-up's name: a result does not depend on what else is evaluated, and nothing outside notices that it was.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from matwm.acting import EpisodeContext, choose_actions
+from matwm.actor_critic import Actors
+from matwm.config import EnvConfig
+from matwm.envs import make_env
+from matwm.envs.base import Env
+from matwm.envs.scripted import SIDES, LineUp, Script, opponents, references, scripts
+from matwm.rng import generator_for, seed_torch
+from matwm.types import NO_ACTION, EnvSpec, Tick
+from matwm.world_model import WorldModel
+
+Mode = Literal["sampled", "greedy"]
+Choose = Callable[[Float[np.ndarray, "E N O"], Bool[np.ndarray, "E N A"]], Int[np.ndarray, "E N"]]
+
+LOCKSTEP = 50
+"""Episodes that run side by side. An MPE2 environment takes megabytes; larger batches bring little."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Returns over episodes: of one agent, or of the mean over a role's agents."""
+
+    mean: float
+    median: float
+    std: float
+    """With n - 1."""
+    stderr: float
+    min: float
+    max: float
+    episodes: int
+
+    @classmethod
+    def of(cls, returns: Float[np.ndarray, " E"]) -> "Summary":
+        """Summarise at least two episodes."""
+        std = float(returns.std(ddof=1))
+        mean, median, low, high = (float(f(returns)) for f in (np.mean, np.median, np.min, np.max))
+        return cls(mean, median, std, std / len(returns) ** 0.5, low, high, len(returns))
+
+
+@dataclass(frozen=True)
+class Result:
+    """The episodes of one match-up."""
+
+    matchup: str
+    """`self_play`, `learned_v_flee`, `random_v_learned`, `chase_v_random`; sides in the order of the scenario."""
+    mode: Mode | None
+    """None where nobody learns."""
+    learned: tuple[int, ...]
+    """Numbers of the agents that learn."""
+    spec: EnvSpec
+    seeds: tuple[int, ...]
+    """Environment seed of each episode."""
+    returns: Float[np.ndarray, "E N"]
+    actions: Int[np.ndarray, "E T N"]
+    """-1 after an episode's end: with the seed they bring an episode back."""
+    agents: Mapping[str, Summary] = field(init=False)
+    roles: Mapping[str, Summary] = field(init=False)
+    """Of the mean over the role's agents in each episode, which is one observation."""
+
+    def __post_init__(self) -> None:
+        by_agent = {name: Summary.of(self.returns[:, number]) for number, name in enumerate(self.spec.agents)}
+        by_role = {role: Summary.of(self.returns[:, numbers].mean(1)) for role, numbers in self.spec.roles().items()}
+        object.__setattr__(self, "agents", by_agent)
+        object.__setattr__(self, "roles", by_role)
+
+    @property
+    def typical(self) -> int:
+        """The episode whose return for the first role is the median (the lower one of two)."""
+        first = next(iter(self.spec.roles().values()))
+        order = np.argsort(self.returns[:, first].mean(1), kind="stable")
+        return int(order[(len(order) - 1) // 2])
+
+
+def evaluate(
+    world_model: WorldModel,
+    actors: Actors,
+    env: EnvConfig,
+    *,
+    episodes: int,
+    first_seed: int,
+    modes: Sequence[Mode],
+    acting_context: int,
+    against: Sequence[LineUp] | None = None,
+) -> list[Result]:
+    """Return, for each mode, self-play and the match-ups of learned agents with each frozen opponent (or with `against` alone).
+
+    Training that goes on afterwards is bit for bit what it would have been.
+    """
+    self_play = LineUp((None,) * len(SIDES[env.name]))
+    line_ups = [self_play, *opponents(env)] if against is None else list(against)
+    # The generators come back as they were, on every device that seeding touches.
+    with torch.random.fork_rng(range(torch.cuda.device_count())), _Table(env, first_seed, episodes) as table:
+        results: list[Result] = []
+        for mode in modes:
+            for line_up in line_ups:
+                casting = scripts(env, table.spec, line_up)
+                learned = tuple(number for number in range(table.spec.num_agents) if number not in casting)
+                team = _Team(world_model, actors, learned, acting_context, greedy=mode == "greedy")
+                results.append(table.play(line_up, mode, casting, team))
+    return results
+
+
+def reference_lines(env: EnvConfig, *, episodes: int, first_seed: int, line_ups: Sequence[LineUp] | None = None) -> list[Result]:
+    """Return what scripts get on the same seeds: every line-up of scripts alone (or `line_ups`)."""
+    with _Table(env, first_seed, episodes) as table:
+        chosen = references(env) if line_ups is None else line_ups
+        return [table.play(line_up, None, scripts(env, table.spec, line_up), None) for line_up in chosen]
+
+
+def matchup_name(line_up: LineUp) -> str:
+    """Return what a line-up is called in results: that of learners alone is `self_play`."""
+    return "self_play" if all(tactic is None for tactic in line_up.tactics) else line_up.name
+
+
+class _Team:
+    """The learned agents of a line-up."""
+
+    def __init__(self, world_model: WorldModel, actors: Actors, numbers: Sequence[int], acting_context: int, *, greedy: bool) -> None:
+        self.numbers, self._greedy = list(numbers), greedy
+        self._world_model, self._actors = world_model, _only(actors, self.numbers)
+        self._context = EpisodeContext(self.numbers, acting_context)
+
+    def begin(self) -> None:
+        self._context.clear()
+
+    def act(self, obs: Float[np.ndarray, "E N O"], mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E n"]:
+        self._context.see(obs[:, self.numbers])
+        action = choose_actions(self._world_model, self._actors, self._context, mask[:, self.numbers], greedy=self._greedy)
+        self._context.did(action)
+        return action
+
+
+class _Table:
+    """Environments to play at, used again for every match-up, since a seed alone determines an episode."""
+
+    def __init__(self, env: EnvConfig, first_seed: int, episodes: int) -> None:
+        self._first_seed = first_seed
+        self._seeds = tuple(range(first_seed, first_seed + episodes))
+        self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, LOCKSTEP))]
+        self.spec = self._envs[0].spec
+
+    def __enter__(self) -> "_Table":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for env in self._envs:
+            env.close()
+
+    def play(self, line_up: LineUp, mode: Mode | None, casting: Mapping[int, Script], team: _Team | None) -> Result:
+        """Play all episodes of a match-up, `LOCKSTEP` at a time."""
+        name = matchup_name(line_up)
+        groups: list[tuple[Float[np.ndarray, "E N"], Int[np.ndarray, "E T N"]]] = []
+        for group, start in enumerate(range(0, len(self._seeds), LOCKSTEP)):
+            stream = f"evaluation/{mode or 'reference'}/{name}"
+            choose = self._chooser(casting, team, stream, group)
+            if team is not None:
+                seed_torch(self._first_seed, stream, group)
+                team.begin()
+            groups.append(play_episodes(self._envs, self._seeds[start : start + LOCKSTEP], choose))
+        longest = max(actions.shape[1] for _, actions in groups)
+        padded = [np.pad(a, ((0, 0), (0, longest - a.shape[1]), (0, 0)), constant_values=NO_ACTION) for _, a in groups]
+        learned = tuple(team.numbers) if team else ()
+        returns = np.concatenate([returns for returns, _ in groups])
+        return Result(name, mode, learned, self.spec, self._seeds, returns, np.concatenate(padded))
+
+    def _chooser(self, casting: Mapping[int, Script], team: _Team | None, stream: str, group: int) -> Choose:
+        sizes = self.spec.obs_sizes
+        rngs = {number: generator_for(self._first_seed, f"{stream}/{self.spec.agents[number]}", group) for number in casting}
+
+        def choose(obs: Float[np.ndarray, "E N O"], mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
+            actions = np.zeros(obs.shape[:2], np.int64)
+            for number, script in casting.items():
+                actions[:, number] = script.act(obs[:, number, : sizes[number]], rngs[number])
+            if team is not None:
+                actions[:, team.numbers] = team.act(obs, mask)
+            return actions
+
+        return choose
+
+
+def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> tuple[Float[np.ndarray, "E N"], Int[np.ndarray, "E T N"]]:
+    """Play one episode of each seed side by side until the last has ended; return each agent's return, and all actions.
+
+    An episode that is over keeps its place in the batch, but takes no further step.
+    """
+    ticks: list[Tick] = [env.reset(seed) for env, seed in zip(envs, seeds, strict=False)]
+    returns = np.zeros((len(ticks), envs[0].spec.num_agents))
+    history: list[Int[np.ndarray, "E N"]] = []
+    while running := [e for e, tick in enumerate(ticks) if not tick.is_over]:
+        actions = choose(np.stack([tick.obs for tick in ticks]), np.stack([tick.action_mask for tick in ticks]))
+        taken = np.full_like(actions, NO_ACTION)
+        for e in running:
+            ticks[e] = envs[e].step(actions[e])
+            returns[e] += ticks[e].reward
+            taken[e] = actions[e]
+        history.append(taken)
+    return returns, np.stack(history, axis=1)
+
+
+def _only(actors: Actors, numbers: Sequence[int]) -> Actors:
+    """Return a copy that holds some of the agents."""
+    chosen = copy.deepcopy(actors)
+    for parameter in chosen.parameters():
+        parameter.data = parameter.data[list(numbers)]
+    return chosen

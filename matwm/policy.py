@@ -1,0 +1,150 @@
+"""Brings trained networks back from a checkpoint, to play with: nothing of training is read or built."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from matwm.acting import EpisodeContext, choose_actions
+from matwm.actor_critic import Actors
+from matwm.checkpoint import TENSOR_FILES, Checkpoint, CheckpointError, read_manifest
+from matwm.config import ActorCriticConfig, EnvConfig, WorldModelConfig
+from matwm.rng import seed_torch
+from matwm.stateful import decode_tensors
+from matwm.types import EnvSpec
+from matwm.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What acting needs of a checkpoint: the world model and the policies, and what they were trained with."""
+
+    env: EnvConfig
+    spec: EnvSpec
+    world_model: WorldModel
+    actors: Actors
+    """Of the agents that were asked for, in their order."""
+    acting_context: int
+    """Rows of the running episode that the policies saw while training."""
+
+
+class Policy:
+    """One trained agent for other code: it remembers the running episode and answers observations with actions.
+
+    Other random draws of the program neither change what it does nor are changed by it.
+    """
+
+    def __init__(self, networks: Networks, agent: int, *, seed: int = 0) -> None:
+        """`networks` holds this one agent's policy."""
+        spec = networks.spec
+        self.agent = spec.agents[agent]
+        self.obs_size, self.num_actions = spec.obs_sizes[agent], spec.num_actions[agent]
+        self._networks, self._seed = networks, seed
+        self._context = EpisodeContext([agent], networks.acting_context)
+        self._num_actions_chosen = 0
+
+    def reset(self) -> None:
+        """Forget the episode: another begins. The random draws go on, so that sampled episodes differ."""
+        self._context.clear()
+
+    def act(self, observation: ArrayLike, action_mask: ArrayLike | None = None, *, greedy: bool = False) -> int:
+        """Return the action on the agent's own (unpadded) observation: sampled, or the likeliest.
+
+        `action_mask` is True for each of the agent's actions that is legal now; without one all are.
+
+        Raises:
+            ValueError: the observation or the mask is of another size, not finite, or nothing is legal.
+        """
+        spec = self._networks.spec
+        padded = np.zeros((1, 1, spec.obs_size), np.float32)
+        padded[0, 0, : self.obs_size] = self._checked(observation)
+        mask = np.zeros((1, 1, spec.action_size), bool)
+        mask[0, 0, : self.num_actions] = True if action_mask is None else self._checked_mask(action_mask)
+        self._context.see(padded)
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            seed_torch(self._seed, f"policy/{self.agent}", self._num_actions_chosen)
+            action = choose_actions(self._networks.world_model, self._networks.actors, self._context, mask, greedy=greedy)[0]
+        self._num_actions_chosen += 1
+        self._context.did(action[None])
+        return int(action[0])
+
+    def _checked(self, observation: ArrayLike) -> np.ndarray:
+        array = np.asarray(observation, np.float32)
+        if array.shape != (self.obs_size,):
+            raise ValueError(
+                f"the observation has the shape {array.shape}, but {self.agent} sees ({self.obs_size},): give its own, without padding"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"the observation of {self.agent} holds a value that is not finite")
+        return array
+
+    def _checked_mask(self, action_mask: ArrayLike) -> Bool[np.ndarray, " A"]:
+        array = np.asarray(action_mask).astype(bool)
+        if array.shape != (self.num_actions,) or not array.any():
+            raise ValueError(
+                f"the action mask is {array.astype(int).tolist()}, but {self.agent} has {self.num_actions} actions: "
+                "give one value for each, at least one of them true"
+            )
+        return array
+
+
+def load_policy(checkpoint: str | Path | Checkpoint, agent: str, *, seed: int = 0) -> Policy:
+    """Return one agent of a checkpoint, ready to act; `seed` decides its draws.
+
+    Reads the manifest, `world_model.safetensors` and `policies/<agent>.safetensors`; other files may be absent.
+
+    Raises:
+        ValueError: there is no such agent (the sentence names those there are), or a file is damaged (CheckpointError).
+    """
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else read_manifest(checkpoint)
+    if agent not in opened.spec.agents:
+        raise ValueError(f"{opened.path} has no agent {agent!r}: it has {', '.join(opened.spec.agents)}")
+    return Policy(_networks(opened, [agent]), opened.spec.agents.index(agent), seed=seed)
+
+
+def load_networks(checkpoint: Checkpoint) -> Networks:
+    """Return the world model and all agents' policies of a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: a file is absent or damaged, or does not fit the configuration in the manifest.
+    """
+    return _networks(checkpoint, list(checkpoint.spec.agents))
+
+
+def _networks(checkpoint: Checkpoint, agents: list[str]) -> Networks:
+    config, spec = checkpoint.config, checkpoint.spec
+    actor_config = ActorCriticConfig.model_validate(config["actor_critic"])
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # fresh networks draw their weights, which are then replaced
+        world_model = WorldModel(spec, WorldModelConfig.model_validate(config["world_model"]))
+        actors = Actors(len(agents), world_model.feature_size, spec.action_size, actor_config)
+    policies = [checkpoint.policy(agent) for agent in agents]
+    stacked = {name: torch.cat([policy[name] for policy in policies]) for name in policies[0]}
+    try:
+        world_model.load_state_dict(_world_model_state(checkpoint))
+        actors.load_state_dict(stacked)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.path}: the networks do not fit the configuration in the manifest: {error}") from None
+    env = EnvConfig.model_validate(config["env"])
+    return Networks(env, spec, _frozen(world_model), _frozen(actors), config["schedule"]["acting_context"])
+
+
+def _world_model_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Read the world model's file alone, verified."""
+    path = checkpoint.path / TENSOR_FILES["world_model"]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != checkpoint.manifest["files"][TENSOR_FILES["world_model"]]["sha256"]:
+        raise CheckpointError(f"{path} is damaged: it is not what the manifest says")
+    return decode_tensors(data)
+
+
+def _frozen(network: Any) -> Any:
+    return network.eval().requires_grad_(requires_grad=False)

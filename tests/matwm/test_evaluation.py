@@ -1,0 +1,173 @@
+"""Whole episodes: whose actions count, what is summed up, and that nobody notices an evaluation."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from matwm import evaluation
+from matwm.actor_critic import Actors
+from matwm.config import Config, EnvConfig, load_config, preset_path
+from matwm.envs import make_env
+from matwm.envs.scripted import LineUp
+from matwm.evaluation import Result, Summary, evaluate, play_episodes, reference_lines
+from matwm.policy import Networks
+from matwm.stateful import fingerprint
+from matwm.trainer import Trainer, build_trainer
+from matwm.types import EnvSpec
+from tests.matwm.toy_envs import CounterEnv
+
+torch.set_num_threads(1)
+
+STILL_V_STILL = LineUp(("still", "still"))
+
+
+def tiny(name: str = "simple_tag_v3", **options: object) -> Config:
+    config = load_config(preset_path("ci-tiny"))
+    env = EnvConfig.model_validate({"family": "mpe", "name": name, "options": {"max_cycles": 6, **options}})
+    schedule = config.schedule.model_copy(update={"warmup_steps": 20, "acting_context": 4})
+    return config.model_copy(update={"env": env, "schedule": schedule})
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    return build_trainer(tiny())
+
+
+def networks(trainer: Trainer) -> Networks:
+    learner, config = trainer.learner, trainer.config
+    return Networks(config.env, trainer.spec, learner.world_model, learner.actors, config.schedule.acting_context)
+
+
+def run(
+    net: Networks, *, modes: Sequence[evaluation.Mode] = ("greedy",), episodes: int = 3, against: list[LineUp] | None = None
+) -> list[Result]:
+    return evaluate(
+        net.world_model, net.actors, net.env,
+        episodes=episodes, first_seed=7, modes=modes, acting_context=net.acting_context, against=against,
+    )  # fmt: skip
+
+
+def always(spec: EnvSpec, trainer: Trainer, actions: Sequence[int]) -> Actors:
+    """Policies of which agent i takes actions[i] whatever it sees."""
+    actors = Actors(spec.num_agents, trainer.learner.world_model.feature_size, spec.action_size, trainer.config.actor_critic)
+    with torch.no_grad():
+        for agent, action in enumerate(actions):
+            actors.net.output_weight[agent].zero_()
+            actors.net.output_bias[agent, 0, action] = 50.0
+    return actors
+
+
+def returns_of(config: EnvConfig, seed: int, actions: Sequence[int]) -> np.ndarray:
+    """What constant actions earn, one environment at a time."""
+    env = make_env(config)
+    tick = env.reset(seed)
+    total = np.zeros(len(actions))
+    while not tick.is_over:
+        tick = env.step(np.array(actions))
+        total += tick.reward
+    return total
+
+
+def test_a_summary_is_what_one_works_out_by_hand() -> None:
+    # Mean 4, squared deviations 9 + 4 + 1 + 36 = 50 over 3, and four episodes.
+    assert Summary.of(np.array([1.0, 2.0, 3.0, 10.0])) == Summary(4.0, 2.5, (50 / 3) ** 0.5, (50 / 3) ** 0.5 / 2, 1.0, 10.0, 4)
+
+
+def test_an_episode_that_is_over_counts_no_further() -> None:
+    envs = [CounterEnv(length=2), CounterEnv(length=3)]
+    # Legal whenever the other parity is not: action 1 at even t, 0 at odd t (short); (t + 1) % 3 (long).
+    steps = iter(range(3))
+
+    def choose(obs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        t = next(steps)
+        return np.tile([(t + 1) % 2, (t + 1) % 3], (2, 1))
+
+    returns, actions = play_episodes(envs, [1, 2], choose)
+    # Rewards of agent 0 at t: 10t + a = 1, 10, 21; of agent 1: 1000 + 10t + a = 1001, 1012, 1020.
+    assert returns.tolist() == [[11, 2013], [32, 3033]]
+    assert actions[:, :, 0].tolist() == [[1, 0, -1], [1, 0, 1]]
+    assert actions[:, :, 1].tolist() == [[1, 2, -1], [1, 2, 0]]
+
+
+def test_side_by_side_is_the_same_as_one_by_one() -> None:
+    config = tiny().env
+    (result,) = reference_lines(config, episodes=4, first_seed=11, line_ups=[STILL_V_STILL])
+    assert result.returns.tolist() == [returns_of(config, seed, [0, 0, 0, 0]).tolist() for seed in (11, 12, 13, 14)]
+    assert result.seeds == (11, 12, 13, 14)
+
+
+def test_more_episodes_than_run_side_by_side_come_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny().env
+    (at_once,) = reference_lines(config, episodes=5, first_seed=3, line_ups=[STILL_V_STILL])
+    monkeypatch.setattr(evaluation, "LOCKSTEP", 2)
+    (in_groups,) = reference_lines(config, episodes=5, first_seed=3, line_ups=[STILL_V_STILL])
+    assert np.array_equal(at_once.returns, in_groups.returns)
+    assert np.array_equal(at_once.actions, in_groups.actions)
+
+
+@pytest.mark.parametrize(
+    ("tactics", "played"),
+    [((None, None), [1, 2, 3, 4]), ((None, "still"), [1, 2, 3, 0]), (("still", None), [0, 0, 0, 4])],
+)
+def test_each_agent_plays_its_own_policy_and_opponents_their_script(
+    trainer: Trainer, tactics: tuple[str | None, ...], played: list[int]
+) -> None:
+    net = dataclasses.replace(networks(trainer), actors=always(trainer.spec, trainer, [1, 2, 3, 4]))
+    (result,) = run(net, against=[LineUp(tactics)])
+    assert (result.actions == played).all()
+    assert result.returns.tolist() == [returns_of(net.env, seed, played).tolist() for seed in (7, 8, 9)]
+    assert result.learned == tuple(number for number, action in enumerate(played) if action)
+
+
+def test_a_competitive_scenario_meets_every_frozen_opponent_in_every_mode(trainer: Trainer) -> None:
+    found = [(result.mode, result.matchup) for result in run(networks(trainer), modes=["sampled", "greedy"], episodes=2)]
+    one_mode = ["self_play", "learned_v_random", "learned_v_still", "learned_v_flee"]
+    one_mode += ["random_v_learned", "still_v_learned", "chase_v_learned"]
+    assert found == [(mode, matchup) for mode in ("sampled", "greedy") for matchup in one_mode]
+
+
+def test_a_team_without_opponents_only_plays_itself_and_scripts_are_the_lines_to_reach() -> None:
+    spread = build_trainer(tiny("simple_spread_v3"))
+    assert [result.matchup for result in run(networks(spread), episodes=2)] == ["self_play"]
+    names = [result.matchup for result in reference_lines(spread.config.env, episodes=2, first_seed=0)]
+    assert names == ["random", "still", "nearest_landmark", "assignment"]
+
+
+def test_a_role_is_summed_up_by_its_mean_in_each_episode(trainer: Trainer) -> None:
+    (result,) = reference_lines(trainer.config.env, episodes=4, first_seed=0, line_ups=[LineUp(("chase", "random"))])
+    assert list(result.agents) == list(trainer.spec.agents)
+    assert list(result.roles) == ["adversary", "agent"]
+    means = result.returns[:, :3].mean(1)
+    assert result.roles["adversary"] == Summary.of(means)
+    assert result.roles["agent"] == result.agents["agent_0"]
+    assert means[result.typical] == sorted(means)[1]
+
+
+def test_a_match_up_does_not_depend_on_what_else_is_evaluated(trainer: Trainer) -> None:
+    net = networks(trainer)
+    everything = run(net, modes=["greedy", "sampled"])
+    (alone,) = run(net, modes=["sampled"], against=[LineUp(("random", None))])
+    (same,) = [result for result in everything if (result.mode, result.matchup) == ("sampled", "random_v_learned")]
+    assert np.array_equal(alone.actions, same.actions)
+    assert np.array_equal(alone.returns, same.returns)
+
+
+def test_another_first_seed_gives_other_episodes(trainer: Trainer) -> None:
+    lines = [reference_lines(trainer.config.env, episodes=2, first_seed=seed, line_ups=[LineUp(("random", "random"))]) for seed in (0, 50)]
+    assert not np.array_equal(lines[0][0].actions, lines[1][0].actions)
+
+
+def test_training_does_not_notice_an_evaluation() -> None:
+    watched, alone = build_trainer(tiny()), build_trainer(tiny())
+    for step in range(33):
+        if step in (10, 27, 29):  # in the warm-up, in mid-episode, between updates
+            before = torch.get_rng_state()
+            run(networks(watched), modes=["sampled"], episodes=2, against=[LineUp((None, "random"))])
+            assert torch.equal(torch.get_rng_state(), before)
+        watched.step()
+        alone.step()
+    assert watched.learner.world_model.training == alone.learner.world_model.training
+    assert fingerprint(watched.parts()) == fingerprint(alone.parts())
