@@ -1,0 +1,186 @@
+"""The real thing: git, `dvc repro`, processes that are killed, and clones. Each test is a story, since a process costs seconds."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+
+import yaml
+
+from matwm.checkpoint import open_checkpoint, step_name
+from matwm.config import parse_config
+from matwm.stateful import fingerprint
+from matwm.trainer import build_trainer
+from tests.pipeline.projects import Project, is_alive, tiny_params, until
+
+ROOT = "checkpoints/root"
+
+
+def fingerprint_at(project: Project, step: int, name: str = "s00") -> str:
+    return open_checkpoint(project.path / "checkpoints" / name / step_name(step)).fingerprint
+
+
+def uninterrupted(steps: int) -> str:
+    """Return the fingerprint after training in this process, without pipeline, store or interruption."""
+    trainer = build_trainer(parse_config(tiny_params()))
+    for _ in range(steps):
+        trainer.step()
+    return fingerprint({name: state for name, state in trainer.parts().items() if name != "history"})
+
+
+def run_id(project: Project, name: str = "s00") -> str:
+    return project.json(f"metrics/{name}/run.json")["run_id"]
+
+
+def output_hash(project: Project, name: str = "s00") -> str:
+    lock = yaml.safe_load((project.path / "dvc.lock").read_text(encoding="utf-8"))
+    return next(out["md5"] for out in lock["stages"][f"train@{name}"]["outs"] if out["path"] == f"checkpoints/{name}")
+
+
+def trained_steps(project: Project, name: str = "s00") -> set[int]:
+    """Return the steps that the journals of a segment's runs have points of: what was trained here."""
+    journals = (project.path / ".matwm/work").glob(f"{name}-*/journal.jsonl")
+    return {json.loads(line)["step"] for path in journals for line in path.read_text(encoding="utf-8").splitlines()}
+
+
+def repro(project: Project, *segments: str) -> str:
+    return project.dvc("repro", *(f"train@{name}" for name in segments or ("s00",)))
+
+
+def test_the_graph_trains_what_is_new_and_nothing_else(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(tmp_path / "p", tiny_params(), store_template)
+    repro(project)
+    first, short = run_id(project), fingerprint_at(project, 80)
+    assert "Data and pipelines are up to date." in repro(project)
+    assert project.git("status", "--porcelain").split() == ["??", ".params.ok", "??", "dvc.lock", "??", "metrics/"]
+
+    project.edit("segments.s00.until", 120)
+    repro(project)
+    long = fingerprint_at(project, 120)
+    assert (run_id(project), fingerprint_at(project, 80)) == (first, short), "the same run went on"
+
+    chain = {"s00": {"from": ROOT, "until": 80}, "s01": {"from": f"checkpoints/s00/{step_name(80)}", "until": 120}}
+    project.write(tiny_params(segments=chain))
+    said = repro(project, "s00", "s01")
+    assert "Stage 'train@s00' is cached - skipping run" in said
+    assert fingerprint_at(project, 120, "s01") == long, "chained or long"
+    assert project.json("metrics/s01/run.json")["parent"]["run_id"] == first
+
+    project.edit("seed", 3)
+    kept = {path: path.read_bytes() for path in (project.path / "mlruns").rglob("*.safetensors")}
+    repro(project)
+    assert run_id(project) != first
+    assert fingerprint_at(project, 80) != short
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+    project.edit("seed", 0)
+    said = repro(project, "s00", "s01")
+    assert "Stage 'train@s00' is cached - skipping run" in said
+    assert "Stage 'train@s01' didn't change, skipping" in said
+    assert (run_id(project), fingerprint_at(project, 80), fingerprint_at(project, 120, "s01")) == (first, short, long)
+
+
+def test_a_killed_training_goes_on_in_the_same_run_and_ends_the_same(tmp_path: Path, store_template: Path) -> None:
+    until_step = 320
+    project = Project.create(tmp_path / "p", tiny_params(segments={"s00": {"from": ROOT, "until": until_step}}), store_template)
+
+    def trainer_pid() -> int:
+        (lock,) = (project.path / ".matwm/work").glob("*/lock")
+        return int(lock.read_text(encoding="ascii"))
+
+    def has(step: int) -> bool:
+        return any((project.path / ".matwm/work").glob(f"*/checkpoints/{step_name(step)}/manifest.json"))
+
+    dvc = project.start("dvc", "repro", "train@s00")
+    until(lambda: has(80))
+    os.kill(trainer_pid(), signal.SIGKILL)
+    assert dvc.wait(timeout=60) != 0
+    assert not (project.path / "metrics/s00").exists()
+
+    dvc = project.start("dvc", "repro", "train@s00")
+    until(lambda: has(160))
+    orphan = trainer_pid()
+    os.kill(dvc.pid, signal.SIGKILL)
+    dvc.wait(timeout=60)
+    repro(project)
+    assert not is_alive(orphan)
+
+    assert fingerprint_at(project, until_step) == uninterrupted(until_step)
+    assert [int(path.name[-9:]) for path in sorted((project.path / "checkpoints/s00").iterdir())] == list(range(40, until_step + 1, 40))
+    with sqlite3.connect(project.path / "mlflow.db") as database:
+        assert database.execute("select run_uuid, status from runs").fetchall() == [(run_id(project), "FINISHED")]
+        doubled = "select key, step, count(*) from metrics group by key, step having count(*) > 1"
+        assert database.execute(doubled).fetchall() == []
+        (points,) = database.execute("select count(*) from metrics where key = 'world_model/total'").fetchone()
+    assert points == (until_step - 20) // 10 + 1
+
+
+def test_another_clone_goes_on_or_repeats_to_the_byte(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(tmp_path / "p", tiny_params(), store_template)
+    repro(project)
+    project.dvc("remote", "add", "-d", "disk", str(tmp_path / "remote"))
+    project.dvc("push")
+    project.commit("train s00")
+
+    pulled = project.clone(tmp_path / "pulled", store_template)
+    said = pulled.matwm("repro", "train@s00", code=1)
+    assert (
+        said == 'segment s00 is trained (dvc.lock), but its checkpoints are not here: run "dvc pull", or add --retrain to train it again\n'
+    )
+    pulled.dvc("pull", "train@s00")
+    assert "Data and pipelines are up to date." in pulled.matwm("repro", "train@s00")
+    project.edit("segments.s00.until", 120)
+    shutil.copy(project.path / "params.yaml", pulled.path)
+    repro(pulled)
+    assert min(trained_steps(pulled)) > 80, "what was pulled was not trained again"
+    repro(project)
+    assert output_hash(pulled) == output_hash(project)
+    assert pulled.matwm("continue", f"{run_id(project)}@80", "--until", "100", code=1).startswith("no run begins with")
+
+    repeated = project.clone(tmp_path / "repeated", store_template)
+    committed = output_hash(repeated)
+    repro(repeated)
+    assert output_hash(repeated) == committed
+
+
+def test_mlflow_run_calls_the_stages(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(
+        tmp_path / "p", tiny_params({"run": {"save_interval": 30}}, {"s00": {"from": ROOT, "until": 30}}), store_template
+    )
+    project.run("mlflow", "run", ".", "-e", "train", "-P", "segment=s00", "--env-manager", "local")
+    with sqlite3.connect(project.path / "mlflow.db") as database:
+        launcher = database.execute(
+            "select value from tags where key = 'matwm.project_run' and run_uuid = ?", (run_id(project),)
+        ).fetchone()
+        assert launcher is not None
+        assert database.execute("select count(*) from metrics where run_uuid = ?", launcher).fetchone() == (0,), "nothing leaked into it"
+    project.run(
+        "mlflow",
+        "run",
+        ".",
+        "-e",
+        "continue",
+        "-P",
+        f"run_id={run_id(project)[:10]}",
+        "-P",
+        "step=30",
+        "-P",
+        "until=60",
+        "--env-manager",
+        "local",
+    )
+    assert project.params()["segments"]["s01"] == {"from": f"checkpoints/s00/{step_name(30)}", "until": 60}
+
+
+def test_an_experiment_in_a_temporary_copy_shares_store_and_work(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(
+        tmp_path / "p", tiny_params({"run": {"save_interval": 30}}, {"s00": {"from": ROOT, "until": 30}}), store_template
+    )
+    project.dvc("exp", "run", "--temp", "-S", "seed=4", "train@s00")
+    with sqlite3.connect(project.path / "mlflow.db") as database:
+        assert database.execute("select value from params where key = 'train.seed'").fetchall() == [("4",)]
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+    assert len(list((project.path / ".matwm/work").iterdir())) == 1
+    assert project.params()["seed"] == 0
