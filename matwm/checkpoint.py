@@ -79,6 +79,10 @@ class Parent:
     digest: str
 
 
+ROOT = Parent(0, hashlib.sha256(f'{{"format": {FORMAT}, "root": true, "step": 0}}\n'.encode()).hexdigest())
+"""The start of every lineage: what `open_parent` returns for `checkpoints/root`."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint on disk, named by the digest of its manifest, which holds the digests of everything else."""

@@ -1,6 +1,7 @@
 """Plays the training environment one step at a time and writes what happens into the replay."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -69,12 +70,11 @@ class Collector:
         Raises:
             ValueError: the environment did not replay to the saved tick.
         """
-        env = state["env"]
-        assert isinstance(env, Mapping)
-        self.num_episodes, self._length = state["num_episodes"], state["length"]  # type: ignore[assignment]
-        self._returns = np.array(state["returns"], dtype=np.float64)
+        saved: Any = state
+        self.num_episodes, self._length = saved["num_episodes"], saved["length"]
+        self._returns = np.array(saved["returns"], dtype=np.float64)
         self.context.clear()
-        if self.env.load_state_dict(env) is not None:
+        if self.env.load_state_dict(saved["env"]) is not None:
             obs, action = self.replay.recent(min(self._length, self._limit))
             for row in range(len(obs)):
                 self.context.see(obs[row][None])

@@ -175,8 +175,6 @@ class ActorCriticConfig(Section):
     clip_norm: float = field("largest gradient norm of each agent", branch="free", gt=0)
     imagination: ImaginationConfig
 
-    model_config = ConfigDict(**Section.model_config, populate_by_name=True)
-
     @model_validator(mode="after")
     def _percentiles_in_order(self) -> Self:
         if self.return_low >= self.return_high:
@@ -235,8 +233,6 @@ class SegmentConfig(Section):
     from_: str = field("checkpoint folder to start from", branch="fixed", alias="from", min_length=1)
     until: int = field("environment step to reach", branch="free", shapes=False, ge=1)
     override: dict[str, Any] = Field(default_factory=dict, description="what differs from the parent's parameters")
-
-    model_config = ConfigDict(**Section.model_config, populate_by_name=True)
 
 
 class Config(Section):
@@ -428,7 +424,7 @@ def _sentences(error: ValidationError, schema: type[Section], prefix: str) -> It
             case "extra_forbidden":
                 yield f"{path} is unknown{_nearest(str(entry['loc'][-1]), _keys_at(schema, entry['loc'][:-1]))}"
             case "value_error":
-                sentences = str(entry["ctx"]["error"]).split("\n")
+                sentences = str(entry.get("ctx", {})["error"]).split("\n")
                 yield from (line if line.startswith(path) else f"{path}: {line}" for line in sentences)
             case "model_type" | "model_attributes_type" | "dict_type":
                 yield f"{path or 'the file'} is {value!r}: expected a section with keys"

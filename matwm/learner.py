@@ -164,8 +164,8 @@ class Learner:
         check_finite(values)
         self.agents_optimizer.step()
         with torch.no_grad():
-            slow, fast = list(self.slow_critics.parameters()), list(self.critics.parameters())
-            torch._foreach_lerp_(slow, fast, 1 - ac.slow_decay)
+            for slow, fast in zip(self.slow_critics.parameters(), self.critics.parameters(), strict=True):
+                slow.lerp_(fast, 1 - ac.slow_decay)
         return values
 
     def parts(self) -> dict[str, State]:

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
 from matwm.acting import EpisodeContext, choose_actions, random_actions
@@ -75,11 +77,11 @@ class Trainer:
         Raises:
             ValueError: they do not fit this configuration.
         """
-        progress = parts["progress"]
+        progress: Any = parts["progress"]
         self.learner.load(parts)
         self.replay.load_state_dict(parts["replay"])
-        self.env_step = progress["env_step"]  # type: ignore[assignment]
-        self.collector.load_state_dict(progress["collector"])  # type: ignore[arg-type]
+        self.env_step = progress["env_step"]
+        self.collector.load_state_dict(progress["collector"])
         self.history.load_state_dict(parts["history"])
         self._points = []
 
@@ -129,5 +131,5 @@ def prepare_torch(config: Config) -> torch.device:
     torch.set_num_threads(config.run.threads)
     torch.set_flush_denormal(True)  # tails of softmaxes and second moments are full of them, and each costs a hundred cycles
     torch.use_deterministic_algorithms(mode=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] nothing here reads memory that it has not written
     return torch.device(config.run.device)

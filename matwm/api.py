@@ -1,0 +1,105 @@
+"""The Python interface for notebooks and scripts: train, go on from a checkpoint, and play with what was trained."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matwm.actor_critic import Actors
+from matwm.checkpoint import ROOT, Checkpoint, LocalStore, Parent, open_checkpoint
+from matwm.config import Config, ConfigError, leaves, merge, parse_config, parse_segments, read_params
+from matwm.policy import Networks, Policy
+from matwm.trainer import Trainer, build_trainer
+
+
+class TrainingResult(NamedTuple):
+    """What a training run leaves in memory; histories reach back along the whole lineage."""
+
+    agents: dict[str, Policy]
+    """Every agent by name, ready to act."""
+    episode_returns: dict[str, list[float]]
+    """Each agent's return of every finished episode."""
+    metrics: dict[str, list[tuple[int, float]]]
+    """Training curves: (environment step, value), means over `run.metrics_interval` steps."""
+
+
+def train(
+    config: Config | Mapping[str, Any] | str | Path,
+    resume_from: str | Path | None = None,
+    *,
+    until: int | None = None,
+    checkpoint_dir: str | Path | None = None,
+) -> TrainingResult:
+    """Train to environment step `until`, from the start or from a checkpoint directory.
+
+    `config` is a `Config`, the contents of a params.yaml, or its path; of the latter two the first segment's `until` is the
+    default. With `checkpoint_dir`, a checkpoint is saved there every `run.save_interval` steps and at the end. Interrupted
+    and continued, a run ends bit for bit where an uninterrupted one does.
+
+    Raises:
+        ConfigError: the configuration is wrong, or changes what the checkpoint fixes.
+        CheckpointError: `resume_from` is no sound checkpoint.
+        NonFiniteLossError: training diverged; the message names the term and the step. Saved checkpoints stay.
+    """
+    settings, end = _read(config)
+    end = until if until is not None else end
+    if end is None:
+        raise ConfigError(["until is missing: say to which environment step to train"])
+    start = None if resume_from is None else open_checkpoint(resume_from)
+    if start is not None:
+        _check_fits(settings, start)
+    if end <= (0 if start is None else start.step):
+        raise ConfigError([f"until is {end}, which is not beyond step {0 if start is None else start.step} where training starts"])
+    trainer = build_trainer(settings)
+    if start is not None:
+        trainer.load(start.load())
+    store = None if checkpoint_dir is None else LocalStore(checkpoint_dir)
+    parent = ROOT if start is None else Parent(start.step, start.digest)
+    while trainer.env_step < end:
+        trainer.step()
+        trainer.drain()
+        if store is not None and (trainer.env_step == end or trainer.env_step % settings.run.save_interval == 0):
+            store.save(
+                trainer.env_step,
+                trainer.parts(),
+                parent=parent,
+                config=settings.shaping(),
+                spec=trainer.spec,
+                policies=trainer.policies(),
+            )
+    return _result(trainer)
+
+
+def _read(config: Config | Mapping[str, Any] | str | Path) -> tuple[Config, int | None]:
+    """Return the configuration, and the first segment's `until` if there are segments."""
+    if isinstance(config, Config):
+        return config, None
+    data, source = (config, "config") if isinstance(config, Mapping) else (read_params(config), str(config))
+    segments = parse_segments(data, source=source) if "segments" in data else {}
+    return parse_config(data, source=source), next((segment.until for segment in segments.values()), None)
+
+
+def _check_fits(config: Config, start: Checkpoint) -> None:
+    """Refuse to go on with another environment or other networks than the checkpoint's."""
+    before = {path: value for path, value, _ in leaves(parse_config(merge(config.resolved(), start.config)))}
+    problems = [
+        f"{path} is {value!r}, but {start.path} was trained with {before[path]!r}: training cannot go on with another value"
+        for path, value, marks in leaves(config)
+        if marks["branch"] == "fixed" and value != before[path]
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _result(trainer: Trainer) -> TrainingResult:
+    config, spec, learner = trainer.config, trainer.spec, trainer.learner
+    world_model = copy.deepcopy(learner.world_model).cpu().eval().requires_grad_(requires_grad=False)
+    agents: dict[str, Policy] = {}
+    for number, name in enumerate(spec.agents):
+        actors = Actors(1, world_model.feature_size, spec.action_size, config.actor_critic)
+        actors.load_state_dict(learner.policy(number))
+        networks = Networks(config.env, spec, world_model, actors.eval(), config.schedule.acting_context)
+        agents[name] = Policy(networks, number, seed=config.seed)
+    episodes = trainer.history.episodes
+    returns = {name: [episode.returns[number] for episode in episodes] for number, name in enumerate(spec.agents)}
+    return TrainingResult(agents, returns, {key: list(points) for key, points in trainer.history.metrics.items()})

@@ -1,0 +1,58 @@
+import pytest
+
+import matwm
+from matwm.checkpoint import ROOT, LocalStore, open_parent
+from matwm.config import ConfigError, merge, read_params
+from matwm.learner import NonFiniteLossError
+
+TINY = {
+    "world_model": {"windows": 4, "window_length": 8},
+    "schedule": {"warmup_steps": 20},
+    "run": {"save_interval": 30, "metrics_interval": 10},
+    "segments": {"s00": {"from": "checkpoints/root", "until": 60}},
+}
+
+
+@pytest.fixture
+def params():
+    return merge(read_params(matwm.preset_path("ci-tiny")), TINY)
+
+
+def test_the_root_of_the_interface_is_the_root_in_the_repository():
+    assert open_parent("checkpoints/root") == ROOT
+
+
+def test_training_returns_agents_returns_and_curves(params):
+    agents, episode_returns, metrics = matwm.train(params)
+    assert list(agents) == ["adversary_0", "adversary_1", "adversary_2", "agent_0"]
+    assert {name: len(returns) for name, returns in episode_returns.items()} == dict.fromkeys(agents, 60 // 25)
+    assert [step for step, _ in metrics["world_model/total"]] == [20, 30, 40, 50, 60]
+    assert 0 <= agents["agent_0"].act([0.0] * 14) < 5
+
+
+def test_going_on_from_a_checkpoint_ends_where_one_run_ends(params, tmp_path):
+    whole = matwm.train(params, checkpoint_dir=tmp_path / "whole")
+    half = matwm.train(params, until=30, checkpoint_dir=tmp_path / "half")
+    rest = matwm.train(params, tmp_path / "half" / "step_000000030", checkpoint_dir=tmp_path / "rest")
+    assert len(half.metrics["world_model/total"]) == 2
+    assert rest.metrics == whole.metrics
+    assert rest.episode_returns == whole.episode_returns
+    assert LocalStore(tmp_path / "rest").open(60).fingerprint == LocalStore(tmp_path / "whole").open(60).fingerprint
+    policy = matwm.load_policy(tmp_path / "rest" / "step_000000060", "adversary_1")
+    assert [policy.act([0.1] * 16) for _ in range(5)] == [rest.agents["adversary_1"].act([0.1] * 16) for _ in range(5)]
+
+
+def test_what_a_checkpoint_fixes_cannot_be_changed(params, tmp_path):
+    matwm.train(params, until=30, checkpoint_dir=tmp_path)
+    other = merge(params, {"world_model": {"hidden_size": 32}})
+    with pytest.raises(ConfigError, match=r"world_model\.hidden_size is 32, but .*step_000000030 was trained with 64"):
+        matwm.train(other, tmp_path / "step_000000030")
+    with pytest.raises(ConfigError, match="until is 30, which is not beyond step 30"):
+        matwm.train(params, tmp_path / "step_000000030", until=30)
+
+
+def test_a_diverged_loss_stops_with_its_name_and_keeps_the_last_checkpoint(params, tmp_path):
+    wild = merge(params, {"world_model": {"learning_rate": 1.0e30}, "run": {"save_interval": 10}})
+    with pytest.raises(NonFiniteLossError, match=r"(world_model|agents)/\S+ is not finite at environment step \d+"):
+        matwm.train(wild, checkpoint_dir=tmp_path)
+    assert LocalStore(tmp_path).newest() is not None
