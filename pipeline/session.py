@@ -9,6 +9,7 @@ from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, LocalStore, open_checkpoint, publish, read_manifest
 from matwm.config import leaves
+from matwm.evaluation import evaluate
 from matwm.history import Point
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
@@ -122,8 +123,27 @@ class Session:
                 display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
             if trainer.env_step % self.config.run.metrics_interval == 0:
                 self.tracker.log([Point("time/steps_per_second", trainer.env_step, display.rate)])
+            if self.config.evaluation.interval and trainer.env_step % self.config.evaluation.interval == 0:
+                self._evaluate(trainer)
             display.advance(trainer.env_step)
         return True
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        """Tell MLflow how the policies do now; training goes on as if nobody had looked."""
+        judging, learner = self.config.evaluation, trainer.learner
+        results = evaluate(
+            learner.world_model,
+            learner.actors,
+            self.config.env,
+            episodes=judging.episodes,
+            first_seed=judging.seed,
+            modes=judging.modes,
+            acting_context=self.config.schedule.acting_context,
+        )
+        for result in results:
+            name = f"evaluation/{result.mode}/{result.matchup}"
+            points = [Point(f"{name}/{role}", trainer.env_step, summary.mean) for role, summary in result.roles.items()]
+            self.tracker.log(points, is_revision=True)
 
     def _keep(self, trainer: Trainer) -> None:
         """Save where a signal came; such a checkpoint is for going on and is not published."""

@@ -18,7 +18,7 @@ from matwm.config import parse_config
 from matwm.learner import NonFiniteLossError
 from matwm.stateful import fingerprint
 from matwm.trainer import Trainer, build_trainer
-from pipeline import process, stores, tracking
+from pipeline import process, runs, stores, tracking
 from pipeline import project as places
 from pipeline.process import Interruption
 from pipeline.train import train
@@ -131,6 +131,21 @@ def test_a_finished_segment_is_published_again_without_training(project: Path, m
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0
     assert (taken, digests(project), facts(project)) == ([], before, recorded)
+
+
+def test_evaluation_while_training_changes_nothing_but_the_curves(project: Path) -> None:
+    write(project, {"s00": {"from": ROOT, "until": 40}})
+    run(project)
+    before = digests(project)
+    shutil.rmtree(project / ".matwm")
+    write(project, {"s00": {"from": ROOT, "until": 40}}, {"evaluation": {"interval": 20}, "tracking": {"experiment": "watched"}})
+    shutil.rmtree(project / "checkpoints/s00")
+    (info,) = tracking.list_runs()
+    runs.client(runs.configured_uri()).delete_run(info.run_id)
+    assert run(project) == 0
+    assert digests(project) == before
+    points = tracking.metric_history(facts(project)["run_id"])
+    assert {point.step for point in points if point.key == "evaluation/sampled/self_play/adversary"} == {20, 40}
 
 
 def test_interrupted_twice_it_ends_the_same(project: Path, tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
