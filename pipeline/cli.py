@@ -12,6 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; what a person got wrong is one sentence on stderr and exit code 1."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # A server that does not answer is told of once, by us.
     parser = _parser()
     if arguments[:1] == ["repro"] and not {"-h", "--help"} & set(arguments):
         # Taken out of argparse's hands: the options are DVC's.

@@ -41,6 +41,8 @@ class Display:
         """Take note of the step that training goes on from."""
         self.step = self._start = step
         self._began = self._last_line = time.monotonic()
+        if self._bar is not None:
+            self._bar.reset(self._task, completed=step)  # what was trained before says nothing about the time that is left
 
     @property
     def rate(self) -> float:
@@ -62,6 +64,8 @@ class Display:
     def saved(self, step: int) -> None:
         """Take note of a checkpoint."""
         self._checkpoint = step
+        if self._bar is not None:
+            self._bar.update(self._task, note=self._note())
 
     def say_where(self) -> None:
         """Write a line where there is no bar."""

@@ -18,6 +18,7 @@ from pipeline import project as places
 from pipeline.changes import changes
 
 SOURCE = "params.yaml"
+TAKEN = {"root": "checkpoints/root, the start of every lineage", "lineage": "plots/lineage, the plots of all segments"}
 CHECKPOINT = re.compile(r"(checkpoints|imports)/([^/]+)/(step_\d{9,})")
 
 
@@ -139,8 +140,8 @@ class _Graph:
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_
         folder = PurePosixPath(text).as_posix()
-        if name == "root":
-            raise _ProblemError(": the name root is taken by checkpoints/root, the start of every lineage")
+        if name in TAKEN:
+            raise _ProblemError(f": the name {name} is taken by {TAKEN[name]}")
         if folder == places.ROOT_CHECKPOINT:
             return Origin(folder, 0)
         match = CHECKPOINT.fullmatch(folder)

@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("segment", help="its name, for example s00")
     name = parser.parse_args(arguments).segment
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # A server that does not answer is told of once, by us.
     follow_parent()
     with Interruption() as interruption:
         from matwm.checkpoint import CheckpointError

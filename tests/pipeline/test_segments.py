@@ -111,6 +111,12 @@ def test_a_wrong_segment_is_refused_by_path(tmp_path: Path, entry: dict[str, Any
     assert found[0].startswith(f"params.yaml: segments.s01{sentence}")
 
 
+@pytest.mark.parametrize("name", ["root", "lineage"])
+def test_a_name_that_a_folder_has_already_is_refused(tmp_path: Path, name: str) -> None:
+    (found,) = problems(tmp_path, {name: {"from": ROOT, "until": 80}})
+    assert found.startswith(f"params.yaml: segments.{name}: the name {name} is taken by ")
+
+
 def test_a_circle_is_named_once(tmp_path: Path) -> None:
     entries = {"s00": {"from": step("s01", 80), "until": 120}, "s01": {"from": step("s00", 120), "until": 160}}
     assert problems(tmp_path, entries) == ["params.yaml: segments.s00.from leads back to itself: s00 from s01 from s00"]
