@@ -3,6 +3,8 @@
 For use where DVC cannot be called: inside a stage, and before it builds its graph.
 """
 
+import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -80,6 +82,22 @@ def linked_steps(files: Mapping[str, Path], target: Path) -> list[Path]:
             _link_or_copy(source, destination)
             folders.add(target / folder)
     return sorted(folders)
+
+
+def discard_damaged(project: Path, folder: Path) -> list[Path]:
+    """Remove from DVC's cache what claims to be a file of `folder` and is not, and return it.
+
+    A read-only object in the cache is never looked into again: DVC would replace the sound file by it.
+    """
+    cache = _cache(project)
+    found: list[Path] = []
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            kept = _object(cache, hashlib.file_digest(file, "md5").hexdigest())
+        if kept.is_file() and not kept.samefile(path) and not filecmp.cmp(kept, path, shallow=False):
+            kept.unlink()
+            found.append(kept)
+    return found
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:

@@ -13,8 +13,8 @@ from matwm.evaluation import evaluate
 from matwm.history import Point
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
+from pipeline import dvc_files, records
 from pipeline import project as places
-from pipeline import records
 from pipeline.job import Job
 from pipeline.process import Interruption
 from pipeline.progress import Display
@@ -83,6 +83,8 @@ class Session:
         folders = [places.step_folder(step) for step in self.segment.publishes]
         for name in folders:
             publish(self.store.folder / name, incoming / name)
+        for path in dvc_files.discard_damaged(self.job.project, incoming):
+            logger.warning("%s in DVC's cache is damaged: it is replaced", path)
         shutil.rmtree(target, ignore_errors=True)
         incoming.rename(target)
         self._write_records(read_manifest(target / folders[-1]))

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 import yaml
@@ -81,6 +82,16 @@ def test_the_graph_trains_what_is_new_and_nothing_else(tmp_path: Path, store_tem
     assert "Stage 'train@s01' didn't change, skipping" in said
     assert (run_id(project), fingerprint_at(project, 80), fingerprint_at(project, 120, "s01")) == (first, short, long)
 
+    damaged = project.path / "checkpoints/s00" / step_name(80) / "agents.safetensors"
+    assert damaged.stat().st_nlink == 4, "work directory, MLflow, DVC's cache and output are one file"
+    damaged.chmod(0o644)
+    with damaged.open("r+b") as file:
+        file.write(b"x")
+    damaged.chmod(0o444)
+    assert "is replaced" in project.dvc("repro", "--force", "--single-item", "train@s00")
+    assert fingerprint_at(project, 80) == short
+    assert "Data and pipelines are up to date." in repro(project)
+
 
 def test_a_killed_training_goes_on_in_the_same_run_and_ends_the_same(tmp_path: Path, store_template: Path) -> None:
     until_step = 320
@@ -143,6 +154,12 @@ def test_another_clone_goes_on_or_repeats_to_the_byte(tmp_path: Path, store_temp
     committed = output_hash(repeated)
     repro(repeated)
     assert output_hash(repeated) == committed
+
+
+def test_one_environment_serves_a_clone_without_being_activated(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(tmp_path / "p", tiny_params(), store_template)
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    assert "Running stage 'validate'" in project.run(dvc, "repro", "validate", MATWM_PYTHON="", PATH="/usr/bin:/bin")
 
 
 def test_mlflow_run_calls_the_stages(tmp_path: Path, store_template: Path) -> None:
