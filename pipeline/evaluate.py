@@ -1,0 +1,150 @@
+"""Stage `evaluate@<segment>`: judges exactly the last checkpoint of a segment by whole episodes (see matwm/evaluation.py).
+
+metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, and the scripts' beside them
+metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from
+plots/<segment>/episode.gif          the evaluated self-play episode with the median return
+"""
+
+import argparse
+import csv
+import io
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.process import follow_parent
+
+if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
+    from matwm.checkpoint import Checkpoint
+    from matwm.config import Config
+    from matwm.evaluation import Result, Summary
+
+DIGITS = 4
+GIF = "episode.gif"
+REFERENCE = "reference"
+"""The mode of match-ups in which nobody learns."""
+STATISTICS = ("mean", "median", "std", "stderr", "min", "max", "episodes")
+COLUMNS = ("step", "mode", "matchup", "role", "learned", *STATISTICS)
+
+
+def evaluate(project: Path, name: str) -> None:
+    """Evaluate a segment of the project and write what comes of it.
+
+    Raises:
+        ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
+    """
+    from matwm.checkpoint import LocalStore
+    from matwm.config import read_params
+    from matwm.history import Point
+    from pipeline import project as places
+    from pipeline import segments, tracking
+    from pipeline.report import report
+
+    tracking.configure(project)
+    segment = segments.resolve(read_params(project / places.PARAMS), name, project)
+    checkpoint = LocalStore(places.published_folder(project, name)).open(segment.until)
+    learned, references = _results(checkpoint, segment.config)
+    folder = places.metrics_folder(project, name)
+    places.write_json(folder / "evaluation.json", _for_people(checkpoint.step, learned, references))
+    places.write_text(folder / "evaluation.csv", _table(checkpoint.step, [*learned, *references]))
+    artifacts = [(folder / "evaluation.json", ""), (folder / "evaluation.csv", "")]
+    pictures = project / "plots" / name
+    pictures.mkdir(parents=True, exist_ok=True)  # an output of the stage, with or without a GIF
+    if segment.config.evaluation.gif:
+        (pictures / GIF).write_bytes(_gif(checkpoint, learned[0]))
+        artifacts.append((pictures / GIF, "plots"))
+    points = [
+        Point(f"evaluation/{result.mode}/{result.matchup}/{agent}", checkpoint.step, summary.mean)
+        for result in learned
+        for agent, summary in _judged(result).items()
+    ]
+    report(project, name, segment.config.tracking, points=points, artifacts=artifacts)
+
+
+def _results(checkpoint: "Checkpoint", config: "Config") -> "tuple[list[Result], list[Result]]":
+    """Return the learned agents' match-ups and the scripts' own."""
+    from matwm.evaluation import evaluate as judge
+    from matwm.evaluation import reference_lines
+    from matwm.policy import load_networks
+    from matwm.trainer import prepare_torch
+
+    device, settings, networks = prepare_torch(config), config.evaluation, load_networks(checkpoint)
+    learned = judge(
+        networks.world_model.to(device),
+        networks.actors.to(device),
+        networks.env,
+        episodes=settings.episodes,
+        first_seed=settings.seed,
+        modes=settings.modes,
+        acting_context=networks.acting_context,
+    )
+    return learned, reference_lines(networks.env, episodes=settings.episodes, first_seed=settings.seed)
+
+
+def _judged(result: "Result") -> "dict[str, Summary]":
+    """Return the returns of the agents that learn: a frozen opponent's say nothing more."""
+    return {agent: result.agents[agent] for number, agent in enumerate(result.spec.agents) if number in result.learned}
+
+
+def _for_people(step: int, learned: "Iterable[Result]", references: "Iterable[Result]") -> dict[str, Any]:
+    nested: dict[str, Any] = {"step": step}
+    for result in learned:
+        agents = {agent: _rounded(summary, STATISTICS[:4]) for agent, summary in _judged(result).items()}
+        nested.setdefault(str(result.mode), {})[result.matchup] = agents
+    nested["references"] = {
+        result.matchup: {role: _rounded(summary, ("mean", "stderr")) for role, summary in result.roles.items()} for result in references
+    }
+    return nested
+
+
+def _rounded(summary: "Summary", names: Iterable[str]) -> dict[str, float]:
+    return {name: round(getattr(summary, name), DIGITS) for name in names}
+
+
+def _table(step: int, results: "Iterable[Result]") -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for result in results:
+        for role, numbers in result.spec.roles().items():
+            is_learned = int(set(numbers) <= set(result.learned))
+            values = _rounded(result.roles[role], STATISTICS).values()
+            writer.writerow([step, result.mode or REFERENCE, result.matchup, role, is_learned, *values])
+    return text.getvalue()
+
+
+def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes:
+    """Draw neither the best nor the worst episode."""
+    from matwm.config import EnvConfig
+    from pipeline.animation import animate
+
+    episode = self_play.typical
+    title = f"{checkpoint.spec.name}, {self_play.mode}, step {checkpoint.step:,}"
+    env = EnvConfig.model_validate(checkpoint.config["env"])
+    return animate(env, self_play.seeds[episode], self_play.actions[episode], title)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stage for the segment named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description="Evaluate the last checkpoint of a segment.")
+    parser.add_argument("segment", help="its name, for example s00")
+    name = parser.parse_args(arguments).segment
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    follow_parent()
+    from matwm.checkpoint import CheckpointError
+    from matwm.config import ConfigError
+    from pipeline.project import ProjectError, root
+    from pipeline.tracking import TrackingError
+
+    try:
+        evaluate(root(), name)
+    except (ConfigError, ProjectError, CheckpointError, TrackingError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

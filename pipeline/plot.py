@@ -1,0 +1,168 @@
+"""Stage `plot`: figures of every lineage, from the root to each segment that nothing continues from its end.
+
+plots/lineage/<segment>/{returns,losses,rewards,teammates,evaluation}.png; the numbers are in metrics/<segment>/*.csv, which are cumulative.
+"""
+
+import csv
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.process import follow_parent
+
+if TYPE_CHECKING:
+    from pipeline.figures import Curve, Figure, Lineage, Score
+    from pipeline.segments import ResolvedSegment
+
+TERMS = ("total", "reconstruction", "reward", "continuation", "dynamics", "representation", "teammates", "action_mask")
+SELF_PLAY = "self_play"
+
+
+def plot(project: Path) -> list[Path]:
+    """Draw all lineages of the project that are trained, add them to the runs of their last segments, and return the files.
+
+    Raises:
+        ConfigError, ProjectError, TrackingError: one sentence that a person can act on.
+    """
+    from matwm.config import read_params
+    from pipeline import figures, segments, tracking
+    from pipeline import project as places
+    from pipeline.report import report
+
+    tracking.configure(project)
+    graph = segments.resolve_all(read_params(project / places.PARAMS), project)
+    lineages = {path[-1].name: path for path in paths(graph) if _is_trained(project, path[-1].name)}
+    if not lineages:
+        raise places.ProjectError('metrics/ has no trained segment of params.yaml to plot: run "matwm repro"')
+    target = project / "plots" / "lineage"
+    shutil.rmtree(target, ignore_errors=True)
+    written: list[Path] = []
+    for name, path in lineages.items():
+        (target / name).mkdir(parents=True)
+        files: list[Path] = []
+        with figures.drawing():
+            for title, figure in draw(places.metrics_folder(project, name), path).items():
+                files.append(target / name / f"{title}.png")
+                files[-1].write_bytes(figures.png(figure))
+        report(project, name, path[-1].config.tracking, artifacts=[(file, "plots") for file in files])
+        written += files
+    return written
+
+
+def paths(graph: "Mapping[str, ResolvedSegment]") -> "list[list[ResolvedSegment]]":
+    """Return the way from the root to each segment whose last step no other segment starts from."""
+    continued = {
+        origin.segment for segment in graph.values() if (origin := segment.origin).segment and origin.step == graph[origin.segment].until
+    }
+    found: list[list[ResolvedSegment]] = []
+    for name in graph:
+        if name not in continued:
+            path = [graph[name]]
+            while (parent := path[0].origin.segment) is not None:
+                path.insert(0, graph[parent])
+            found.append(path)
+    return found
+
+
+def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]":
+    """Return the figures of a lineage by name, from the metrics of its last segment; those without data are left out."""
+    from pipeline import figures
+
+    lineage = _lineage(path)
+    training, episodes = read_curves(folder / "training.csv"), read_curves(folder / "episodes.csv")
+    agents = [agent for members in lineage.roles.values() for agent in members]
+    drawn: dict[str, Figure] = {}
+    if episodes:
+        drawn["returns"] = figures.returns(lineage, {agent: episodes[f"return/{agent}"] for agent in agents})
+    if terms := {term: training[f"world_model/{term}"] for term in TERMS if f"world_model/{term}" in training}:
+        drawn["losses"] = figures.losses(lineage, terms)
+    if f"agents/{agents[0]}/reward_imagined" in training:
+        imagined, real = ({agent: training[f"agents/{agent}/reward_{kind}"] for agent in agents} for kind in ("imagined", "real"))
+        drawn["rewards"] = figures.rewards(lineage, imagined, real)
+    if "world_model/teammate_accuracy" in training:
+        accuracy, majority = training["world_model/teammate_accuracy"], training["world_model/teammate_majority"]
+        drawn["teammates"] = figures.teammates(lineage, accuracy, majority)
+    if (folder / "evaluation.csv").is_file():
+        drawn["evaluation"] = figures.evaluation(lineage, *read_scores(folder / "evaluation.csv"))
+    return drawn
+
+
+def read_curves(file: Path) -> "dict[str, Curve]":
+    """Read a table of curves over `step`: each column without its gaps; columns without any value are left out."""
+    import numpy as np
+
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = [name for name in rows[0] if name != "step"] if rows else []
+    points = {name: [(float(row["step"]), float(row[name])) for row in rows if row[name]] for name in columns}
+    return {name: (array[:, 0], array[:, 1]) for name, pairs in points.items() if pairs for array in [np.array(pairs)]}
+
+
+def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
+    """Read an evaluation: its step, the number of episodes, and each role's score in each match-up."""
+    from pipeline.figures import Score
+
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    num_sides = max(len(row["matchup"].split("_v_")) for row in rows)
+    scores = [
+        Score(
+            row["mode"], _tactics(row["matchup"], num_sides), row["role"], row["learned"] == "1", float(row["mean"]), float(row["stderr"])
+        )
+        for row in rows
+    ]
+    return int(rows[0]["step"]), int(rows[0]["episodes"]), scores
+
+
+def _tactics(matchup: str, num_sides: int) -> tuple[str, ...]:
+    return ("learned",) * num_sides if matchup == SELF_PLAY else tuple(matchup.split("_v_"))
+
+
+def _is_trained(project: Path, name: str) -> bool:
+    from pipeline import project as places
+
+    folder = places.metrics_folder(project, name)
+    return (folder / "training.csv").is_file() and (folder / "episodes.csv").is_file()
+
+
+def _lineage(path: "Sequence[ResolvedSegment]") -> "Lineage":
+    from matwm.envs import make_env
+    from pipeline.figures import Lineage, Stretch
+
+    spec = make_env(path[-1].config.env).spec
+    roles = {role: [spec.agents[number] for number in numbers] for role, numbers in spec.roles().items()}
+    stretches = [Stretch(segment.name, segment.origin.step, _label(segment)) for segment in path]
+    title = f"{spec.name}, {' → '.join(_shortened([segment.name for segment in path]))}"
+    return Lineage(title, stretches, roles, path[0].config.schedule.warmup_steps if path[0].origin.step == 0 else 0)
+
+
+def _label(segment: "ResolvedSegment") -> str:
+    origin = segment.origin
+    return f"{segment.name} from {(origin.segment or origin.run or '')[:12]} at {origin.step:,}" if origin.step else segment.name
+
+
+def _shortened(names: list[str]) -> list[str]:
+    return names if len(names) <= 4 else [*names[:2], "…", names[-1]]
+
+
+def main() -> int:
+    """Run the stage."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    follow_parent()
+    from matwm.config import ConfigError
+    from pipeline.project import ProjectError, root
+    from pipeline.tracking import TrackingError
+
+    try:
+        plot(root())
+    except (ConfigError, ProjectError, TrackingError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
