@@ -144,7 +144,8 @@ class Session:
         )
         for result in results:
             name = f"evaluation/{result.mode}/{result.matchup}"
-            points = [Point(f"{name}/{role}", trainer.env_step, summary.mean) for role, summary in result.roles.items()]
+            learners = [trainer.spec.agents[number] for number in result.learned]
+            points = [Point(f"{name}/{agent}", trainer.env_step, result.agents[agent].mean) for agent in learners]
             self.tracker.log(points, is_revision=True)
 
     def _keep(self, trainer: Trainer) -> None:

@@ -145,7 +145,7 @@ def test_evaluation_while_training_changes_nothing_but_the_curves(project: Path)
     assert run(project) == 0
     assert digests(project) == before
     points = tracking.metric_history(facts(project)["run_id"])
-    assert {point.step for point in points if point.key == "evaluation/sampled/self_play/adversary"} == {20, 40}
+    assert {point.step for point in points if point.key == "evaluation/sampled/self_play/adversary_0"} == {20, 40}
 
 
 def test_interrupted_twice_it_ends_the_same(project: Path, tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
