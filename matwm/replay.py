@@ -66,7 +66,9 @@ class Replay:
             alive = rows["alive"][before] & ~rows["terminated"][before]
         for name in ("obs", "action_mask", "action", "reward", "terminated", "is_first", "is_last"):
             rows[name][here] = getattr(step, name)
-        rows["alive"][here] = alive & ~step.terminated if step.is_last else alive
+        if step.is_last:  # nothing ends by an action that is not taken: what the row may say belongs to the row before
+            alive, rows["terminated"][here] = alive & ~step.terminated, False
+        rows["alive"][here] = alive
         self._episode_start[here] = row if step.is_first else self._episode_start[before]
         self.total_rows = row + 1
 
@@ -107,6 +109,7 @@ class Replay:
 
     def recent(self, count: int) -> tuple[Float32[np.ndarray, "T N O"], Int[np.ndarray, "T N"]]:
         """Return observations and actions of the newest rows, oldest first."""
+        assert self.total_rows - count >= self._stored_from, f"the newest {count} rows are not all here"
         at = np.arange(self.total_rows - count, self.total_rows) % self._storage
         return self._rows["obs"][at], self._rows["action"][at].astype(np.int64)
 

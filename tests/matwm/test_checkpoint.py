@@ -206,6 +206,17 @@ def test_a_chunk_that_lies_in_the_store_is_not_looked_at(tmp_path):
     assert len(contents(again.path / "replay")) == 1
 
 
+def test_a_chunk_is_read_once_in_the_life_of_a_store(tmp_path, monkeypatch):
+    first = chunk(1)
+    save(tmp_path, 1, make_parts(chunks=[first]))
+    reads, sha256 = [], module._sha256
+    monkeypatch.setattr(module, "_sha256", lambda path: reads.append(path) or sha256(path))
+    store = LocalStore(tmp_path)
+    for step in (2, 3, 4):
+        save(store, step, make_parts(chunks=[first]))
+    assert [path.parents[1].name for path in reads] == ["step_000000001"]
+
+
 def test_a_damaged_chunk_is_not_passed_on_to_the_next_checkpoint(tmp_path):
     store, shared = LocalStore(tmp_path), chunk(1)
     old = save(store, 1, make_parts(chunks=[shared])).path / "replay" / f"{shared.digest}.safetensors"
@@ -447,6 +458,7 @@ def renamed(manifest, new, old="agents.safetensors"):
     manifest["files"][new] = manifest["files"].pop(old)
 
 
+ADVERSARY, OUTSIDE = "policies/adversary_0.safetensors", "policies/../x.safetensors"
 ODD_MANIFESTS = {
     "absolute name": lambda m: renamed(m, "/etc/passwd"),
     "name that leads out": lambda m: renamed(m, "../agents.safetensors"),
@@ -455,7 +467,8 @@ ODD_MANIFESTS = {
     "pickle": lambda m: renamed(m, "agents.pt"),
     "chunk of another name": lambda m: renamed(m, f"replay/{'0' * 64}.safetensors", min(n for n in m["files"] if "replay" in n)),
     "file left out": lambda m: m["files"].pop("agents.safetensors"),
-    "agent with a path for a name": lambda m: m["spec"].update(agents=["../x", "prey_0"]),
+    "agent without a policy": lambda m: m["spec"].update(agents=["wolf_0", "prey_0"]),
+    "agent with a path for a name": lambda m: (m["spec"].update(agents=["../x", "prey_0"]), renamed(m, OUTSIDE, ADVERSARY)),
     "files is a list": lambda m: m.update(files=[]),
     "facts are no mapping": lambda m: m["files"].update({"agents.safetensors": 3}),
     "negative size": lambda m: m["files"]["agents.safetensors"].update(size=-1),

@@ -218,6 +218,26 @@ def test_no_context_starts_after_the_true_termination_of_its_agent():
     assert before_end[0].any()
 
 
+def test_a_termination_may_stand_on_the_last_row_too():
+    replay = make_replay()
+    replay.add(counter_step(0, is_first=True))
+    replay.add(counter_step(1, is_last=True, terminated=[True, False, False]))
+    starts = row_numbers(replay.sample_contexts(generator_for(0, "t", 0), per_agent=50, length=1)).reshape(N, 50)
+    assert starts[0].eq(0).all()
+    assert set(starts[1].tolist()) == {0, 1}
+    windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=2)
+    assert windows.continues.eq(1).all()  # the row has no action that could have ended anything
+
+
+def test_the_newest_rows_can_be_asked_for():
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 45, length=100)
+    obs, action = replay.recent(3)
+    assert obs[:, 1, 0].tolist() == [1042, 1043, 1044]
+    assert action[:, 2].tolist() == [(row + 2) % 3 for row in (42, 43, 44)]
+    with pytest.raises(AssertionError):
+        reload(replay, capacity=4, chunk_rows=8).recent(6)
+
+
 def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():
     replay = make_replay()
     for row in range(60):
@@ -225,8 +245,10 @@ def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():
         dies = [False, place == 4, False] if place != 19 else None
         replay.add(counter_step(row, is_first=place == 0, is_last=place == 19, terminated=dies))
     places = row_numbers(replay.sample_contexts(generator_for(0, "t", 0), per_agent=500, length=2))[:, -1].reshape(N, 500) % 20
-    assert set(places[1].tolist()) == set(range(5))
     assert set(places[0].tolist()) == set(range(20))
+    counts = torch.bincount(places[1], minlength=20)
+    assert counts[5:].sum() == 0
+    assert (counts[:5] - 100).abs().max() < 40  # four and a half standard deviations
 
 
 def test_the_one_row_left_to_an_agent_is_found_and_none_is_an_error():

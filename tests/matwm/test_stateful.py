@@ -170,7 +170,7 @@ def test_values_that_differ_in_any_bit_have_different_fingerprints():
     texts = ["", "1", "None", "é", "e\u0301", "\ud800"]
     numbers = [None, True, False, 0, 1, -1, 10**30, 0.0, -0.0, 1.0, 1e30]
     trees = [[], {}, [1], [[1]], [1, 2], ["1", "2"], ["12"], {"a": 1}, {"a": {"a": 1}}, {"b": 1}]
-    shapes = [one, one.reshape(()), one.reshape(1, 1), torch.zeros(0), torch.zeros(0, 1)]
+    shapes = [one, one.int() * 0, one.reshape(()), one.reshape(1, 1), torch.zeros(0), torch.zeros(0, 1)]
     elements = [one.double(), one.long(), one.bool(), -one, torch.nextafter(one, one + 1), torch.tensor([0.0]), torch.tensor([-0.0])]
     chunks = [Chunk({"a": np.zeros(1)}), Chunk({"a": np.zeros(1, np.float32)}), Chunk({"b": np.zeros(1)})]
     values = [*texts, *numbers, *trees, *shapes, *elements, *chunks]
