@@ -11,6 +11,7 @@ from jaxtyping import Float
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Curve = tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]
@@ -103,15 +104,11 @@ def returns(lineage: Lineage, curves: Mapping[str, Curve]) -> Figure:
             colour, line = _agent_style(lineage, role, number)
             axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.6)
             axes.plot(*_smooth(steps, values, window), color=colour, linestyle=line, label=label)
-        axes.set_ylabel("return an episode")
+        axes.set_ylabel("return per episode")
         axes.set_title(f"{role}, mean of the last {window} episodes", loc="left", color=DARK)
         _legend(axes)
         _mark(axes, lineage, is_first=axes is panels[0])
-        if lineage.warmup:
-            axes.axvspan(0, lineage.warmup, color="#f2f2f2", zorder=0)
-            axes.annotate(
-                "random\nactions", (lineage.warmup / 2, 0.02), xycoords=axes.get_xaxis_transform(), ha="center", fontsize=9, color=QUIET
-            )
+        _shade_warmup(axes, lineage.warmup)
     panels[-1].set_xlabel("environment steps")
     return figure
 
@@ -123,10 +120,8 @@ def losses(lineage: Lineage, curves: Mapping[str, Curve]) -> Figure:
     figure = Figure(figsize=(3.4 * columns + 0.6, 2.8 * rows + 0.9), layout="constrained")
     figure.suptitle(f"World-model loss by term – {lineage.title}", x=0.01, ha="left")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
-    for number, (axes, (name, curve)) in enumerate(zip(grid, curves.items(), strict=False)):
-        colour = DARK if name == "total" else COLOURS[1]
-        axes.plot(*curve, color=colour, alpha=0.3, linewidth=0.8)
-        axes.plot(*_smooth(*curve, _points_window(curve)), color=colour)
+    for number, ((name, curve), axes) in enumerate(zip(curves.items(), grid, strict=False)):  # leaves the empty panels in `grid`
+        axes.plot(*curve, color=DARK if name == "total" else COLOURS[1], linewidth=1.6)
         axes.set_title(name.replace("_", " "), loc="left", color=DARK)
         if (curve[1] > 0).all() and curve[1].max() > 20 * curve[1].min():
             axes.set_yscale("log")
@@ -149,7 +144,7 @@ def rewards(lineage: Lineage, imagined: Mapping[str, Curve], real: Mapping[str, 
             curve = _mean_curve([curves[agent] for agent in agents])
             axes.plot(*curve, color=colour, alpha=0.22, linewidth=0.8)
             axes.plot(*_smooth(*curve, _points_window(curve)), color=colour, linestyle=line, label=label)
-        axes.set_ylabel("reward a step")
+        axes.set_ylabel("reward per step")
         axes.set_title(role if len(agents) == 1 else f"{role}, mean of {len(agents)} agents", loc="left", color=DARK)
         _legend(axes)
         _mark(axes, lineage, is_first=axes is panels[0])
@@ -158,10 +153,10 @@ def rewards(lineage: Lineage, imagined: Mapping[str, Curve], real: Mapping[str, 
 
 
 def teammates(lineage: Lineage, accuracy: Curve, majority: Curve) -> Figure:
-    """Draw how often the teammate predictor is right, against always naming each mate's most frequent action."""
+    """Draw how often the teammate predictor is right, against always naming what each mate does most often in the batch."""
     figure, (axes,) = _panels(1, f"Teammate prediction – {lineage.title}")
     for curve, colour, line, label in (
-        (majority, DARK, "--", "always the most frequent action"),
+        (majority, DARK, "--", "most frequent action of the batch"),
         (accuracy, COLOURS[1], "-", "teammate predictor"),
     ):
         axes.plot(*curve, color=colour, alpha=0.25, linewidth=0.8)
@@ -192,9 +187,10 @@ def evaluation(lineage: Lineage, step: int, episodes: int, scores: Sequence[Scor
         axes.tick_params(axis="y", length=0)
         several = "" if len(lineage.roles[role]) == 1 else f", mean of {len(lineage.roles[role])} agents"
         axes.set_title(f"{role}{several}", loc="left", color=DARK)
-    panels[-1].set_xlabel(f"return an episode, mean ± standard error over {episodes} episodes")
-    entries = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)), fontsize=11)
+    panels[-1].set_xlabel(f"return per episode, mean ± standard error over {episodes} episodes")
+    entries = {label: handle[0] for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = [_in_black(handle) if label.startswith("learned") else handle for label, handle in entries.items()]
+    figure.legend(handles, entries.keys(), loc="outside lower center", ncols=min(4, len(entries)), fontsize=11)
     return figure
 
 
@@ -209,7 +205,8 @@ def _draw_row(axes: Axes, row: int, role: str, tactics: tuple[str, ...], scores:
         is_greedy = score.mode == "greedy"
         axes.errorbar(
             score.mean, row - 0.2 + 0.2 * is_greedy, xerr=score.stderr, color=colour, marker="D" if is_greedy else "o", markersize=8,
-            markerfacecolor="white" if is_greedy else colour, markeredgewidth=1.8, elinewidth=2, zorder=3, label=f"learned, {score.mode}",
+            markerfacecolor="white" if is_greedy else colour, markeredgewidth=1.8, elinewidth=2, linestyle="none", zorder=3,
+            label=f"learned, {score.mode}",
         )  # fmt: skip
     for tactic, score in _in_its_place(role, tactics, scores):
         index = len([known for known in _scripts(scores) if known < tactic])
@@ -217,8 +214,17 @@ def _draw_row(axes: Axes, row: int, role: str, tactics: tuple[str, ...], scores:
         shade = QUIET if tactic in MARKERS else DARK
         axes.errorbar(
             score.mean, row + 0.22, xerr=score.stderr, color=shade, marker=marker, markersize=8, elinewidth=1.2, linestyle="none",
-            markeredgewidth=1.8, zorder=2, label=f"script: {tactic.replace('_', ' ')}",
+            markeredgewidth=1.8, zorder=2, label=tactic if tactic in MARKERS else f"script: {tactic.replace('_', ' ')}",
         )  # fmt: skip
+
+
+def _in_black(marker: Line2D) -> Line2D:
+    """Return a marker for the legend, where one entry stands for roles of several colours."""
+    filled = marker.get_markerfacecolor() != "white"
+    return Line2D(
+        [], [], color=DARK, marker=marker.get_marker(), markersize=8, markeredgewidth=1.8, linestyle="none",
+        markerfacecolor=DARK if filled else "white",
+    )  # fmt: skip
 
 
 def _scripts(scores: Sequence[Score]) -> list[str]:
@@ -254,8 +260,8 @@ def _mark(axes: Axes, lineage: Lineage, *, is_first: bool, ticks: int = 8) -> No
     for stretch in stretches:
         if stretch.start:
             axes.axvline(stretch.start, color=DARK, linestyle=(0, (2, 2)), linewidth=1.1)
-    if is_first and 1 < len(stretches) <= MOST_LABELS:
-        for stretch in stretches:
+    if is_first and len(stretches) <= MOST_LABELS:
+        for stretch in (stretch for stretch in stretches if stretch.start):
             axes.annotate(
                 stretch.label, (stretch.start, 1.0), xycoords=axes.get_xaxis_transform(), xytext=(4, -3), textcoords="offset points",
                 fontsize=10, color=DARK, va="top", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
@@ -266,9 +272,20 @@ def _mark(axes: Axes, lineage: Lineage, *, is_first: bool, ticks: int = 8) -> No
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
+def _shade_warmup(axes: Axes, steps: int) -> None:
+    """Shade the steps in which nobody learned."""
+    if steps:
+        axes.axvspan(0, steps, color="#f0f0f0", zorder=0, linewidth=0)
+    if steps > 0.07 * axes.get_xlim()[1]:
+        place = (steps / 2, 0.02)
+        axes.annotate("random\nactions", place, xycoords=axes.get_xaxis_transform(), ha="center", fontsize=9, color=QUIET)
+
+
 def _legend(axes: Axes) -> None:
-    """Put the legend beside the data, where it covers nothing."""
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=11)
+    """Put the legend where it covers nothing: on the title's line, or beside the panel if it is long."""
+    is_short = len(axes.get_legend_handles_labels()[1]) <= 2
+    where = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98)} if is_short else {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axes.legend(**where, ncols=2 if is_short else 1, fontsize=11, borderaxespad=0.2)
 
 
 def _agent_style(lineage: Lineage, role: str, number: int) -> tuple[str, str]:
@@ -283,7 +300,7 @@ def _distinct(agents: Sequence[str], curves: Mapping[str, Curve]) -> list[tuple[
     for agent in agents:
         groups.setdefault(curves[agent][1].tobytes(), []).append(agent)
     return [
-        (same[0] if len(same) == 1 else f"{same[0]} to {same[-1].rsplit('_', 1)[1]}\n(all the same)", same[0]) for same in groups.values()
+        (same[0] if len(same) == 1 else f"{same[0]} to {same[-1].rsplit('_', 1)[1]} (all the same)", same[0]) for same in groups.values()
     ]
 
 

@@ -12,6 +12,9 @@ from pipeline.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 15.0
+"""For a store that does not answer: what it misses, the next stage in the same directory sends."""
+
 
 def report(
     project: Path, segment: str, settings: TrackingConfig, *, points: Sequence[Point] = (), artifacts: Iterable[tuple[Path, str]] = ()
@@ -36,6 +39,6 @@ def report(
             tracker.log(points, is_revision=True)
             for path, folder in artifacts:
                 tracker.artifact(path, folder)
-            tracker.close(None)
+            tracker.close(None, patience=PATIENCE_SECONDS)
     except places.ProjectError as error:
         logger.warning("MLflow is told nothing: %s", error)
