@@ -1,0 +1,142 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from matwm.nets.distributions import TwoHot, categorical_kl, sample_index, straight_through, symexp, symlog, unimix_probs
+from matwm.rng import seed_torch
+
+SIZES = [(255, 10.0), (63, 8.0), (41, 8.0)]
+
+
+def codes(bins: TwoHot, x: torch.Tensor) -> torch.Tensor:
+    """Write two-hot codes out as rows of probabilities."""
+    lower, weight = bins.encode(x)
+    rows = torch.zeros(*x.shape, len(bins.bins))
+    rows.scatter_(-1, lower[..., None], (1 - weight)[..., None])
+    return rows.scatter_add_(-1, lower[..., None] + 1, weight[..., None])
+
+
+# ---- numbers as two-hot distributions
+
+
+@pytest.mark.parametrize(("count", "bound"), SIZES)
+def test_decoding_undoes_encoding(count, bound):
+    bins = TwoHot(count, bound)
+    edge = math.expm1(bound)
+    x = torch.tensor([0.0, 0.1, -0.1, 1.0, -1.0, 10.0, -10.0, 30.0, -30.0, 1234.5, edge, -edge])
+    rows = codes(bins, x)
+    assert torch.allclose(rows.sum(-1), torch.ones(len(x)))
+    assert (rows >= 0).all()
+    assert ((rows > 0).sum(-1) <= 2).all()
+    assert torch.allclose(bins.mean(rows.log()), x, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bins_are_symexp_of_equal_steps_with_zero_in_the_middle():
+    bins = TwoHot(5, 2.0).bins
+    expected = torch.tensor([-math.expm1(2), -math.expm1(1), 0, math.expm1(1), math.expm1(2)])
+    assert torch.allclose(bins, expected, rtol=1e-6)
+    assert torch.equal(bins, -bins.flip(0))
+
+
+@pytest.mark.parametrize(("count", "bound"), SIZES)
+def test_uniform_logits_decode_to_exactly_zero(count, bound):
+    assert TwoHot(count, bound).mean(torch.full((3, count), 0.37)).eq(0).all()
+
+
+@pytest.mark.parametrize(("count", "bound"), SIZES)
+def test_a_rare_reward_keeps_its_expectation(count, bound):
+    """10 in one case of twenty is worth 0.5: a mean in symlog space would say 0.13, the likeliest bin 0."""
+    bins = TwoHot(count, bound)
+    mixed = 0.05 * codes(bins, torch.tensor(10.0)) + 0.95 * codes(bins, torch.tensor(0.0))
+    assert bins.mean(mixed.log()).item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_values_beyond_the_bins_are_clipped_and_counted():
+    bins = TwoHot(5, 2.0)
+    x = torch.tensor([100.0, -100.0, 1.0, 6.3])
+    assert bins.mean(codes(bins, x).log())[:2].tolist() == pytest.approx([math.expm1(2), -math.expm1(2)])
+    assert bins.clipped(x).item() == 0.5
+
+
+def test_cross_entropy_is_that_of_the_written_out_code():
+    bins, x = TwoHot(21, 6.0), torch.tensor([[0.0, 0.3], [-7.0, 402.0]])
+    log_probs = F.log_softmax(torch.randn(2, 2, 21, generator=torch.Generator().manual_seed(0)), -1)
+    assert torch.allclose(bins.cross_entropy(log_probs, x), -(codes(bins, x) * log_probs).sum(-1))
+
+
+# ---- symlog
+
+
+def test_symlog_and_symexp_undo_each_other_and_are_odd():
+    x = torch.tensor([0.0, 1e-6, 0.1, 1.0, 30.0, 1e4])
+    assert torch.allclose(symexp(symlog(x)), x, rtol=1e-5)
+    assert torch.allclose(symlog(symexp(x[:4])), x[:4], rtol=1e-5)
+    assert torch.equal(symlog(-x), -symlog(x))
+    assert torch.equal(symexp(-x), -symexp(x))
+    assert symlog(torch.tensor(math.e - 1)).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("function", [symlog, symexp])
+def test_the_gradient_at_zero_is_finite(function):
+    x = torch.zeros(3, requires_grad=True)
+    function(x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+# ---- categoricals
+
+
+def test_unimix_leaves_no_class_impossible_and_sums_to_one():
+    logits = torch.tensor([[100.0, 0.0, -100.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    probs = unimix_probs(logits, 0.01)
+    assert (probs >= 0.01 / 4).all()
+    assert torch.allclose(probs.sum(-1), torch.ones(2))
+    assert probs[0, 0].item() == pytest.approx(0.99 + 0.01 / 4)
+    assert torch.equal(unimix_probs(logits, 0.0), F.softmax(logits, -1))
+
+
+def test_kl_has_the_closed_form_of_two_classes_summed_over_latents():
+    p, q = torch.tensor([[0.9, 0.1], [0.5, 0.5]]), torch.tensor([[0.4, 0.6], [0.2, 0.8]])
+    expected = 0.9 * math.log(0.9 / 0.4) + 0.1 * math.log(0.1 / 0.6) + 0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.8)
+    assert categorical_kl(p.log(), q.log()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_kl_is_zero_only_between_equals():
+    logits = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0))
+    log_p, log_q = unimix_probs(logits, 0.01).log(), unimix_probs(logits.flip(0), 0.01).log()
+    assert categorical_kl(log_p, log_p).abs().max() < 1e-6
+    assert (categorical_kl(log_p, log_q) > 0).all()
+
+
+def test_samples_have_the_frequencies_of_their_probabilities():
+    seed_torch(0, "test", 0)
+    probs = torch.tensor([0.0, 0.1, 0.0, 0.6, 0.3, 0.0])
+    counts = torch.bincount(sample_index(probs.expand(40000, -1)), minlength=6) / 40000
+    assert counts[probs == 0].eq(0).all()
+    assert torch.allclose(counts, probs, atol=0.01)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_no_uniform_number_draws_an_impossible_class(monkeypatch, uniform):
+    monkeypatch.setattr(torch, "rand_like", lambda like: torch.full_like(like, uniform))
+    probs = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1 / 3, 2 / 3], [0.7, 0.3, 0.0], [0.0, 0.0, 1e-9]])
+    assert (probs.gather(1, sample_index(probs)[:, None]) > 0).all()
+
+
+def test_straight_through_is_one_hot_ahead_and_probabilities_behind():
+    logits = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weights = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1))
+    probs = unimix_probs(logits, 0.01)
+    index = torch.randint(4, (5, 3), generator=torch.Generator().manual_seed(2))
+    z = straight_through(probs, index)
+    assert torch.allclose(z, F.one_hot(index, 4).float(), atol=1e-6)
+    (through,) = torch.autograd.grad((z * weights).sum(), logits, retain_graph=True)
+    (plain,) = torch.autograd.grad((probs * weights).sum(), logits)
+    assert torch.allclose(through, plain)
+
+
+def test_straight_through_of_a_constant_has_no_gradient():
+    probs = torch.full((2, 4), 0.25)
+    assert not straight_through(probs, torch.tensor([0, 3])).requires_grad
