@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib import style
@@ -318,6 +317,3 @@ def _points_window(curve: Curve) -> int:
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
     return curves[0][0], np.mean([values for _, values in curves], axis=0)
-
-
-mpl.use("Agg")

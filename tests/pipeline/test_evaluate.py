@@ -1,0 +1,148 @@
+"""The evaluate stage, in this process: what it opens, what it writes, and what its run in MLflow gets."""
+
+import csv
+import io
+import json
+import logging
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from matwm import evaluation
+from matwm.checkpoint import LocalStore
+from matwm.policy import load_networks
+from pipeline import evaluate, report, runs, tracking
+from pipeline.animation import animate
+from pipeline.process import Interruption
+from pipeline.train import train
+from tests.pipeline.projects import SOURCE, tiny_params
+
+CHANGES = {"evaluation": {"episodes": 3, "modes": ["sampled", "greedy"], "gif": True}}
+WRITTEN = ["metrics/s00/evaluation.csv", "metrics/s00/evaluation.json", "plots/s00/episode.gif"]
+
+
+@pytest.fixture
+def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a trained segment, as the current folder."""
+    shutil.copytree(SOURCE / "checkpoints/root", root / "checkpoints/root")
+    write(root)
+    assert train(root, "s00", Interruption()) == 0
+    monkeypatch.chdir(root)
+    return root
+
+
+def write(project: Path, **evaluation: object) -> None:
+    changes = {"evaluation": {**CHANGES["evaluation"], **evaluation}}
+    segments = {"s00": {"from": "checkpoints/root", "until": 24}}
+    (project / "params.yaml").write_text(yaml.safe_dump(tiny_params(changes, segments)), encoding="utf-8")
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    return {name: (project / name).read_bytes() for name in WRITTEN}
+
+
+def artifacts(run_id: str) -> set[str]:
+    client = runs.client(runs.configured_uri())
+    return {item.path for folder in ("", "plots") for item in client.list_artifacts(run_id, folder) if not item.is_dir}
+
+
+def test_a_segments_last_step_is_judged_and_its_run_told(project: Path) -> None:
+    assert evaluate.main(["s00"]) == 0
+    first = contents(project)
+    judged = json.loads(first[WRITTEN[1]])
+    networks = load_networks(LocalStore(project / "checkpoints/s00").open(24))
+    expected = evaluation.evaluate(
+        networks.world_model, networks.actors, networks.env,
+        episodes=3, first_seed=10000, modes=["sampled", "greedy"], acting_context=networks.acting_context,
+    )  # fmt: skip
+
+    assert judged["step"] == 24
+    assert [(mode, matchup) for mode in ("sampled", "greedy") for matchup in judged[mode]] == [(r.mode, r.matchup) for r in expected]
+    for result in expected:
+        found = judged[result.mode][result.matchup]
+        assert list(found) == [result.spec.agents[number] for number in result.learned]
+        for agent, numbers in found.items():
+            summary = result.agents[agent]
+            assert numbers == {name: round(getattr(summary, name), 4) for name in ("mean", "median", "std", "stderr")}
+    assert set(judged["references"]["chase_v_flee"]) == {"adversary", "agent"}
+    assert len(judged["references"]) == 4 * 3
+
+    (run,) = tracking.list_runs()
+    logged = runs.client(runs.configured_uri()).get_run(run.run_id).data.metrics
+    wanted = {
+        f"evaluation/{r.mode}/{r.matchup}/{r.spec.agents[number]}": r.returns[:, number].mean() for r in expected for number in r.learned
+    }
+    assert {key: value for key, value in logged.items() if key.startswith("evaluation/")} == pytest.approx(wanted)
+    assert run.status == "FINISHED"
+    assert {"evaluation.json", "evaluation.csv", "plots/episode.gif"} <= artifacts(run.run_id)
+
+    assert evaluate.main(["s00"]) == 0
+    assert contents(project) == first
+
+
+def test_the_table_has_each_role_of_each_match_up(project: Path) -> None:
+    assert evaluate.main(["s00"]) == 0
+    rows = list(csv.DictReader(io.StringIO(contents(project)[WRITTEN[0]].decode())))
+    assert len(rows) == (2 * 7 + 12) * 2
+    assert {(row["step"], row["episodes"]) for row in rows} == {("24", "3")}
+    against_flee = [row for row in rows if row["matchup"] == "learned_v_flee" and row["mode"] == "greedy"]
+    assert [(row["role"], row["learned"]) for row in against_flee] == [("adversary", "1"), ("agent", "0")]
+
+
+def test_without_a_gif_there_is_an_empty_folder(project: Path) -> None:
+    write(project, gif=False, episodes=2)
+    assert evaluate.main(["s00"]) == 0
+    assert list((project / "plots/s00").iterdir()) == []
+
+
+def test_exactly_the_last_step_is_demanded_and_verified(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = project / "checkpoints/s00/step_000000024"
+    weights = (folder / "world_model.safetensors").read_bytes()
+    damaged = bytearray(weights)
+    damaged[-1] ^= 1
+    (folder / "world_model.safetensors").unlink()  # hard links share their bytes
+    (folder / "world_model.safetensors").write_bytes(damaged)
+    assert evaluate.main(["s00"]) == 1
+    assert "world_model.safetensors is damaged" in capsys.readouterr().err
+    folder.rename(project / "checkpoints/s00/step_000000023")
+    assert evaluate.main(["s00"]) == 1
+    assert capsys.readouterr().err.rstrip().endswith("checkpoints/s00 has no checkpoint of step 24: it has 23")
+    assert evaluate.main(["s07"]) == 1
+    assert "s07 is not there (known: s00)" in capsys.readouterr().err
+    assert not any((project / name).exists() for name in WRITTEN)
+
+
+def test_a_store_that_does_not_answer_fails_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(project, gif=False, episodes=2, modes=["greedy"])
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setattr(report, "PATIENCE_SECONDS", 0.2)
+        assert evaluate.main(["s00"]) == 0
+    assert "lacks" in caplog.text
+    assert json.loads((project / "metrics/s00/evaluation.json").read_text())["step"] == 24
+
+
+def test_a_segment_without_facts_of_its_run_is_judged_all_the_same(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(project, gif=False, episodes=2, modes=["greedy"])
+    (project / "metrics/s00/run.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert evaluate.main(["s00"]) == 0
+    assert "does not say which run trained the segment" in caplog.text
+
+
+def test_a_gif_has_a_frame_for_the_start_and_each_step(project: Path) -> None:
+    networks = load_networks(LocalStore(project / "checkpoints/s00").open(24))
+    actions = np.array([[1, 2, 3], [0, 0, 0], [4, 4, 4], [-1, -1, -1]])
+    data = animate(networks.env, 5, actions, "a title")
+    assert data == animate(networks.env, 5, actions, "a title")
+    with Image.open(io.BytesIO(data)) as gif:
+        assert gif.n_frames == 4
+        assert gif.format == "GIF"
