@@ -107,8 +107,9 @@ def returns(lineage: Lineage, curves: Mapping[str, Curve]) -> Figure:
         axes.set_title(f"{role}, mean of the last {window} episodes", loc="left", color=DARK)
         _legend(axes)
         _mark(axes, lineage, is_first=axes is panels[0])
-        _shade_warmup(axes, lineage.warmup)
-    panels[-1].set_xlabel("environment steps")
+        if lineage.warmup:
+            axes.axvspan(0, lineage.warmup, color="#f0f0f0", zorder=0, linewidth=0)
+    panels[-1].set_xlabel(f"environment steps{' (shaded: random actions)' if lineage.warmup else ''}")
     return figure
 
 
@@ -269,15 +270,6 @@ def _mark(axes: Axes, lineage: Lineage, *, is_first: bool, ticks: int = 8) -> No
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-
-
-def _shade_warmup(axes: Axes, steps: int) -> None:
-    """Shade the steps in which nobody learned."""
-    if steps:
-        axes.axvspan(0, steps, color="#f0f0f0", zorder=0, linewidth=0)
-    if steps > 0.07 * axes.get_xlim()[1]:
-        place = (steps / 2, 0.02)
-        axes.annotate("random\nactions", place, xycoords=axes.get_xaxis_transform(), ha="center", fontsize=9, color=QUIET)
 
 
 def _legend(axes: Axes) -> None:

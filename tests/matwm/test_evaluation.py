@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from matwm import evaluation
+from matwm.acting import EpisodeContext
 from matwm.actor_critic import Actors
 from matwm.config import Config, EnvConfig, load_config, preset_path
 from matwm.envs import make_env
@@ -106,6 +107,19 @@ def test_more_episodes_than_run_side_by_side_come_in_groups(monkeypatch: pytest.
     (in_groups,) = reference_lines(config, episodes=5, first_seed=3, line_ups=[STILL_V_STILL])
     assert np.array_equal(at_once.returns, in_groups.returns)
     assert np.array_equal(at_once.actions, in_groups.actions)
+
+
+def test_every_group_of_episodes_begins_with_an_empty_memory(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered: list[int] = []
+
+    def spy(world_model: object, actors: object, context: EpisodeContext, mask: np.ndarray, *, greedy: bool) -> np.ndarray:
+        remembered.append(context.windows().obs.shape[1])
+        return np.zeros(mask.shape[:2], np.int64)
+
+    monkeypatch.setattr(evaluation, "choose_actions", spy)
+    monkeypatch.setattr(evaluation, "LOCKSTEP", 2)
+    run(networks(trainer), episodes=4, against=[LineUp((None, None))])
+    assert remembered == [1, 2, 3, 4, 4, 4] * 2  # six steps an episode, of which the policy sees four
 
 
 @pytest.mark.parametrize(
