@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from pipeline.process import follow_parent
 
 if TYPE_CHECKING:
-    from pipeline.figures import Curve, Figure, Lineage, Score
+    from pipeline.figures import Curve, Figure, Lineage
+    from pipeline.scoreboard import Score
     from pipeline.segments import ResolvedSegment
 
 TERMS = ("total", "reconstruction", "reward", "continuation", "dynamics", "representation", "teammates", "action_mask")
@@ -69,7 +70,7 @@ def paths(graph: "Mapping[str, ResolvedSegment]") -> "list[list[ResolvedSegment]
 
 def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]":
     """Return the figures of a lineage by name, from the metrics of its last segment; those without data are left out."""
-    from pipeline import figures
+    from pipeline import figures, scoreboard
 
     lineage = _lineage(path)
     training, episodes = read_curves(folder / "training.csv"), read_curves(folder / "episodes.csv")
@@ -86,7 +87,7 @@ def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]"
         accuracy, majority = training["world_model/teammate_accuracy"], training["world_model/teammate_majority"]
         drawn["teammates"] = figures.teammates(lineage, accuracy, majority)
     if (folder / "evaluation.csv").is_file():
-        drawn["evaluation"] = figures.evaluation(lineage, *read_scores(folder / "evaluation.csv"))
+        drawn["evaluation"] = scoreboard.evaluation(lineage, *read_scores(folder / "evaluation.csv"))
     return drawn
 
 
@@ -103,7 +104,7 @@ def read_curves(file: Path) -> "dict[str, Curve]":
 
 def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
     """Read an evaluation: its step, the number of episodes, and each role's score in each match-up."""
-    from pipeline.figures import Score
+    from pipeline.scoreboard import Score
 
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

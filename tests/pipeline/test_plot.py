@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline import figures, plot
-from pipeline.figures import Score
+from pipeline import figures, plot, scoreboard
+from pipeline.scoreboard import Score
 from pipeline.segments import resolve_all
 from tests.pipeline.projects import tiny_params
 
@@ -98,9 +98,9 @@ def test_a_learner_stands_beside_the_scripts_that_meet_the_same_opponent() -> No
         reference("chase", "still", "adversary", 3.0),
         reference("random", "flee", "adversary", 4.0),
     ]
-    found = figures._in_its_place("adversary", ("learned", "flee"), scores)
+    found = scoreboard._in_its_place("adversary", ("learned", "flee"), scores)
     assert [(tactic, score.mean) for tactic, score in found] == [("chase", 1.0), ("random", 4.0)]
-    assert list(figures._in_its_place("adversary", ("learned", "learned"), scores)) == []
+    assert list(scoreboard._in_its_place("adversary", ("learned", "learned"), scores)) == []
 
 
 def test_self_play_of_one_side_stands_beside_every_script(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_self_play_of_one_side_stands_beside_every_script(tmp_path: Path) -> Non
     step, episodes, scores = plot.read_scores(tmp_path / "metrics/s/evaluation.csv")
     assert (step, episodes) == (80, 4)
     assert scores[0].tactics == ("learned",)
-    assert [tactic for tactic, _ in figures._in_its_place("agent", ("learned",), scores)] == ["random"]
+    assert [tactic for tactic, _ in scoreboard._in_its_place("agent", ("learned",), scores)] == ["random"]
 
 
 def test_every_lineage_is_drawn_and_always_the_same(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
