@@ -4,7 +4,19 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-CHECKED = ("types", "nets", "world_model", "actor_critic", "imagination", "acting", "learner", "replay", "collector", "evaluation")
+CHECKED = (
+    "types",
+    "nets",
+    "world_model",
+    "actor_critic",
+    "imagination",
+    "acting",
+    "learner",
+    "replay",
+    "collector",
+    "evaluation",
+    "policy",
+)
 # The rest of matwm has no shapes. An int is a float to people and to type checkers, hence the tower.
 TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 

@@ -1,0 +1,370 @@
+import dataclasses
+import json
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from matwm import scenarios
+from matwm.learner import NonFiniteLossError
+from matwm.rng import seed_torch
+from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
+from matwm.trainer import build_trainer
+from tests.matwm.tiny import make_trainer, run, scenario_config, tiny_config
+from tests.matwm.toy_envs import CounterEnv, RingEnv
+
+
+def through_files(parts):
+    """Give the parts back as a checkpoint would: tensors copied, the rest through JSON."""
+    chunks = {digest_of(chunk): Chunk({k: v.copy() for k, v in chunk.arrays.items()}) for chunk in chunks_in(parts["replay"])}
+    loaded = {}
+    for name, state in parts.items():
+        tensors, rest = split(state)
+        loaded[name] = join({path: tensor.clone() for path, tensor in tensors.items()}, json.loads(json.dumps(rest)), chunks.__getitem__)
+    return loaded
+
+
+def digest(trainer):
+    return fingerprint(trainer.parts())
+
+
+def resumed(trainer, make_env=None):
+    again = make_trainer(make_env, trainer.config)
+    again.load(through_files(trainer.parts()))
+    return again
+
+
+# ---- exact resume
+
+
+RING = tiny_config({"replay.capacity": 40, "replay.chunk_rows": 8})
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((0,), id="before the first step"),
+        pytest.param((5,), id="in warm-up"),
+        pytest.param((12,), id="where warm-up ends"),
+        pytest.param((21,), id="mid-episode"),
+        pytest.param((24,), id="at an episode boundary"),
+        pytest.param((51,), id="after the ring has wrapped"),
+        pytest.param((50, 1), id="twice in a row"),
+        pytest.param((25, 0, 27), id="saved, loaded and saved again"),
+    ],
+)
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(steps):
+    """Simple Tag, episodes of 6 steps (7 rows): the ring of 40 rows has wrapped after 36 steps."""
+    target = sum(steps) + 9
+    whole = run(make_trainer(None, RING), target)
+    trainer = make_trainer(None, RING)
+    for part in steps:
+        trainer = resumed(run(trainer, part))
+    run(trainer, target - trainer.env_step)
+    assert digest(trainer) == digest(whole)
+    assert trainer.history == whole.history
+    for key, points in whole.history.metrics.items():
+        assert trainer.history.metrics[key] == points
+
+
+@pytest.mark.parametrize("make_env", [CounterEnv, RingEnv])
+@pytest.mark.parametrize("steps", [17, 20])
+def test_environments_with_masks_and_terminations_resume_exactly_too(make_env, steps):
+    whole = run(make_trainer(make_env), steps)
+    again = resumed(whole, make_env)
+    assert digest(run(again, 8)) == digest(run(whole, 8))
+
+
+def test_a_loaded_trainer_forgets_what_it_was():
+    """Load into one that has gone elsewhere, with Adam moments, bounds and a running episode of its own."""
+    whole, other = run(make_trainer(), 22), run(make_trainer(None, tiny_config({"seed": 4})), 31)
+    again = make_trainer()
+    again.load(through_files(other.parts()))
+    run(again, 3)
+    again.load(through_files(whole.parts()))
+    assert digest(again) == digest(whole)
+    assert digest(run(again, 9)) == digest(run(whole, 9))
+
+
+def test_stray_draws_between_steps_change_nothing():
+    calm, disturbed = make_trainer(), make_trainer()
+    for step in range(20):
+        calm.step()
+        torch.rand(step + 1)
+        np.random.rand(3)  # noqa: NPY002
+        disturbed.step()
+        seed_torch(1, "test", step)
+    assert digest(calm) == digest(disturbed)
+
+
+def test_looking_at_the_state_changes_nothing():
+    calm, watched = make_trainer(), make_trainer()
+    for _ in range(20):
+        calm.step()
+        watched.step()
+        digest(watched)
+        watched.policies()
+        watched.drain()
+    assert digest(calm) == digest(watched)
+
+
+def test_the_seed_decides():
+    digests = [digest(run(make_trainer(None, tiny_config({"seed": seed})), 14)) for seed in (3, 3, 4)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_run_of_another_configuration_is_refused_where_it_cannot_fit():
+    parts = through_files(run(make_trainer(), 14).parts())
+    with pytest.raises(ValueError, match="do not fit"):
+        make_trainer(None, tiny_config({"actor_critic.width": 8})).load(parts)
+    with pytest.raises(ValueError, match="do not fit|other"):
+        make_trainer(None, scenario_config("simple_push_v3")).load(parts)
+
+
+# ---- no state outside the parts
+
+
+NOT_STATE = {
+    "_points": "points that nobody has drained: the caller's, who drains before it saves",
+    "replay._full_chunks": "chunks made for an earlier checkpoint, to be shared with the next: derived from the rows",
+    "collector.replay._full_chunks": "the same",
+}
+OF_A_FINISHED_EPISODE = {
+    "collector.context": "rows that the next episode begins by forgetting",
+    "env._env": "the environment where the last episode left it: the next one resets it",
+}
+
+
+def own_leaves(node: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield every value reachable through attributes and containers, of all objects but configuration."""
+    seen = set() if seen is None else seen
+    if path in NOT_STATE:
+        return
+    if isinstance(node, torch.Tensor):
+        yield path, node.detach().clone()
+        if node.grad is not None:
+            yield f"{path}.grad", node.grad.clone()
+    elif isinstance(node, np.ndarray):
+        yield path, torch.from_numpy(node.copy())
+    elif isinstance(node, bool | int | float | str | None):
+        yield path, node
+    elif isinstance(node, Mapping):
+        yield f"{path}.keys", sorted(map(str, node)) if all(isinstance(key, str) for key in node) else len(node)
+        for number, (key, value) in enumerate(node.items()):
+            yield from own_leaves(value, f"{path}.{key if isinstance(key, str) else number}", seen)
+    elif isinstance(node, list | tuple | deque | set | frozenset):
+        yield f"{path}.len", len(node)
+        for number, value in enumerate(node):
+            yield from own_leaves(value, f"{path}.{number}", seen)
+    elif type(node).__module__.startswith(("mpe2", "pettingzoo")) or (callable(node) and not isinstance(node, nn.Module)):
+        return  # the package's own world is brought back by replaying its actions (tests/matwm/envs/test_episode_log.py)
+    elif hasattr(node, "__dict__") and id(node) not in seen:
+        if type(node).__module__ == "matwm.config":
+            return  # configuration
+        seen.add(id(node))
+        for name, value in vars(node).items():
+            yield from own_leaves(value, f"{path}.{name}" if path else name, seen)
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    return type(left) is type(right) and left == right
+
+
+@pytest.mark.parametrize("make_env", [None, CounterEnv])
+@pytest.mark.parametrize("steps", [(26, 45), (24, 41), (45, 26)])
+def test_whoever_has_the_same_parts_is_the_same_everywhere(make_env, steps):
+    """Trainer B goes its own way and then takes over A's parts: what still differs is state that no part holds.
+
+    Rows of the ring that A has not written, or has dropped, are not state either: they are blanked in both.
+    """
+    a, b = run(make_trainer(make_env), steps[0]), run(make_trainer(make_env), steps[1])
+    expected, other = leaves_of(a), leaves_of(b)
+    moved = {path.rsplit(".", 1)[-1] for path in expected if not same(other.get(path), expected[path])}
+    assert moved >= MUST_MOVE, "the walk no longer reaches what it is for"
+    b.load(through_files(a.parts()))
+    found = leaves_of(b)
+    if a.env.tick is None:
+        found, expected = (without(leaves, OF_A_FINISHED_EPISODE) for leaves in (found, expected))
+    assert found.keys() == expected.keys()
+    assert [path for path, value in expected.items() if not same(found[path], value)] == []
+
+
+MUST_MOVE = {"output_weight", "low", "high", "exp_avg", "exp_avg_sq", "step", "env_step", "num_episodes", "obs", "total_rows", "_seed"}
+
+
+def without(leaves, prefixes):
+    return {path: value for path, value in leaves.items() if not path.startswith(tuple(prefixes))}
+
+
+def leaves_of(trainer) -> dict[str, Any]:
+    leaves = dict(own_leaves(trainer))
+    replay = trainer.replay
+    rows = np.arange(max(replay.total_rows - replay._config.capacity, 0), replay.total_rows) % replay._storage
+    for path, value in leaves.items():
+        if "_rows." in path and isinstance(value, torch.Tensor) or path.endswith("_episode_start"):
+            leaves[path] = value[rows]
+    return leaves
+
+
+def test_the_walk_fails_on_state_that_no_part_holds():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.updates = 0
+
+    a, b = make_trainer(), make_trainer()
+    for trainer, count in ((a, 1), (b, 2)):
+        trainer.learner.world_model.forgetful = Forgetful()
+        trainer.learner.world_model.forgetful.updates = count
+    b.load(through_files(a.parts()))
+    found, expected = leaves_of(b), leaves_of(a)
+    left = [path for path in expected if not same(found[path], expected[path])]
+    assert [path.rsplit(".", 1)[-1] for path in left] == ["updates"]
+
+
+def test_the_parts_are_those_of_a_checkpoint():
+    assert list(make_trainer().parts()) == ["world_model", "agents", "optimizers", "replay", "progress", "history"]
+
+
+# ---- Algorithm 2
+
+
+def test_updates_begin_after_warm_up_and_follow_their_intervals():
+    trainer = make_trainer(None, tiny_config({"schedule.world_model_every": 3, "schedule.agents_every": 4}))
+    calls = []
+    world, agents = trainer.learner.update_world_model, trainer.learner.update_agents
+    trainer.learner.update_world_model = lambda windows: calls.append(("world", trainer.env_step, windows)) or world(windows)
+    trainer.learner.update_agents = lambda contexts: calls.append(("agents", trainer.env_step, contexts)) or agents(contexts)
+    run(trainer, 24)
+    assert [step for kind, step, _ in calls if kind == "world"] == [12, 15, 18, 21, 24]
+    assert [step for kind, step, _ in calls if kind == "agents"] == [12, 16, 20, 24]
+    windows, contexts = (next(data for kind, _, data in calls if kind == wanted) for wanted in ("world", "agents"))
+    assert windows.obs.shape[:2] == (4, 8)
+    assert contexts.obs.shape[:2] == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("is_total", "windows", "starts", "expected"),
+    [(True, 4, 8, (4, 8)), (True, 5, 9, (8, 12)), (True, 1, 1, (4, 4)), (False, 2, 3, (8, 12))],
+)
+def test_batches_are_totals_rounded_up_per_agent_or_per_agent(is_total, windows, starts, expected):
+    """With 16 windows for 3 agents an earlier MATWM came out at 15 and never trained."""
+    regimes = [{"max_agents": None, "starts": starts, "horizon": 2}]
+    changes = {"schedule.batch_is_total": is_total, "world_model.windows": windows, "actor_critic.imagination.regimes": regimes}
+    trainer, rows = make_trainer(None, tiny_config(changes)), []
+    world, agents = trainer.learner.update_world_model, trainer.learner.update_agents
+    trainer.learner.update_world_model = lambda w: rows.append(len(w.agent)) or world(w)
+    trainer.learner.update_agents = lambda c: rows.append(len(c.agent)) or agents(c)
+    run(trainer, 12)
+    assert tuple(rows) == expected
+
+
+def test_the_policies_act_from_the_end_of_warm_up_on(monkeypatch):
+    from matwm import trainer as module
+
+    trainer, chosen = make_trainer(), []
+    real = module.choose_actions
+    monkeypatch.setattr(module, "choose_actions", lambda *a, **k: chosen.append(trainer.env_step) or real(*a, **k))
+    run(trainer, 15)
+    assert chosen == [12, 13, 14]
+
+
+def test_metrics_are_drained_once_and_kept_in_the_history():
+    trainer = run(make_trainer(), 24)
+    points = trainer.drain()
+    assert trainer.drain() == []
+    curves = {}
+    for point in points:
+        curves.setdefault(point.key, []).append((point.step, point.value))
+    episodes = {key for key in curves if key.startswith("episode/")}
+    assert {key: curve for key, curve in curves.items() if key not in episodes} == trainer.history.metrics
+    assert [step for step, _ in trainer.history.metrics["world_model/total"]] == [15, 20]
+    assert curves["episode/length"] == [(6, 6.0), (12, 6.0), (18, 6.0), (24, 6.0)]
+    assert episodes == {"episode/length", *(f"episode/return/{name}" for name in trainer.spec.agents)}
+    assert [episode.end_step for episode in trainer.history.episodes] == [6, 12, 18, 24]
+    assert [value for _, value in curves["episode/return/agent_0"]] == [episode.returns[3] for episode in trainer.history.episodes]
+
+
+def test_divergence_names_the_term_and_the_environment_step():
+    trainer = run(make_trainer(), 13)
+    with torch.no_grad():
+        trainer.learner.world_model.heads.reward[-1].bias[0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="world_model/.* is not finite at environment step 14") as caught:
+        trainer.step()
+    assert caught.value.step == 14
+
+
+def test_policies_are_named_and_their_own():
+    trainer = run(make_trainer(), 14)
+    policies = trainer.policies()
+    assert list(policies) == list(trainer.spec.agents)
+    assert torch.equal(policies["agent_0"]["net.output_bias"][0], trainer.learner.actors.net.output_bias[3])
+
+
+def test_a_missing_device_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="run.device is cuda, but torch sees no CUDA device"):
+        build_trainer(tiny_config({"run.device": "cuda"}))
+
+
+# ---- every environment
+
+
+def changed_parameters(trainer, steps):
+    before = {name: p.detach().clone() for name, p in trainer.learner.agents.named_parameters()}
+    before |= {name: p.detach().clone() for name, p in trainer.learner.world_model.named_parameters()}
+    run(trainer, steps)
+    after = dict(trainer.learner.agents.named_parameters()) | dict(trainer.learner.world_model.named_parameters())
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+def test_every_scenario_trains(name):
+    """Unequal observations, unequal action counts, one agent, eight agents: all weights that can move do, and stay finite."""
+    trainer = make_trainer(None, scenario_config(name, {"world_model.free_nats": 0.0}))
+    changed = changed_parameters(trainer, 16)
+    parameters = dict(trainer.learner.agents.named_parameters()) | dict(trainer.learner.world_model.named_parameters())
+    unmoved = {path.split(".")[0] for path in parameters.keys() - changed}
+    assert not unmoved - {"actors", "heads"}, unmoved  # layers behind an output of zeros may wait
+    assert all(parameter.isfinite().all() for parameter in parameters.values())
+    assert all(math.isfinite(value) for curve in trainer.history.metrics.values() for _, value in curve)
+    assert ("world_model/teammates" in trainer.history.metrics) == (trainer.spec.num_agents > 1)
+    assert {f"agents/{agent}/actor_loss" for agent in trainer.spec.agents} <= trainer.history.metrics.keys()
+    assert all(len(episode.returns) == trainer.spec.num_agents for episode in trainer.history.episodes)
+    assert len(trainer.history.episodes) == 2
+
+
+def test_successes_end_episodes_truly_while_training():
+    """A scenario that may end, and here does at once: episodes of one step, stored as terminations and learned from."""
+    trainer = make_trainer(None, scenario_config("simple_spread_v3", N=1, terminate_on_success=True, max_cycles=6))
+    raw = trainer.env._env
+    real = raw.step
+    raw.step = lambda actions: dataclasses.replace(real(actions), terminated=np.ones(1, bool))
+    run(trainer, 24)
+    assert [episode.length for episode in trainer.history.episodes] == [1] * 24
+    stored = trainer.replay._rows["terminated"][: trainer.replay.total_rows, 0]
+    assert stored[::2].all()
+    assert trainer.history.metrics["world_model/continues"][-1][1] < trainer.history.metrics["world_model/continues"][0][1]
+
+
+def test_masks_of_the_environment_are_learned_and_obeyed():
+    """The environment raises on an illegal action, in warm-up and after it."""
+    trainer = run(make_trainer(CounterEnv), 40)
+    assert trainer.learner.world_model.heads.action_mask is not None
+    assert trainer.history.metrics["world_model/action_mask"][-1][1] < trainer.history.metrics["world_model/action_mask"][0][1]
+    assert {episode.length for episode in trainer.history.episodes} == {5}
+
+
+def test_the_ablations_train():
+    changes = {"world_model.teammates.enabled": False, "world_model.action_words": "shared", "replay.recency_decay": 1.0}
+    changes |= {"actor_critic.imagination.start_state": "prior", "actor_critic.actor_unimix": 0.01, "world_model.agent_identity": False}
+    trainer = run(make_trainer(None, tiny_config(changes)), 16)
+    assert trainer.learner.world_model.feature_size == 32
+    assert all(math.isfinite(value) for curve in trainer.history.metrics.values() for _, value in curve)
