@@ -274,6 +274,11 @@ class Config(Section):
                 f"world_model.windows = {wm.windows} of world_model.window_length = {wm.window_length} rows need {rows} rows an agent, "
                 f"more than replay.capacity = {self.replay.capacity} can hold: lower them or raise the capacity"
             )
+        if self.schedule.acting_context > self.replay.capacity:
+            yield (
+                f"schedule.acting_context is {self.schedule.acting_context}, more than replay.capacity = {self.replay.capacity} rows hold: "
+                "a resumed policy could not see what it had seen"
+            )
         if self.schedule.warmup_steps < wm.window_length:
             yield (
                 f"schedule.warmup_steps is {self.schedule.warmup_steps}, less than world_model.window_length = {wm.window_length}: "
@@ -416,7 +421,7 @@ def _parse(schema: type[SectionT], data: Any, prefix: str, source: str) -> Secti
 
 def _sentences(error: ValidationError, schema: type[Section], prefix: str) -> Iterator[str]:
     for entry in error.errors():
-        path = prefix + ".".join(str(part) for part in entry["loc"])
+        path = (prefix + ".".join(str(part) for part in entry["loc"])).rstrip(".")
         value = entry["input"]
         match entry["type"]:
             case "missing":
