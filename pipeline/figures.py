@@ -59,6 +59,8 @@ class Lineage:
     roles: Mapping[str, Sequence[str]]
     """Role -> its agents."""
     warmup: int = 0
+    resumes: Sequence[int] = ()
+    """Steps at which an interrupted segment was taken up again."""
 
     def colour(self, role: str) -> str:
         """Return the role's colour."""
@@ -92,8 +94,8 @@ def returns(lineage: Lineage, curves: Mapping[str, Curve]) -> Figure:
             axes.plot(*_smooth(steps, values, window), color=colour, linestyle=line, label=label)
         axes.set_ylabel("return per episode")
         axes.set_title(f"{role}, mean of the last {window} episodes", loc="left", color=DARK)
-        _legend(axes)
         _mark(axes, lineage, is_first=axes is panels[0])
+        _legend(axes)
         if lineage.warmup:
             axes.axvspan(0, lineage.warmup, color="#f0f0f0", zorder=0, linewidth=0)
     panels[-1].set_xlabel(f"environment steps{' (shaded: random actions)' if lineage.warmup else ''}")
@@ -133,17 +135,17 @@ def rewards(lineage: Lineage, imagined: Mapping[str, Curve], real: Mapping[str, 
             axes.plot(*_smooth(*curve, _points_window(curve)), color=colour, linestyle=line, label=label)
         axes.set_ylabel("reward per step")
         axes.set_title(role if len(agents) == 1 else f"{role}, mean of {len(agents)} agents", loc="left", color=DARK)
-        _legend(axes)
         _mark(axes, lineage, is_first=axes is panels[0])
+        _legend(axes)
     panels[-1].set_xlabel("environment steps")
     return figure
 
 
 def teammates(lineage: Lineage, accuracy: Curve, majority: Curve) -> Figure:
-    """Draw how often the teammate predictor is right, against always naming what each mate does most often in the batch."""
+    """Draw how often the teammate predictor is right, against always naming what each mate does most often."""
     figure, (axes,) = _panels(1, f"Teammate prediction – {lineage.title}")
     for curve, colour, line, label in (
-        (majority, DARK, "--", "most frequent action of the batch"),
+        (majority, DARK, "--", "most frequent action"),
         (accuracy, COLOURS[1], "-", "teammate predictor"),
     ):
         axes.plot(*curve, color=colour, alpha=0.25, linewidth=0.8)
@@ -151,8 +153,8 @@ def teammates(lineage: Lineage, accuracy: Curve, majority: Curve) -> Figure:
     axes.set_ylim(0, 1)
     axes.set_ylabel("share of actions predicted")
     axes.set_xlabel("environment steps")
-    _legend(axes)
     _mark(axes, lineage, is_first=True)
+    _legend(axes)
     return figure
 
 
@@ -168,6 +170,9 @@ def _mark(axes: Axes, lineage: Lineage, *, is_first: bool, ticks: int = 8) -> No
     for stretch in stretches:
         if stretch.start:
             axes.axvline(stretch.start, color=DARK, linestyle=(0, (2, 2)), linewidth=1.1)
+    for number, step in enumerate(lineage.resumes):
+        label = "resumed" if is_first and number == 0 else None
+        axes.plot(step, 0.0, "^", color=DARK, markersize=7, clip_on=False, transform=axes.get_xaxis_transform(), label=label)
     if is_first and len(stretches) <= MOST_LABELS:
         for stretch in (stretch for stretch in stretches if stretch.start):
             axes.annotate(

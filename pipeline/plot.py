@@ -72,7 +72,7 @@ def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]"
     """Return the figures of a lineage by name, from the metrics of its last segment; those without data are left out."""
     from pipeline import figures, scoreboard
 
-    lineage = _lineage(path)
+    lineage = _lineage(path, folder.parent)
     training, episodes = read_curves(folder / "training.csv"), read_curves(folder / "episodes.csv")
     agents = [agent for members in lineage.roles.values() for agent in members]
     drawn: dict[str, Figure] = {}
@@ -129,15 +129,18 @@ def _is_trained(project: Path, name: str) -> bool:
     return (folder / "training.csv").is_file() and (folder / "episodes.csv").is_file()
 
 
-def _lineage(path: "Sequence[ResolvedSegment]") -> "Lineage":
+def _lineage(path: "Sequence[ResolvedSegment]", metrics: Path) -> "Lineage":
     from matwm.envs import make_env
+    from pipeline import project as places
     from pipeline.figures import Lineage, Stretch
 
     spec = make_env(path[-1].config.env).spec
     roles = {role: [spec.agents[number] for number in numbers] for role, numbers in spec.roles().items()}
     stretches = [Stretch(segment.name, segment.origin.step, _label(segment)) for segment in path]
     title = f"{spec.name}, {' → '.join(_shortened([segment.name for segment in path]))}"
-    return Lineage(title, stretches, roles, path[0].config.schedule.warmup_steps if path[0].origin.step == 0 else 0)
+    facts = [places.read_json(metrics / segment.name / "run.json") or {} for segment in path]
+    resumes = sorted({step for one in facts for step in one.get("resumed_at", [])})
+    return Lineage(title, stretches, roles, path[0].config.schedule.warmup_steps if path[0].origin.step == 0 else 0, resumes)
 
 
 def _label(segment: "ResolvedSegment") -> str:

@@ -105,6 +105,8 @@ class Session:
     def _trainer_from(self, newest: Checkpoint | None) -> Trainer:
         trainer = build_trainer(self.config)
         checkpoint = newest or (None if self.job.start.is_root else open_checkpoint(self.job.start.folder))
+        if newest is not None and newest.step not in self._facts.setdefault("resumed_at", []):
+            self._facts["resumed_at"].append(newest.step)
         if checkpoint is not None:
             try:
                 trainer.load(checkpoint.load())
@@ -151,7 +153,7 @@ class Session:
     def _keep(self, trainer: Trainer) -> None:
         """Save where a signal came; such a checkpoint is for going on and is not published."""
         if trainer.env_step > self.job.start.parent.step and trainer.env_step not in self.store.steps():
-            self._save(trainer)
+            self.tracker.artifact(self._save(trainer).path)
 
     def _save(self, trainer: Trainer) -> Checkpoint:
         began = time.perf_counter()
@@ -180,6 +182,7 @@ class Session:
             "git": self._code,
             "numerics": NUMERICS,
             **records.machine_facts(self.config.run.device, self.config.run.threads),
+            "resumed_at": self._facts.get("resumed_at", []),
             "started": self._facts["started"],
             "finished": self._facts["finished"],
         }

@@ -155,7 +155,7 @@ def test_interrupted_twice_it_ends_the_same(project: Path, tmp_path: Path, store
     assert not (project / "metrics").exists()
     (info,) = tracking.list_runs()
     assert info.status == "KILLED"
-    assert stores.MlflowStore().steps(info.run_id) == [], "a signal's checkpoint is for going on only"
+    assert stores.MlflowStore().steps(info.run_id) == [15], "another machine may have to go on from it"
     assert run(project, interruption=StopAfter(35)) == 128 + signal.SIGTERM
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0

@@ -385,8 +385,8 @@ def test_the_encoder_is_told_who_is_focal_only_if_asked():
 
 
 def test_accuracy_of_mates_is_held_against_always_naming_the_most_frequent():
-    log_probs = torch.log(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]))[None, :, None].expand(2, 3, 1, 2)
-    actions = torch.tensor([[[0], [1], [1]], [[0], [0], [NO_ACTION]]])
+    log_probs = torch.log(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]]))[None, :, None].expand(2, 4, 1, 2)
+    actions = torch.tensor([[[0], [1], [0], [1]], [[1], [1], [1], [NO_ACTION]]])
     metrics = model_module.teammate_metrics(log_probs, actions)
-    assert metrics["teammate_accuracy"].item() == pytest.approx(4 / 5)
-    assert metrics["teammate_majority"].item() == pytest.approx(4 / 5)
+    assert metrics["teammate_accuracy"].item() == pytest.approx(3 / 7)
+    assert metrics["teammate_majority"].item() == pytest.approx(2 / 3), "counted in the first two rows, judged on the last two"
