@@ -26,3 +26,10 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-golden", action="store_true", help="record the golden numbers anew (tests/matwm/test_golden.py)")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("--record-golden"):
+        from tests.matwm import test_golden
+
+        test_golden.record()
