@@ -1,6 +1,7 @@
 """The Python interface for notebooks and scripts: train, go on from a checkpoint, and play with what was trained."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ from matwm.checkpoint import ROOT, Checkpoint, LocalStore, Parent, open_checkpoi
 from matwm.config import Config, ConfigError, leaves, merge, parse_config, parse_segments, read_params
 from matwm.policy import Networks, Policy
 from matwm.trainer import Trainer, build_trainer
+from matwm.version import NUMERICS
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingResult(NamedTuple):
@@ -33,8 +37,12 @@ def train(
     """Train to environment step `until`, from the start or from a checkpoint directory.
 
     `config` is a `Config`, the contents of a params.yaml, or its path; of the latter two the first segment's `until` is the
-    default. With `checkpoint_dir`, a checkpoint is saved there every `run.save_interval` steps and at the end. Interrupted
-    and continued, a run ends bit for bit where an uninterrupted one does.
+    default, and its `override` counts. With `checkpoint_dir`, a checkpoint is saved there every `run.save_interval` steps and at
+    the end. Interrupted and continued, a run ends bit for bit where an uninterrupted one does.
+
+    Torch's deterministic algorithms, number of threads and flushing of denormals are set for the whole process. With
+    `run.threads` above 1 the promise needs a process in which torch has computed nothing before: threads that it started
+    earlier do not flush.
 
     Raises:
         ConfigError: the configuration is wrong, or changes what the checkpoint fixes.
@@ -48,11 +56,15 @@ def train(
     start = None if resume_from is None else open_checkpoint(resume_from)
     if start is not None:
         _check_fits(settings, start)
+        if start.manifest["numerics"] != NUMERICS:
+            _log.warning(
+                "%s was trained by numerics %d, this code has %d: it goes on otherwise", start.path, start.manifest["numerics"], NUMERICS
+            )
     if end <= (0 if start is None else start.step):
         raise ConfigError([f"until is {end}, which is not beyond step {0 if start is None else start.step} where training starts"])
     trainer = build_trainer(settings)
     if start is not None:
-        trainer.load(start.load())
+        trainer.resume(start)
     store = None if checkpoint_dir is None else LocalStore(checkpoint_dir)
     parent = ROOT if start is None else Parent(start.step, start.digest)
     while trainer.env_step < end:
@@ -75,8 +87,10 @@ def _read(config: Config | Mapping[str, Any] | str | Path) -> tuple[Config, int 
     if isinstance(config, Config):
         return config, None
     data, source = (config, "config") if isinstance(config, Mapping) else (read_params(config), str(config))
-    segments = parse_segments(data, source=source) if "segments" in data else {}
-    return parse_config(data, source=source), next((segment.until for segment in segments.values()), None)
+    if "segments" not in data:
+        return parse_config(data, source=source), None
+    first = next(iter(parse_segments(data, source=source).values()))
+    return parse_config(merge(data, first.override), source=source), first.until
 
 
 def _check_fits(config: Config, start: Checkpoint) -> None:

@@ -199,6 +199,10 @@ class ScheduleConfig(Section):
     batch_is_total: bool = field("batch sizes are totals over agents, not per agent", branch="free")
     acting_context: int = field("rows of the current episode that a policy sees", branch="free", ge=1)
 
+    def per_agent(self, batch: int, num_agents: int) -> int:
+        """Return each agent's share of a batch: a total over agents is shared out evenly and rounded up."""
+        return -(-batch // num_agents) if self.batch_is_total else batch
+
 
 class RunConfig(Section):
     """The machine's part, and what is kept of a run."""
@@ -267,8 +271,7 @@ class Config(Section):
         ):
             if rows > wm.max_positions:
                 yield f"{path} is {rows}, more than world_model.max_positions = {wm.max_positions}"
-        agents = self.env.num_agents if self.schedule.batch_is_total else 1
-        rows = -(-wm.windows // agents) * wm.window_length
+        rows = self.schedule.per_agent(wm.windows, self.env.num_agents) * wm.window_length
         if rows > self.replay.capacity:
             yield (
                 f"world_model.windows = {wm.windows} of world_model.window_length = {wm.window_length} rows need {rows} rows an agent, "
@@ -406,6 +409,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is a list or a section, expected a name", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)

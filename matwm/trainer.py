@@ -10,6 +10,7 @@ import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
 from matwm.acting import EpisodeContext, choose_actions, random_actions
+from matwm.checkpoint import Checkpoint
 from matwm.collector import Collector
 from matwm.config import Config
 from matwm.envs import make_env
@@ -31,9 +32,8 @@ class Trainer:
         self.env_step = 0
         """Environment steps taken."""
         self._points: list[Point] = []
-        agents = self.spec.num_agents if config.schedule.batch_is_total else 1
-        self._windows_each = -(-config.world_model.windows // agents)
-        self._starts_each = -(-config.regime.starts // agents)
+        self._windows_each = config.schedule.per_agent(config.world_model.windows, self.spec.num_agents)
+        self._starts_each = config.schedule.per_agent(config.regime.starts, self.spec.num_agents)
 
     def step(self) -> None:
         """Take one environment step and the updates that are due after it (Algorithm 2).
@@ -84,6 +84,19 @@ class Trainer:
         self.collector.load_state_dict(progress["collector"])
         self.history.load_state_dict(parts["history"])
         self._points = []
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            CheckpointError: a file is absent or damaged.
+            ValueError: it does not fit this configuration, or its environment has other agents or sizes, or them in another order.
+        """
+        if checkpoint.spec != self.spec:
+            raise ValueError(
+                f"it was trained with {checkpoint.spec}, but the environment is {self.spec} here: use the same package versions"
+            )
+        self.load(checkpoint.load())
 
     def policies(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return each agent's actor by name."""

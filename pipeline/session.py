@@ -109,7 +109,7 @@ class Session:
             self._facts["resumed_at"].append(newest.step)
         if checkpoint is not None:
             try:
-                trainer.load(checkpoint.load())
+                trainer.resume(checkpoint)
             except CheckpointError:
                 raise
             except ValueError as error:

@@ -51,6 +51,19 @@ def test_what_a_checkpoint_fixes_cannot_be_changed(params, tmp_path):
         matwm.train(params, tmp_path / "step_000000030", until=30)
 
 
+def test_the_first_segments_override_counts(params, tmp_path):
+    params["segments"]["s00"]["override"] = {"replay": {"recency_decay": 1.0}}
+    matwm.train(params, until=30, checkpoint_dir=tmp_path)
+    assert LocalStore(tmp_path).open(30).config["replay"]["recency_decay"] == 1.0
+
+
+def test_going_on_with_other_numerics_is_said(params, tmp_path, monkeypatch, caplog):
+    matwm.train(params, until=30, checkpoint_dir=tmp_path)
+    monkeypatch.setattr("matwm.api.NUMERICS", 77)
+    matwm.train(params, tmp_path / "step_000000030", until=31)
+    assert "trained by numerics 1, this code has 77" in caplog.text
+
+
 def test_a_diverged_loss_stops_with_its_name_and_keeps_the_last_checkpoint(params, tmp_path):
     wild = merge(params, {"world_model": {"learning_rate": 1.0e30}, "run": {"save_interval": 10}})
     with pytest.raises(NonFiniteLossError, match=r"(world_model|agents)/\S+ is not finite at environment step \d+"):

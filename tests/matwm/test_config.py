@@ -97,6 +97,7 @@ def read_names() -> set[str]:
 READ_IN_CONFIG = {
     ("ImaginationConfig", "regimes"): "ImaginationConfig.regime picks one of them",
     ("Regime", "max_agents"): "the same, by this",
+    ("ScheduleConfig", "batch_is_total"): "ScheduleConfig.per_agent shares batches out by it",
 }
 
 
@@ -372,6 +373,7 @@ def test_every_problem_is_told_at_once():
     [
         ("seed: 1\nenv: {}\nseed: 2\n", "key 'seed' stands twice"),
         ("env: {name: a, name: b}\n", "key 'name' stands twice"),
+        ("? [seed]\n: 1\n", "a key is a list or a section"),
         ("- 1\n", "holds no sections"),
         ("a: [\n", "is not valid YAML"),
     ],

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from matwm import scenarios
+from matwm.checkpoint import ROOT, LocalStore
 from matwm.learner import NonFiniteLossError
 from matwm.rng import seed_torch
 from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
@@ -116,6 +117,16 @@ def test_looking_at_the_state_changes_nothing():
 def test_the_seed_decides():
     digests = [digest(run(make_trainer(None, tiny_config({"seed": seed})), 14)) for seed in (3, 3, 4)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_checkpoint_of_agents_in_another_order_is_refused(tmp_path):
+    trainer = make_trainer(None)
+    run(trainer, 3)
+    spec = dataclasses.replace(trainer.spec, agents=trainer.spec.agents[::-1])
+    store = LocalStore(tmp_path)
+    store.save(3, trainer.parts(), parent=ROOT, config={}, spec=spec, policies=trainer.policies())
+    with pytest.raises(ValueError, match="trained with .*agent_0.*adversary_0.* but the environment is"):
+        make_trainer(None).resume(store.open(3))
 
 
 def test_a_run_of_another_configuration_is_refused_where_it_cannot_fit():
