@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from matwm.history import History
 from matwm.stateful import State
 from pipeline import project as places
 
-LIBRARIES = ("torch", "numpy", "safetensors", "pettingzoo", "mpe2", "mlflow", "dvc")
+COMPUTING = ("torch", "numpy", "pettingzoo", "mpe2")
+"""Libraries whose versions decide numbers: exact repetition needs the same."""
+LIBRARIES = (*COMPUTING, "safetensors", "mlflow", "dvc")
 SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")
 """What `dvc metrics show` says of the world model; everything else is in the curves."""
 LATEST_EPISODES = 20
@@ -33,6 +35,12 @@ def write_curves(folder: Path, history: State, agents: Sequence[str], step: int)
 def machine_facts(device: str, threads: int) -> dict[str, Any]:
     """Return what exact repetition depends on besides parameters and code."""
     return {"libraries": {name: _version(name) for name in LIBRARIES}, "device": _device(device), "threads": threads}
+
+
+def drifted(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what two `machine_facts` disagree about, of that on which exact repetition depends."""
+    old, new = ({**facts.get("libraries", {}), "device": facts.get("device"), "threads": facts.get("threads")} for facts in (before, now))
+    return [f"{name} {old[name]}, now {new[name]}" for name in (*COMPUTING, "device", "threads") if old.get(name) != new[name]]
 
 
 def _curve_names(past: History) -> list[str]:
@@ -69,4 +77,4 @@ def _version(library: str) -> str | None:
 
 
 def _device(device: str) -> str:
-    return f"cuda {torch.cuda.get_device_name()}" if device == "cuda" else device
+    return f"cuda {torch.cuda.get_device_name()}" if device == "cuda" and torch.cuda.is_available() else device

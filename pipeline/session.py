@@ -34,11 +34,13 @@ class Session:
         self._facts: dict[str, Any] = {"run_id": None, "started": _now(), **(places.read_json(job.work / "run.json") or {})}
         tracking = self.config.tracking
         self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
+        self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
         self._missing: list[int] = []
 
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
         is_known = (self.job.work / "run.json").is_file()
+        self._look_for_drift()
         self._missing = missing_steps(self.store, self.segment.publishes)
         if self._missing and (not is_known or self._missing[0] < max(self.store.steps(), default=0)):
             recover(self.job, self.store)
@@ -181,12 +183,24 @@ class Session:
             "parent": {"run_id": self.job.start.run_id, **dataclasses.asdict(self.job.start.parent)},
             "git": self._code,
             "numerics": NUMERICS,
-            **records.machine_facts(self.config.run.device, self.config.run.threads),
+            **self._machine,
             "resumed_at": self._facts.get("resumed_at", []),
             "started": self._facts["started"],
             "finished": self._facts["finished"],
         }
         places.write_json(folder / "run.json", facts)
+
+    def _look_for_drift(self) -> None:
+        """Say if what is there was computed by other versions or on another device: then the end may be another, too."""
+        origin = self.segment.origin.segment
+        trained = places.read_json(places.metrics_folder(self.job.project, origin) / "run.json") if origin else None
+        for what, before in (
+            (f"segment {self.segment.name} was begun", self._facts.get("machine")),
+            (f"its parent {origin} was trained", trained),
+        ):
+            if before and (found := records.drifted(before, self._machine)):
+                logger.warning("%s with %s: what follows may not be bit for bit what it would have been", what, "; ".join(found))
+        self._facts["machine"] = self._machine
 
     def _tags(self) -> dict[str, str]:
         tags = {
@@ -196,6 +210,9 @@ class Session:
             "matwm.numerics": str(NUMERICS),
             "matwm.code": self._code["code"],
             "matwm.until": str(self.segment.until),
+            "matwm.env": self.config.env.name,
+            "matwm.device": self._machine["device"],
+            "matwm.torch": str(self._machine["libraries"]["torch"]),
         }
         if not self.job.start.is_root:
             tags["matwm.parent_step"] = str(self.job.start.parent.step)

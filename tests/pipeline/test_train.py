@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,16 @@ def test_another_parameter_is_another_run(project: Path) -> None:
     assert facts(project)["run_id"] != first["run_id"]
     assert all(path.read_bytes() == content for path, content in kept.items())
     assert stores.MlflowStore().steps(first["run_id"]) == [40, 80]
+
+
+def test_going_on_with_other_versions_is_said(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    write(project)
+    run(project, interruption=StopAfter(50))
+    assert "bit for bit" not in caplog.text
+    monkeypatch.setattr("pipeline.records._version", lambda library: "9.9" if library == "mpe2" else version(library))
+    run(project)
+    assert f"segment s00 was begun with mpe2 {version('mpe2')}, now 9.9: what follows may not be bit for bit" in caplog.text
+    assert facts(project)["libraries"]["mpe2"] == "9.9"
 
 
 def test_a_parent_trained_with_other_values_is_refused(project: Path) -> None:
