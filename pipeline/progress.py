@@ -2,11 +2,15 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+MARKS, MARK_SECONDS = 20, 3.0
+"""Steps a second are counted over as many stretches, each at least so long: about the last minute."""
 
 
 class Display:
@@ -40,18 +44,23 @@ class Display:
     def begin(self, step: int) -> None:
         """Take note of the step that training goes on from."""
         self.step = self._start = step
-        self._began = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._marks = deque([(self._last_line, step)], maxlen=MARKS)
         if self._bar is not None:
             self._bar.reset(self._task, completed=step)  # what was trained before says nothing about the time that is left
 
     @property
     def rate(self) -> float:
-        """Steps a second since this process began to train."""
-        return (self.step - self._start) / max(time.monotonic() - self._began, 1e-9)
+        """Steps a second of late: warm-up is many times faster than what follows and says nothing about it."""
+        then, step = self._marks[0]
+        return (self.step - step) / max(time.monotonic() - then, 1e-9)
 
     def advance(self, step: int) -> None:
         """Take note of a finished step."""
         self.step = step
+        now = time.monotonic()
+        if now - self._marks[-1][0] >= MARK_SECONDS:
+            self._marks.append((now, step))
         if self._bar is not None:
             self._bar.update(self._task, completed=step, rate=self.rate, note=self._note())
         elif time.monotonic() - self._last_line >= self._line_seconds:

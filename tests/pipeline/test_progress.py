@@ -1,0 +1,43 @@
+"""The display, without a terminal and with a clock of our own."""
+
+import io
+
+import pytest
+
+from pipeline.progress import Display
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, paces: list[tuple[int, float]], until: int) -> tuple[Display, str]:
+    """Train (steps, seconds each) one after the other, and return the display and what it wrote."""
+    clock, stream = [100.0], io.StringIO()
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: clock[0])
+    with Display("s00", until, line_seconds=1e9, stream=stream) as display:
+        for steps, seconds in paces:
+            for _ in range(steps):
+                clock[0] += seconds
+                display.advance(display.step + 1)
+        display.episode({"agent_0": -3.25})
+        display.saved(display.step)
+    return display, stream.getvalue()
+
+
+def test_the_rate_is_that_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast warm-up would make the time that is left look like a fraction of what it is."""
+    display, said = shown(monkeypatch, [(1000, 0.001), (2000, 0.1)], until=4000)
+    assert display.rate == pytest.approx(10.0, rel=0.01)
+    assert said == "s00 step 3000/4000 (75%), 10.0 steps/s, 0:01:40 left, return agent_0 -3.2, checkpoint 3000\n"
+
+
+def test_slow_steps_have_a_rate_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, [(1, 5.0)], until=100)[0].rate == pytest.approx(0.2)
+    assert shown(monkeypatch, [(70, 5.0)], until=100)[0].rate == pytest.approx(0.2)
+
+
+def test_steps_of_an_earlier_process_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: clock[0])
+    display = Display("s00", 1000, line_seconds=1e9, stream=io.StringIO())
+    display.begin(500)
+    clock[0] = 2.0
+    display.advance(510)
+    assert display.rate == pytest.approx(5.0)
