@@ -47,7 +47,7 @@ class Session:
             self._missing = missing_steps(self.store, self.segment.publishes)
         self._write_facts()
         shaping = {path: str(value) for path, value, marks in leaves(self.config) if marks["shapes"]}
-        self.tracker.start(self._facts["run_id"], self.segment.name, shaping, self._tags())
+        self.tracker.start(self._facts["run_id"], self.segment.name, {**shaping, **self._batches()}, self._tags())
         for step in sorted({*self.segment.publishes} - {*self._missing}):
             # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
             self.tracker.artifact(self.store.folder / places.step_folder(step))
@@ -189,6 +189,15 @@ class Session:
             "finished": self._facts["finished"],
         }
         places.write_json(folder / "run.json", facts)
+
+    def _batches(self) -> dict[str, str]:
+        """Return what the configuration comes to for this team: batches after rounding up for each agent, and the horizon."""
+        num_agents, per_agent = self.config.env.num_agents, self.config.schedule.per_agent
+        return {
+            "actual.windows": str(num_agents * per_agent(self.config.world_model.windows, num_agents)),
+            "actual.starts": str(num_agents * per_agent(self.config.regime.starts, num_agents)),
+            "actual.horizon": str(self.config.regime.horizon),
+        }
 
     def _look_for_drift(self) -> None:
         """Say if what is there was computed by other versions or on another device: then the end may be another, too."""
