@@ -3,11 +3,12 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 MARKS, MARK_SECONDS = 20, 3.0
 """Steps a second are counted over as many stretches, each at least so long: about the last minute."""
@@ -27,11 +28,11 @@ class Display:
     def __enter__(self) -> "Display":
         if self._stream.isatty():
             columns = (
-                TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("[bold]{task.description}"), BarColumn(bar_width=12), TaskProgressColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(), TextColumn("{task.fields[saved]}"),
             )  # fmt: skip
-            self._bar = Progress(*columns, console=Console(file=self._stream), refresh_per_second=4)
-            self._task = self._bar.add_task(self._segment, total=self.until, rate=0.0, note="")
+            self._bar = _BarOverReturns(*columns, console=Console(file=self._stream), refresh_per_second=4)
+            self._task = self._bar.add_task(self._segment, total=self.until, rate=0.0, saved="", returns="")
             self._bar.start()
         return self
 
@@ -62,7 +63,7 @@ class Display:
         if now - self._marks[-1][0] >= MARK_SECONDS:
             self._marks.append((now, step))
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, rate=self.rate, note=self._note())
+            self._bar.update(self._task, completed=step, rate=self.rate, returns=self._returns)
         elif time.monotonic() - self._last_line >= self._line_seconds:
             self.say_where()
 
@@ -74,7 +75,7 @@ class Display:
         """Take note of a checkpoint."""
         self._checkpoint = step
         if self._bar is not None:
-            self._bar.update(self._task, note=self._note())
+            self._bar.update(self._task, saved=f"checkpoint {step}")
 
     def say_where(self) -> None:
         """Write a line where there is no bar."""
@@ -91,6 +92,16 @@ class Display:
         parts = [f"return {self._returns}"] if self._returns else []
         parts += [f"checkpoint {self._checkpoint}"] if self._checkpoint is not None else []
         return ", ".join(parts)
+
+
+class _BarOverReturns(Progress):
+    """Gives the returns a line of their own: beside the bar they would squeeze steps and time left out of a terminal of 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar, then the returns."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(task.fields["returns"] and f"return {task.fields['returns']}", no_wrap=True, overflow="ellipsis")
 
 
 def _duration(seconds: float) -> str:

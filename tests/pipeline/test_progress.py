@@ -41,3 +41,17 @@ def test_steps_of_an_earlier_process_are_not_counted(monkeypatch: pytest.MonkeyP
     clock[0] = 2.0
     display.advance(510)
     assert display.rate == pytest.approx(5.0)
+
+
+def test_a_terminal_of_80_columns_shows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    with Display("s00", 100000, line_seconds=1.0, stream=stream) as display:
+        display.begin(40000)
+        display.episode({"adversary_0": 10.0, "adversary_1": 10.0, "adversary_2": 10.0, "agent_0": -23.5})
+        display.saved(55000)
+        display.advance(56000)
+    for part in ("s00", "56%", "56000/100000", "/s", "checkpoint 55000", "return adversary_0 10.0", "agent_0 -23.5"):
+        assert part in stream.getvalue()
