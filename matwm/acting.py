@@ -63,7 +63,7 @@ class EpisodeContext:
 def choose_actions(
     world_model: WorldModel, actors: Actors, context: EpisodeContext, mask: Bool[np.ndarray, "E n A"], *, greedy: bool
 ) -> Int[np.ndarray, "E n"]:
-    """Return the policies' actions on the posterior of the present observations, under the environment's real masks (section 1.7)."""
+    """Return the policies' actions on the posterior of the present observations, under the environment's real masks (Algorithm 2)."""
     training = world_model.training
     world_model.eval()
     device = actors.net.output_bias.device

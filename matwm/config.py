@@ -6,9 +6,11 @@ and so belongs in the segment key and in a checkpoint's manifest.
 """
 
 import difflib
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,8 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from matwm import scenarios
 
 SectionT = TypeVar("SectionT", bound="Section")
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Branch = Literal["free", "adapt", "fixed"]
 PRESETS = Path(__file__).parent / "presets"
+SEGMENT_NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+)  # a folder's name, and a word on command lines that must not look like an option
 
 
 class ConfigError(ValueError):
@@ -61,7 +67,7 @@ class EnvConfig(Section):
 
 
 class BinsConfig(Section):
-    """Two-hot bins at symexp(linspace(-bound, bound, count)) (section 1.6 of the method)."""
+    """Two-hot bins at symexp(linspace(-bound, bound, count)) (DreamerV3)."""
 
     count: int = field("number of bins, odd so that zero is one", branch="fixed", ge=3, le=1023)
     bound: float = field("symlog of the outermost bin", branch="fixed", gt=0, le=20)
@@ -122,6 +128,7 @@ class WorldModelConfig(Section):
     windows: int = field("windows an update, in total over agents if schedule.batch_is_total", branch="free", ge=1)
     window_length: int = field("T, rows a window", branch="free", ge=2)
     learning_rate: float = field("Adam step size", branch="free", gt=0)
+    adam_betas: list[Decay] = field("Adam decays of the two moments", branch="free", min_length=2, max_length=2)
     adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
     clip_norm: float = field("largest gradient norm", branch="free", gt=0)
 
@@ -171,6 +178,7 @@ class ActorCriticConfig(Section):
     slow_decay: float = field("sigma, EMA decay of the slow critic (Eq. 14)", branch="free", ge=0, lt=1)
     slow_weight: float = field("weight of the slow critic's own term in the critic loss", branch="free", ge=0)
     learning_rate: float = field("Adam step size", branch="free", gt=0)
+    adam_betas: list[Decay] = field("Adam decays of the two moments", branch="free", min_length=2, max_length=2)
     adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
     clip_norm: float = field("largest gradient norm of each agent", branch="free", gt=0)
     imagination: ImaginationConfig
@@ -222,6 +230,12 @@ class EvaluationConfig(Section):
     interval: int = field("environment steps an evaluation inside training; 0: none", branch="free", shapes=False, ge=0)
     gif: bool = field("draw one episode as an animated GIF", branch="free", shapes=False)
 
+    @model_validator(mode="after")
+    def _modes_differ(self) -> Self:
+        if len(set(self.modes)) < len(self.modes):
+            raise ValueError(f"modes are {self.modes}: name each once")
+        return self
+
 
 class TrackingConfig(Section):
     """What is told to MLflow and to the terminal."""
@@ -235,7 +249,7 @@ class SegmentConfig(Section):
     """One entry of the lineage: train from a checkpoint to a step, with changes."""
 
     from_: str = field("checkpoint folder to start from", branch="fixed", alias="from", min_length=1)
-    until: int = field("environment step to reach", branch="free", shapes=False, ge=1)
+    until: int = field("environment step to reach", branch="free", shapes=False, ge=1, lt=10**9)
     override: dict[str, Any] = Field(default_factory=dict, description="what differs from the parent's parameters")
 
 
@@ -343,8 +357,11 @@ def parse_segments(data: Mapping[str, Any], *, source: str = "params.yaml") -> d
     problems: list[str] = []
     parsed: dict[str, SegmentConfig] = {}
     for name, entry in segments.items():
-        if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
-            problems.append(f"{source}: segments.{name}: a segment's name is made of letters, digits, '-' and '_'")
+        if not isinstance(name, str) or not SEGMENT_NAME.fullmatch(name):
+            problems.append(
+                f"{source}: segments.{name}: a segment's name is made of letters, digits, '-' and '_', "
+                "with a letter or digit first and 64 characters at most"
+            )
             continue
         try:
             parsed[name] = _parse(SegmentConfig, entry, f"segments.{name}.", source)
@@ -425,12 +442,18 @@ def _parse(schema: type[SectionT], data: Any, prefix: str, source: str) -> Secti
 
 
 def _sentences(error: ValidationError, schema: type[Section], prefix: str) -> Iterator[str]:
+    misspelt: set[str] = set()
+    for entry in error.errors():
+        if entry["type"] == "extra_forbidden":
+            section = entry["loc"][:-1]
+            misspelt |= {".".join(map(str, (*section, key))) for key in _close(str(entry["loc"][-1]), _keys_at(schema, section))}
     for entry in error.errors():
         path = (prefix + ".".join(str(part) for part in entry["loc"])).rstrip(".")
         value = entry["input"]
         match entry["type"]:
             case "missing":
-                yield f"{path} is missing"
+                if ".".join(map(str, entry["loc"])) not in misspelt:  # The misspelt key's own sentence names it.
+                    yield f"{path} is missing"
             case "extra_forbidden":
                 yield f"{path} is unknown{_nearest(str(entry['loc'][-1]), _keys_at(schema, entry['loc'][:-1]))}"
             case "value_error":
@@ -438,21 +461,24 @@ def _sentences(error: ValidationError, schema: type[Section], prefix: str) -> It
                 yield from (line if line.startswith(path) else f"{path}: {line}" for line in sentences)
             case "model_type" | "model_attributes_type" | "dict_type":
                 yield f"{path or 'the file'} is {value!r}: expected a section with keys"
-            case "float_type" | "int_type" | "int_from_float" if isinstance(value, str) and _is_number(value):
-                number = repr(float(value)) if "." in value or "e" in value.lower() else value
-                hint = f"{float(value):.1e}" if "e" in value.lower() else number
-                yield f"{path} is the text {value!r}, not a number: write {hint} (YAML reads 3e-5 as text, 3.0e-5 as a number)"
+            case "too_short" | "string_too_short":
+                yield f"{path} is {value!r}, but should not be empty"
+            case "int_type" if isinstance(value, str) and (number := _number(value)) is not None and number.is_integer():
+                yield f"{path} is the text {value!r}, not a whole number: write {int(number)}"
+            case "float_type" if isinstance(value, str) and (number := _number(value)) is not None:
+                plain = f"{number:.1e}" if "e" in value.lower() else repr(number)
+                yield f"{path} is the text {value!r}, not a number: write {plain} (YAML reads 3e-5 as text, 3.0e-5 as a number)"
             case _:
                 message = entry["msg"].removeprefix("Input ")
                 yield f"{path} is {value!r}, but {message}"
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        float(text)
+        number = float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -464,9 +490,14 @@ def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[s
                 current = info.annotation
         if getattr(current, "__origin__", None) is list:
             current = current.__args__[0]
-    return [info.alias or name for name, info in current.model_fields.items()]
+    keys = [info.alias or name for name, info in current.model_fields.items()]
+    return [*keys, "segments"] if current is Config else keys  # A file has them too; they are parsed apart.
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = _close(word, known)
     return f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+
+
+def _close(word: str, known: list[str]) -> list[str]:
+    return difflib.get_close_matches(word, known, n=1, cutoff=0.5)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
@@ -33,9 +33,9 @@ class NonFiniteLossError(ArithmeticError):
 class NamedAdam:
     """Adam whose state is tensors by parameter name, and whose hyperparameters always come from the configuration."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, epsilon: float) -> None:
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, betas: Sequence[float], epsilon: float) -> None:
         self.named = dict(named)
-        self.adam = torch.optim.Adam(self.named.values(), lr=learning_rate, eps=epsilon, fused=True)
+        self.adam = torch.optim.Adam(self.named.values(), lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon, fused=True)
         for parameter in self.named.values():
             self.adam.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -86,11 +86,13 @@ class Learner:
         self.world_model_optimizer = NamedAdam(
             self.world_model.named_parameters(),
             learning_rate=config.world_model.learning_rate,
+            betas=config.world_model.adam_betas,
             epsilon=config.world_model.adam_epsilon,
         )
         self.agents_optimizer = NamedAdam(
             ((name, p) for name, p in self.agents.named_parameters() if p.requires_grad),
             learning_rate=ac.learning_rate,
+            betas=ac.adam_betas,
             epsilon=ac.adam_epsilon,
         )
 

@@ -1,4 +1,4 @@
-"""Actors and semi-centralised critics (section 1.4 and 1.6 of the method)."""
+"""Actors and semi-centralised critics (Eq. 10 to 14)."""
 
 from matwm.actor_critic.networks import Actors, Critics
 from matwm.actor_critic.returns import ReturnBounds

@@ -42,7 +42,7 @@ def categorical_kl(log_p: Float[Tensor, "*batch K L"], log_q: Float[Tensor, "*ba
 
 
 class TwoHot(nn.Module):
-    """A number as a distribution over bins at symexp(linspace(-bound, bound, count)) (DreamerV3; section 1.6)."""
+    """A number as a distribution over bins at symexp(linspace(-bound, bound, count)) (DreamerV3)."""
 
     bins: Tensor
 

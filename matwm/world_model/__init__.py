@@ -1,4 +1,4 @@
-"""The shared world model (section 1.2 and 1.3 of the method)."""
+"""The shared world model (Eq. 1 to 9)."""
 
 from matwm.world_model.model import FocalState, WorldModel
 

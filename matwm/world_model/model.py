@@ -36,7 +36,7 @@ class FocalState:
 
 
 class WorldModel(nn.Module):
-    """Autoencoder, action mixer, causal transformer, heads and teammate predictor, shared by all agents (section 1.2)."""
+    """Autoencoder, action mixer, causal transformer, heads and teammate predictor, shared by all agents (Eq. 2)."""
 
     obs_exists: Tensor
     action_exists: Tensor

@@ -144,6 +144,7 @@ MOVES: dict[str, Any] = {
     "world_model.windows": 9,
     "world_model.window_length": 7,
     "world_model.learning_rate": 2e-3,
+    "world_model.adam_betas": [0.5, 0.9],
     "world_model.adam_epsilon": 1e-3,
     "world_model.clip_norm": 1e-2,
     "actor_critic.layers": 2,
@@ -161,6 +162,7 @@ MOVES: dict[str, Any] = {
     "actor_critic.slow_decay": 0.9,
     "actor_critic.slow_weight": 0.5,
     "actor_critic.learning_rate": 2e-3,
+    "actor_critic.adam_betas": [0.5, 0.9],
     "actor_critic.adam_epsilon": 1e-3,
     "actor_critic.clip_norm": 1e-3,
     "actor_critic.imagination.context_length": 2,
@@ -308,6 +310,8 @@ def test_an_unknown_preset_gets_the_nearest():
         ("world_model.learning_rate", -1.0, "world_model.learning_rate is -1.0, but should be greater than 0"),
         ("world_model.learning_rate", float("inf"), "world_model.learning_rate is inf, but should be a finite number"),
         ("world_model.windows", 2.5, "world_model.windows is 2.5, but should be a valid integer"),
+        ("world_model.windows", "1e4", "world_model.windows is the text '1e4', not a whole number: write 10000"),
+        ("world_model.windows", "nan", "world_model.windows is 'nan', but should be a valid integer"),
         ("world_model.windows", True, "world_model.windows is True, but should be a valid integer"),
         ("world_model.dropout", 1.0, "world_model.dropout is 1.0, but should be less than 1"),
         ("world_model.bins.count", 40, "world_model.bins: count is 40: use an odd number, so that zero is a bin"),
@@ -331,6 +335,8 @@ def test_an_unknown_preset_gets_the_nearest():
         ),
         ("actor_critic.return_low", 95.0, "actor_critic: return_low is 95.0, return_high 95.0: the first must be smaller"),
         ("schedule.warmup_steps", 7, "schedule.warmup_steps is 7, less than world_model.window_length = 8: the first update would"),
+        ("evaluation.modes", [], "evaluation.modes is [], but should not be empty"),
+        ("evaluation.modes", ["greedy", "greedy"], "evaluation: modes are ['greedy', 'greedy']: name each once"),
         ("run.device", "gpu", "run.device is 'gpu', but should be 'cpu' or 'cuda'"),
         ("world_model", 3, "world_model is 3: expected a section with keys"),
         ("env.name", "simple_tagg_v3", "env.name 'simple_tagg_v3' is unknown, did you mean simple_tag_v3? known: collect_treasure_v1, "),
@@ -346,6 +352,18 @@ def test_an_unknown_preset_gets_the_nearest():
 def test_what_is_wrong_is_said_in_one_sentence_with_its_path(path, value, sentence):
     (problem,) = problems_of(path, value)
     assert problem.startswith(f"params.yaml: {sentence}")
+
+
+def test_a_misspelt_key_is_one_problem_and_not_a_missing_one_too():
+    data = tiny_data()
+    data["world_model"]["bins"]["cuont"] = data["world_model"]["bins"].pop("count")
+    data["segment"] = {}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data)
+    assert caught.value.problems == [
+        "params.yaml: world_model.bins.cuont is unknown, did you mean count?",
+        "params.yaml: segment is unknown, did you mean segments?",
+    ]
 
 
 def test_a_window_longer_than_the_table_of_positions_is_refused():
@@ -396,7 +414,10 @@ def test_a_file_that_is_not_there_is_refused_with_what_to_do(tmp_path):
     [
         (None, "segments is missing or empty"),
         ({"a b": {"from": "x", "until": 1}}, "segments.a b: a segment's name is made of"),
+        ({"--force": {"from": "x", "until": 1}}, "segments.--force: a segment's name is made of"),
+        ({"s" * 65: {"from": "x", "until": 1}}, f"segments.{'s' * 65}: a segment's name is made of"),
         ({"s00": {"from": "x"}}, "segments.s00.until is missing"),
+        ({"s00": {"from": "x", "until": 10**20}}, "segments.s00.until is 100000000000000000000, but should be less than 1000000000"),
         ({"s00": {"form": "x", "from": "y", "until": 5}}, "segments.s00.form is unknown, did you mean from?"),
         ({"s00": {"from": "x", "until": 0}}, "segments.s00.until is 0, but should be greater than or equal to 1"),
         ({"s00": 3}, "segments.s00 is 3: expected a section with keys"),

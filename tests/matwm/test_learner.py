@@ -187,7 +187,7 @@ def test_an_agent_that_diverges_is_named():
 def test_adam_is_torchs_adam():
     ours, theirs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    adam = NamedAdam(ours.named_parameters(), learning_rate=0.1, epsilon=1e-5)
+    adam = NamedAdam(ours.named_parameters(), learning_rate=0.1, betas=(0.9, 0.999), epsilon=1e-5)
     reference = torch.optim.Adam(theirs.parameters(), lr=0.1, eps=1e-5)
     for seed in range(4):
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
@@ -202,10 +202,10 @@ def test_adam_is_torchs_adam():
 
 def test_moments_are_copied_in_place_and_the_learning_rate_stays_the_configurations():
     first, second = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    source = NamedAdam(first.named_parameters(), learning_rate=0.1, epsilon=1e-8)
+    source = NamedAdam(first.named_parameters(), learning_rate=0.1, betas=(0.9, 0.999), epsilon=1e-8)
     first(torch.ones(3)).sum().backward()
     source.step()
-    target = NamedAdam(second.named_parameters(), learning_rate=0.5, epsilon=1e-8)
+    target = NamedAdam(second.named_parameters(), learning_rate=0.5, betas=(0.9, 0.999), epsilon=1e-8)
     places = [id(tensor) for state in target.adam.state.values() for tensor in state.values()]
     target.load_state_dict(source.state_dict())
     assert [id(tensor) for state in target.adam.state.values() for tensor in state.values()] == places
@@ -215,7 +215,7 @@ def test_moments_are_copied_in_place_and_the_learning_rate_stays_the_configurati
 
 
 def test_the_moments_of_other_parameters_are_refused():
-    adam = NamedAdam(torch.nn.Linear(3, 2).named_parameters(), learning_rate=0.1, epsilon=1e-8)
+    adam = NamedAdam(torch.nn.Linear(3, 2).named_parameters(), learning_rate=0.1, betas=(0.9, 0.999), epsilon=1e-8)
     with pytest.raises(ValueError, match="other parameters: .*bias"):
         adam.load_state_dict({"weight": adam.state_dict()["weight"]})
 

@@ -55,6 +55,7 @@ TINY: dict[str, Any] = {
         "windows": 4,
         "window_length": 8,
         "learning_rate": 1e-3,
+        "adam_betas": [0.9, 0.999],
         "adam_epsilon": 1e-8,
         "clip_norm": 1000.0,
     },
@@ -73,6 +74,7 @@ TINY: dict[str, Any] = {
         "slow_decay": 0.98,
         "slow_weight": 1.0,
         "learning_rate": 1e-3,
+        "adam_betas": [0.9, 0.999],
         "adam_epsilon": 1e-5,
         "clip_norm": 100.0,
         "imagination": {
