@@ -19,7 +19,8 @@ from pipeline.changes import changes
 
 SOURCE = "params.yaml"
 TAKEN = {"root": "checkpoints/root, the start of every lineage", "lineage": "plots/lineage, the plots of all segments"}
-CHECKPOINT = re.compile(r"(checkpoints|imports)/([^/]+)/(step_\d{9,})")
+MOST_CHECKPOINTS = 100_000  # each is a folder, a published artifact and a number in memory
+CHECKPOINT = re.compile(r"(checkpoints|imports)/([^/]+)/(step_\d{9})")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class _Graph:
             try:
                 self._check_reach(name)
                 self.configs[name] = self._config(name)
+                self._check_count(name)
             except (_ProblemError, imports.ImportedError) as problem:
                 found.append(f"{SOURCE}: segments.{name}{problem}")
             except ConfigError as error:
@@ -202,6 +204,15 @@ class _Graph:
                 )
         if entry.until <= origin.step:
             raise _ProblemError(f".until is {entry.until}, which is not beyond step {origin.step} of {origin.folder}: raise it")
+
+    def _check_count(self, name: str) -> None:
+        every = self.configs[name].run.save_interval
+        count = (self.entries[name].until - self.origins[name].step) // every
+        if count > MOST_CHECKPOINTS:
+            raise _ProblemError(
+                f".until is {self.entries[name].until}, which with run.save_interval = {every} makes {count} checkpoints, "
+                f"more than {MOST_CHECKPOINTS}: raise run.save_interval"
+            )
 
     def _config(self, name: str) -> Config:
         origin, override = self.origins[name], self.entries[name].override

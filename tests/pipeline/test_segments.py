@@ -97,9 +97,17 @@ def test_the_key_can_be_read_off_a_checkpoint(tmp_path: Path) -> None:
         ({"from": step("s01", 40), "until": 120}, ".from is 'checkpoints/s01/step_000000040', a checkpoint of itself"),
         ({"from": "checkpoints/s00", "until": 120}, ".from is 'checkpoints/s00': expected checkpoints/root"),
         ({"from": "../x", "until": 120}, ".from is '../x': expected checkpoints/root"),
+        (
+            {"from": "checkpoints/s00/step_0000000040", "until": 120},
+            ".from is 'checkpoints/s00/step_0000000040': expected checkpoints/root",
+        ),
+        (
+            {"from": ROOT, "until": 900_000_000},
+            ".until is 900000000, which with run.save_interval = 40 makes 22500000 checkpoints, more than",
+        ),
         ({"from": step("s00", 80), "until": 80}, ".until is 80, which is not beyond step 80 of checkpoints/s00/step_000000080"),
         ({"from": ROOT, "until": 0}, ".until is 0"),
-        ({"from": ROOT, "until": "80"}, ".until is the text '80', not a number"),
+        ({"from": ROOT, "until": "80"}, ".until is the text '80', not a whole number: write 80"),
         ({"from": ROOT}, ".until is missing"),
         ({"from": ROOT, "untill": 5, "until": 6}, ".untill is unknown, did you mean until?"),
         ({"from": step("abc", 40, "imports"), "until": 80}, ".from is 'imports/abc/step_000000040', which does not exist"),
