@@ -25,14 +25,14 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
-    from matwm.config import read_params
     from pipeline import project as places
-    from pipeline import segments, tracking
+    from pipeline import tracking
     from pipeline.job import Job, open_start
     from pipeline.session import Session
+    from pipeline.validate import validate
 
     launcher = tracking.configure(project)
-    graph = segments.resolve_all(read_params(project / places.PARAMS), project)
+    graph = validate(project)  # also for those who call the stage by hand
     if name not in graph:
         raise places.ProjectError(f"params.yaml has no segment {name!r}: it has {', '.join(graph)}")
     job = Job(project, graph[name], open_start(project, graph[name], graph), launcher)
