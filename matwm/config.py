@@ -216,7 +216,7 @@ class RunConfig(Section):
     """The machine's part, and what is kept of a run."""
 
     device: Literal["cpu", "cuda"] = field("where the networks live", branch="free")
-    threads: int = field("threads of torch on the CPU", branch="free", ge=1)
+    threads: int = field("threads of torch on the CPU", branch="free", ge=1, le=1024)
     save_interval: int = field("environment steps a checkpoint", branch="free", shapes=False, ge=1)
     metrics_interval: int = field("environment steps a point of the training metrics (means over the interval)", branch="free", ge=1)
 
@@ -416,7 +416,7 @@ def preset_path(name: str) -> Path:
     """
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
-        raise ConfigError([f"there is no preset {name!r}{_nearest(name, names)}: choose from {', '.join(names)}"])
+        raise ConfigError([f"there is no preset {name!r}{_nearest(name, names)}"])
     return PRESETS / f"{name}.yaml"
 
 

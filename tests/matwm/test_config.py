@@ -289,8 +289,10 @@ def test_batch_and_horizon_follow_the_number_of_agents(agents, expected):
 
 
 def test_an_unknown_preset_gets_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean cpu-small"):
+    with pytest.raises(ConfigError, match=r"there is no preset 'cpu-smal', did you mean cpu-small\?$"):
         preset_path("cpu-smal")
+    with pytest.raises(ConfigError, match=r"there is no preset 'zzz' \(known: ci-tiny, cpu-small, paper\)$"):
+        preset_path("zzz")
 
 
 # ---- refusals
@@ -337,6 +339,7 @@ def test_an_unknown_preset_gets_the_nearest():
         ("schedule.warmup_steps", 7, "schedule.warmup_steps is 7, less than world_model.window_length = 8: the first update would"),
         ("evaluation.modes", [], "evaluation.modes is [], but should not be empty"),
         ("evaluation.modes", ["greedy", "greedy"], "evaluation: modes are ['greedy', 'greedy']: name each once"),
+        ("run.threads", 100_000, "run.threads is 100000, but should be less than or equal to 1024"),
         ("run.device", "gpu", "run.device is 'gpu', but should be 'cpu' or 'cuda'"),
         ("world_model", 3, "world_model is 3: expected a section with keys"),
         ("env.name", "simple_tagg_v3", "env.name 'simple_tagg_v3' is unknown, did you mean simple_tag_v3? known: collect_treasure_v1, "),
