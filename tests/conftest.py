@@ -1,5 +1,7 @@
 """Checks every shape annotation of the method while tests run, and keeps torch to one thread."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -22,6 +24,13 @@ TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True
 
 install_import_hook([f"matwm.{name}" for name in CHECKED], TYPECHECKER)
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _subnormal_floats() -> Iterator[None]:
+    """Training flushes them to zero, for the whole thread: the next test must not notice."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -190,7 +190,10 @@ def test_a_run_that_the_graph_has_left_is_imported_with_its_values(trained: Trai
     assert (facts["parent"]["run_id"], facts["parent"]["step"]) == (trained.run_id, 80)
 
 
-WRONG_NAME = "params.yaml: segments.a b: a segment's name is made of letters, digits, '-' and '_'"
+WRONG_NAME = (
+    "params.yaml: segments.a b: a segment's name is made of letters, digits, '-' and '_', with a letter or digit first and 64 characters "
+    "at most"
+)
 WRONG: list[tuple[str, list[str], str]] = [
     ("zzz@40", ["--until", "120"], "no run begins with 'zzz'; there is {run} (s00, step 80, FINISHED)"),
     ("{run}@41", ["--until", "120"], "run {run} (s00) has no checkpoint of step 41; it has 40, 80"),

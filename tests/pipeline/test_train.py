@@ -308,6 +308,15 @@ def test_two_processes_never_train_one_segment(tmp_path: Path) -> None:
         pass
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A job that a shell started in the background ignores SIGINT, and so would these tests in it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_signal_ends_the_process_at_once_or_when_it_can() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Interruption() as interruption, pytest.raises(SystemExit) as caught:
