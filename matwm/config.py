@@ -95,28 +95,28 @@ class TeammateConfig(Section):
     """The teammate predictor: a small causal transformer over latents."""
 
     enabled: bool = field("predict the other agents' actions (ablation of Table 5)", branch="fixed")
-    hidden_size: int = field("width", branch="fixed", ge=1)
-    layers: int = field("transformer blocks", branch="fixed", ge=1)
+    hidden_size: int = field("width", branch="fixed", ge=1, le=16384)
+    layers: int = field("transformer blocks", branch="fixed", ge=1, le=64)
     heads: int = field("attention heads", branch="fixed", ge=1)
 
 
 class WorldModelConfig(Section):
     """The shared world model and its training."""
 
-    latents: int = field("K, categorical latents", branch="fixed", ge=1)
-    classes: int = field("L, classes of each latent", branch="fixed", ge=2)
+    latents: int = field("K, categorical latents", branch="fixed", ge=1, le=1024)
+    classes: int = field("L, classes of each latent", branch="fixed", ge=2, le=1024)
     unimix: float = field("share of uniform in every categorical", branch="free", ge=0, lt=1)
-    hidden_size: int = field("D, width of the transformer", branch="fixed", ge=1)
-    layers: int = field("transformer blocks", branch="fixed", ge=1)
+    hidden_size: int = field("D, width of the transformer", branch="fixed", ge=1, le=16384)
+    layers: int = field("transformer blocks", branch="fixed", ge=1, le=64)
     heads: int = field("attention heads", branch="fixed", ge=1)
     feedforward_multiple: int = field("width of the feed-forward layers over D", branch="fixed", ge=1)
     max_positions: int = field("longest sequence in rows", branch="fixed", ge=1)
     dropout: float = field("dropout of the transformers while training", branch="free", ge=0, lt=1)
-    encoder_layers: int = field("hidden layers of encoder and decoder", branch="fixed", ge=1)
-    encoder_width: int = field("their width", branch="fixed", ge=1)
-    head_layers: int = field("hidden layers of the reward, continuation and mask heads", branch="fixed", ge=1)
-    head_width: int = field("their width", branch="fixed", ge=1)
-    dynamics_layers: int = field("hidden layers of the dynamics head", branch="fixed", ge=0)
+    encoder_layers: int = field("hidden layers of encoder and decoder", branch="fixed", ge=1, le=64)
+    encoder_width: int = field("their width", branch="fixed", ge=1, le=16384)
+    head_layers: int = field("hidden layers of the reward, continuation and mask heads", branch="fixed", ge=1, le=64)
+    head_width: int = field("their width", branch="fixed", ge=1, le=16384)
+    dynamics_layers: int = field("hidden layers of the dynamics head", branch="fixed", ge=0, le=64)
     agent_identity: bool = field("tell the encoder which agent is focal", branch="fixed")
     action_words: Literal["scaled", "shared"] = field(
         "scaled: each agent's actions have words of their own; shared: not (ablation of Table 5)", branch="fixed"
@@ -164,8 +164,8 @@ class ImaginationConfig(Section):
 class ActorCriticConfig(Section):
     """One actor and one critic per agent, and their training."""
 
-    layers: int = field("hidden layers of actor and critic", branch="fixed", ge=1)
-    width: int = field("their width", branch="fixed", ge=1)
+    layers: int = field("hidden layers of actor and critic", branch="fixed", ge=1, le=64)
+    width: int = field("their width", branch="fixed", ge=1, le=16384)
     bins: BinsConfig
     actor_unimix: float = field("share of uniform in the policy", branch="free", ge=0, lt=1)
     discount: float = field("gamma a step", branch="free", gt=0, le=1)

@@ -28,11 +28,11 @@ class Scenario:
     """Numbers of agents to be added up: a fixed number, or the option that holds one."""
 
 
-def _count(default: int, meaning: str, *, low: int = 1, high: int | None = None) -> Option:
+def _count(default: int, meaning: str, *, low: int = 1, high: int | None = 128) -> Option:
     return Option(default, "int", meaning, low, high)
 
 
-_MAX_CYCLES = {"max_cycles": _count(25, "environment steps an episode")}
+_MAX_CYCLES = {"max_cycles": _count(25, "environment steps an episode", high=None)}
 _LOCAL_RATIO = {"local_ratio": Option(0.5, "float", "share of an agent's own reward against the team's", 0, 1)}
 _TERMINATE = {"terminate_on_success": Option(False, "bool", "end the episode when its goal is reached")}
 # Nothing in MATWM advances the curriculum, so true means the first, easiest stage throughout.
