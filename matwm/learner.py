@@ -26,7 +26,7 @@ class NonFiniteLossError(ArithmeticError):
 
     def __init__(self, term: str, step: int | None = None) -> None:
         at = "" if step is None else f" at environment step {step}"
-        super().__init__(f"{term} is not finite{at}: training has diverged; the last good checkpoint is kept (try a lower learning rate)")
+        super().__init__(f"{term} is not finite{at}: training has diverged (try a lower learning rate); saved checkpoints stay")
         self.term, self.step = term, step
 
 
