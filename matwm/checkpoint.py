@@ -147,6 +147,14 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} has no agent {agent!r}: it has {', '.join(self.spec.agents)}")
         return self._decoded(_policy_file(agent), decode_tensors)
 
+    def world_model(self) -> dict[str, Tensor]:
+        """Read the world model's weights alone.
+
+        Raises:
+            CheckpointError: its file is absent or damaged.
+        """
+        return self._decoded(TENSOR_FILES["world_model"], decode_tensors)
+
     def history(self) -> State:
         """Read the cumulative histories.
 

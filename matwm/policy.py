@@ -1,6 +1,5 @@
 """Brings trained networks back from a checkpoint, to play with: nothing of training is read or built."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from matwm.acting import EpisodeContext, choose_actions
 from matwm.actor_critic import Actors
-from matwm.checkpoint import TENSOR_FILES, Checkpoint, CheckpointError, read_manifest
+from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
 from matwm.config import ActorCriticConfig, EnvConfig, WorldModelConfig
 from matwm.rng import seed_torch
-from matwm.stateful import decode_tensors
 from matwm.types import EnvSpec
 from matwm.world_model import WorldModel
 
@@ -126,24 +123,12 @@ def _networks(checkpoint: Checkpoint, agents: list[str]) -> Networks:
     policies = [checkpoint.policy(agent) for agent in agents]
     stacked = {name: torch.cat([policy[name] for policy in policies]) for name in policies[0]}
     try:
-        world_model.load_state_dict(_world_model_state(checkpoint))
+        world_model.load_state_dict(checkpoint.world_model())
         actors.load_state_dict(stacked)
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint.path}: the networks do not fit the configuration in the manifest: {error}") from None
     env = EnvConfig.model_validate(config["env"])
     return Networks(env, spec, _frozen(world_model), _frozen(actors), config["schedule"]["acting_context"])
-
-
-def _world_model_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Read the world model's file alone, verified."""
-    path = checkpoint.path / TENSOR_FILES["world_model"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != checkpoint.manifest["files"][TENSOR_FILES["world_model"]]["sha256"]:
-        raise CheckpointError(f"{path} is damaged: it is not what the manifest says")
-    return decode_tensors(data)
 
 
 def _frozen(network: Any) -> Any:
