@@ -71,14 +71,7 @@ def train(
         trainer.step()
         trainer.drain()
         if store is not None and (trainer.env_step == end or trainer.env_step % settings.run.save_interval == 0):
-            store.save(
-                trainer.env_step,
-                trainer.parts(),
-                parent=parent,
-                config=settings.shaping(),
-                spec=trainer.spec,
-                policies=trainer.policies(),
-            )
+            trainer.save(store, parent)
     return _result(trainer)
 
 

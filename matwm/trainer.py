@@ -10,7 +10,7 @@ import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
 from matwm.acting import EpisodeContext, choose_actions, random_actions
-from matwm.checkpoint import Checkpoint
+from matwm.checkpoint import Checkpoint, LocalStore, Parent
 from matwm.collector import Collector
 from matwm.config import Config
 from matwm.envs import make_env
@@ -97,6 +97,15 @@ class Trainer:
                 f"it was trained with {checkpoint.spec}, but the environment is {self.spec} here: use the same package versions"
             )
         self.load(checkpoint.load())
+
+    def save(self, store: LocalStore, parent: Parent) -> Checkpoint:
+        """Write a checkpoint of the present step, of the lineage that began with `parent`.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        config = self.config.shaping()
+        return store.save(self.env_step, self.parts(), parent=parent, config=config, spec=self.spec, policies=self.policies())
 
     def policies(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return each agent's actor by name."""

@@ -159,14 +159,7 @@ class Session:
 
     def _save(self, trainer: Trainer) -> Checkpoint:
         began = time.perf_counter()
-        checkpoint = self.store.save(
-            trainer.env_step,
-            trainer.parts(),
-            parent=self.job.start.parent,
-            config=self.config.shaping(),
-            spec=trainer.spec,
-            policies=trainer.policies(),
-        )
+        checkpoint = trainer.save(self.store, self.job.start.parent)
         self.tracker.log([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
         return checkpoint
 
