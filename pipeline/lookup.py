@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, open_checkpoint
+from matwm.config import ConfigError, read_params
 from pipeline import dvc_files, stores, tracking
 from pipeline import project as places
 from pipeline.project import ProjectError
-from pipeline.segments import ResolvedSegment
+from pipeline.segments import ResolvedSegment, resolve_all
 
 
 @dataclass
@@ -54,6 +55,17 @@ def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapp
             run.published = {step: folder / places.step_folder(step) for step in places.steps_in(folder)}
             run.step = max(run.step, *run.published, 0)
     return list(found.values()), trouble
+
+
+def runs_of(project: Path) -> tuple[list[Run], str | None]:
+    """Return what `known_runs` does, also with a params.yaml that is being edited: only what it describes is then not recognised."""
+    tracking.configure(project)
+    try:
+        params = read_params(project / places.PARAMS)
+        graph = resolve_all(params, project)
+    except ConfigError:
+        params, graph = {}, {}
+    return known_runs(project, graph, params)
 
 
 def find(prefix: str, runs: list[Run], trouble: str | None) -> Run:

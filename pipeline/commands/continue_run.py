@@ -1,5 +1,6 @@
 """`matwm continue RUN@STEP --until N`: appends a segment that goes on from a checkpoint, imported from MLflow if this graph lacks it."""
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -20,19 +21,26 @@ from pipeline.segments import resolve_all
 NEXT_NAME = re.compile(r"s(\d+)$")
 
 
-def run(reference: str, until: int, name: str | None) -> int:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", metavar="RUN[@STEP]", help="beginning of a run's ID; STEP is a number, latest (default) or final")
+    parser.add_argument("--until", type=int, required=True, metavar="N", help="environment step to train to")
+    parser.add_argument("--name", help="name of the new segment (default: the next sNN)")
+
+
+def run(options: argparse.Namespace) -> int:
     """Append the segment; whatever is wrong, nothing has changed afterwards.
 
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that names what there is.
     """
-    project = places.root()
+    project, until = places.root(), options.until
     tracking.configure(project)
     path = project / places.PARAMS
     params = read_params(path)
     graph = resolve_all(params, project)
-    name = _free_name(name, params["segments"])
-    prefix, wanted = lookup.split_reference(reference)
+    name = _free_name(options.name, params["segments"])
+    prefix, wanted = lookup.split_reference(options.run)
     found = lookup.find(prefix, *lookup.known_runs(project, graph, params))
     step = lookup.choose_step(found, wanted)
     if until <= step:

@@ -1,5 +1,6 @@
 """`matwm preset`: writes a complete parameter file."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -7,19 +8,25 @@ from matwm.config import PRESETS, preset_path
 from pipeline import project as places
 
 
-def run(name: str, *, force: bool) -> int:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("name", help="cpu-small, paper or ci-tiny")
+    parser.add_argument("--force", action="store_true", help="overwrite a params.yaml that was changed, without asking")
+
+
+def run(options: argparse.Namespace) -> int:
     """Write a preset to params.yaml; one that was edited is overwritten only if a person says so.
 
     Raises:
         ConfigError: there is no such preset.
         ProjectError: params.yaml was edited, and there is nobody to ask.
     """
-    source, target = preset_path(name), places.root() / places.PARAMS
-    if not force and _is_edited(target) and not _may_overwrite(target):
+    source, target = preset_path(options.name), places.root() / places.PARAMS
+    if not options.force and _is_edited(target) and not _may_overwrite(target):
         sys.stderr.write(f"{places.PARAMS} is left as it was\n")
         return 1
     places.write_text(target, source.read_text(encoding="utf-8"))
-    sys.stdout.write(f'{places.PARAMS} holds the preset {name}; next: "make repro" or "matwm repro"\n')
+    sys.stdout.write(f'{places.PARAMS} holds the preset {options.name}; next: "make repro" or "matwm repro"\n')
     return 0
 
 

@@ -1,8 +1,9 @@
 """`matwm repro`: validates, then hands over to `dvc repro`."""
 
+import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,12 @@ from pipeline.validate import validate
 FETCHING = {"--pull", "--allow-missing", "--dry"}
 
 
-def run(arguments: Sequence[str], *, retrain: bool) -> NoReturn:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments; all others are DVC's."""
+    parser.add_argument("--retrain", action="store_true", help="train again what dvc.lock has and neither workspace nor cache hold")
+
+
+def run(options: argparse.Namespace) -> NoReturn:
     """Become `dvc repro` with these arguments, after params.yaml has been found valid.
 
     Raises:
@@ -23,7 +29,7 @@ def run(arguments: Sequence[str], *, retrain: bool) -> NoReturn:
     """
     project = places.root()
     validate(project)
-    if not retrain and not FETCHING & set(arguments):
+    if not options.retrain and not FETCHING & set(options.rest):
         _look_for_outputs(project, read_params(project / places.PARAMS))
     environment = places.environment()
     with Path(os.devnull).open("rb") as nothing:  # DVC would ask, and nobody would answer.
@@ -31,7 +37,7 @@ def run(arguments: Sequence[str], *, retrain: bool) -> NoReturn:
     os.chdir(project)
     sys.stdout.flush()
     dvc = places.tool("dvc")
-    os.execvpe(dvc, [dvc, "repro", *arguments], environment)
+    os.execvpe(dvc, [dvc, "repro", *options.rest], environment)
 
 
 def _look_for_outputs(project: Path, params: Mapping[str, Any]) -> None:

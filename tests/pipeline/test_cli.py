@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,14 +251,14 @@ def test_what_is_only_not_pulled_is_not_trained_again(
     monkeypatch.setattr("os.execvpe", lambda *arguments: called.append(arguments[1]))
     monkeypatch.setattr("os.dup2", lambda *arguments: None)
     shutil.rmtree(trained.path / "checkpoints/s00")
-    repro.run(["train@s00"], retrain=False)
+    repro.run(Namespace(rest=["train@s00"], retrain=False))
     assert called[0][1:] == ["repro", "train@s00"]
     assert "no DVC remote is set: it trains again" in capsys.readouterr().err
     trained.project.dvc("remote", "add", "-d", "r", "/nowhere")
     with pytest.raises(ProjectError, match=r'segment s00 is trained \(dvc\.lock\), but its checkpoints are not here: run "dvc pull"'):
-        repro.run([], retrain=False)
-    repro.run(["--pull"], retrain=False)
-    repro.run([], retrain=True)
+        repro.run(Namespace(rest=[], retrain=False))
+    repro.run(Namespace(rest=["--pull"], retrain=False))
+    repro.run(Namespace(rest=[], retrain=True))
     assert len(called) == 3
 
 

@@ -1,0 +1,39 @@
+"""`matwm fingerprint`: prints the fingerprint of a checkpoint's training state."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from matwm.checkpoint import open_checkpoint
+from pipeline import lookup
+from pipeline import project as places
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("checkpoint", metavar="DIR|RUN@STEP")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it; every byte of the checkpoint is verified on the way.
+
+    Raises:
+        CheckpointError: it is damaged.
+        ProjectError: there is none.
+    """
+    reference = options.checkpoint
+    if Path(reference).is_dir():
+        sys.stdout.write(f"{open_checkpoint(reference).fingerprint}\n")
+        return 0
+    if "@" not in reference:
+        raise places.ProjectError(f"{reference!r} is neither a checkpoint's folder nor RUN@STEP")
+    project = places.root()
+    prefix, wanted = lookup.split_reference(reference)
+    run = lookup.find(prefix, *lookup.runs_of(project))
+    work = places.home(project) / ".matwm"
+    work.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        checkpoint = lookup.bring(run, lookup.choose_step(run, wanted), Path(scratch))
+    sys.stdout.write(f"{checkpoint.fingerprint}\n")
+    return 0
