@@ -20,10 +20,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from matwm.acting import EpisodeContext, choose_actions
-from matwm.checkpoint import LocalStore, Parent
+from matwm.checkpoint import Parent
 from matwm.config import Config, load_config, preset_path
 from matwm.imagination import imagine
 from matwm.rng import generator_for
+from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 
 PRESETS = ("ci-tiny", "cpu-small", "paper")

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matwm.actor_critic import Actors
-from matwm.checkpoint import ROOT, Checkpoint, LocalStore, Parent, open_checkpoint
+from matwm.checkpoint import Checkpoint, Parent, open_checkpoint
 from matwm.config import Config, ConfigError, leaves, merge, parse_config, parse_segments, read_params
+from matwm.manifest import ROOT
 from matwm.policy import Networks, Policy
+from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
 

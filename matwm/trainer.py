@@ -10,7 +10,7 @@ import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
 from matwm.acting import EpisodeContext, choose_actions, random_actions
-from matwm.checkpoint import Checkpoint, LocalStore, Parent
+from matwm.checkpoint import Checkpoint, Parent
 from matwm.collector import Collector
 from matwm.config import Config
 from matwm.envs import make_env
@@ -20,6 +20,7 @@ from matwm.learner import Learner, NonFiniteLossError
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
 from matwm.stateful import State
+from matwm.store import LocalStore
 
 
 class Trainer:

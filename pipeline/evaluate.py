@@ -35,9 +35,9 @@ def evaluate(project: Path, name: str) -> None:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
-    from matwm.checkpoint import LocalStore
     from matwm.config import read_params
     from matwm.history import Point
+    from matwm.store import LocalStore
     from pipeline import project as places
     from pipeline import segments, tracking
     from pipeline.report import report

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from matwm.checkpoint import CheckpointError, LocalStore, publish, read_manifest
+from matwm.checkpoint import CheckpointError, publish, read_manifest
+from matwm.store import LocalStore
 from pipeline import dvc_files, stores, tracking
 from pipeline import project as places
 from pipeline.job import Job

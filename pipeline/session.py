@@ -7,10 +7,11 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from matwm.checkpoint import Checkpoint, CheckpointError, LocalStore, open_checkpoint, publish, read_manifest
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
 from matwm.config import leaves
 from matwm.evaluation import evaluate
 from matwm.history import Point
+from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
 from pipeline import dvc_files, records

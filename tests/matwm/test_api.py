@@ -1,9 +1,11 @@
 import pytest
 
 import matwm
-from matwm.checkpoint import ROOT, LocalStore, open_parent
+from matwm.checkpoint import open_parent
 from matwm.config import ConfigError, merge, read_params
 from matwm.learner import NonFiniteLossError
+from matwm.manifest import ROOT
+from matwm.store import LocalStore
 
 TINY = {
     "world_model": {"windows": 4, "window_length": 8},

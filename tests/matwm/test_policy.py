@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from matwm.acting import EpisodeContext, choose_actions
-from matwm.checkpoint import Checkpoint, CheckpointError, LocalStore, Parent
+from matwm.checkpoint import Checkpoint, CheckpointError, Parent
 from matwm.config import load_config, preset_path
 from matwm.policy import Policy, load_networks, load_policy
 from matwm.rng import seed_torch
+from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 
 torch.set_num_threads(1)

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from matwm import scenarios
-from matwm.checkpoint import ROOT, LocalStore
 from matwm.learner import NonFiniteLossError
+from matwm.manifest import ROOT
 from matwm.rng import seed_torch
 from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
+from matwm.store import LocalStore
 from matwm.trainer import build_trainer
 from tests.matwm.tiny import make_trainer, run, scenario_config, tiny_config
 from tests.matwm.toy_envs import CounterEnv, RingEnv

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from matwm.checkpoint import Checkpoint, LocalStore, Parent
+from matwm.checkpoint import Checkpoint, Parent
 from matwm.stateful import Chunk
+from matwm.store import LocalStore
 from matwm.types import EnvSpec
 from pipeline import runs
 

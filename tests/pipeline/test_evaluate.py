@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from matwm import evaluation
-from matwm.checkpoint import LocalStore
 from matwm.policy import load_networks
+from matwm.store import LocalStore
 from pipeline import evaluate, report, runs, tracking
 from pipeline.animation import animate
 from pipeline.process import Interruption

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import CheckpointError, LocalStore, open_checkpoint, step_name
+from matwm.checkpoint import CheckpointError, open_checkpoint, step_name
 from matwm.config import parse_config
 from matwm.learner import NonFiniteLossError
 from matwm.stateful import fingerprint
+from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import process, runs, stores, tracking
 from pipeline import project as places

@@ -1,0 +1,78 @@
+"""Writes files and folders that are whole or absent after a crash."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_SAVING = ".saving-"
+
+
+def mark(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written to, but not when it gets another name."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def write(path: Path, data: bytes) -> dict[str, Any]:
+    """Write a new file, on the disk when this returns; return its size and digest."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link(source: Path, target: Path) -> str | None:
+    """Give a file a second name, or copy it where that is impossible; return the digest of what was copied, None if nothing was."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, too many names of one file, or not allowed: a copy does as well
+        return write(target, source.read_bytes())["sha256"]
+    return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    with _opened(folder) as handle:
+        os.fsync(handle)
+
+
+@contextlib.contextmanager
+def new_folder(parent: Path) -> Iterator[Path]:
+    """Give a temporary folder, locked while its process lives and gone afterwards unless renamed; dead processes' go first."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{_SAVING}*"):
+        with contextlib.suppress(OSError), _opened(left) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+    temporary = parent / f"{_SAVING}{secrets.token_hex(8)}"
+    temporary.mkdir()
+    try:
+        with _opened(temporary) as handle:
+            with contextlib.suppress(OSError):  # a file system that cannot lock folders keeps what dead processes left
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
