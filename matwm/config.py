@@ -221,6 +221,18 @@ class RunConfig(Section):
     metrics_interval: int = field("environment steps a point of the training metrics (means over the interval)", branch="free", ge=1)
 
 
+class RetentionConfig(Section):
+    """What is kept of a segment's checkpoints: whatever one of the three keeps, the last one, and those that other segments start from."""
+
+    keep_last: int | None = field("newest checkpoints to keep; null: all", branch="free", shapes=False, ge=0)
+    keep_every: int | None = field(
+        "environment steps; the first checkpoint at or beyond each multiple is kept; null: none", branch="free", shapes=False, ge=1
+    )
+    keep_best: int = field(
+        "checkpoints to keep with the highest mean return of the latest training episodes", branch="free", shapes=False, ge=0
+    )
+
+
 class EvaluationConfig(Section):
     """How a checkpoint is judged."""
 
@@ -263,6 +275,7 @@ class Config(Section):
     replay: ReplayConfig
     schedule: ScheduleConfig
     run: RunConfig
+    retention: RetentionConfig
     evaluation: EvaluationConfig
     tracking: TrackingConfig
 

@@ -12,14 +12,13 @@ import torch
 from matwm.history import History
 from matwm.stateful import State
 from pipeline import project as places
+from pipeline.retention import LATEST_EPISODES
 
 COMPUTING = ("torch", "numpy", "pettingzoo", "mpe2")
 """Libraries whose versions decide numbers: exact repetition needs the same."""
 LIBRARIES = (*COMPUTING, "safetensors", "mlflow", "dvc")
 SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")
 """What `dvc metrics show` says of the world model; everything else is in the curves."""
-LATEST_EPISODES = 20
-"""Episodes that the summary's returns are means of."""
 
 
 def write_curves(folder: Path, history: State, agents: Sequence[str], step: int) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from matwm.checkpoint import CheckpointError, publish, read_manifest
@@ -10,15 +10,42 @@ from matwm.store import LocalStore
 from pipeline import dvc_files, stores, tracking
 from pipeline import project as places
 from pipeline.job import Job
+from pipeline.retention import retained_by
 from pipeline.segments import ResolvedSegment, manifest_key
 
 logger = logging.getLogger(__name__)
 
 
-def missing_steps(store: LocalStore, wanted: Iterable[int]) -> list[int]:
-    """Return the steps that have no sound checkpoint, ascending."""
-    there = set(store.steps())
-    return [step for step in sorted(wanted) if step not in there or not _is_sound(store, step)]
+@dataclass(frozen=True)
+class Survey:
+    """What a segment's work directory has and lacks."""
+
+    wanted: tuple[int, ...]
+    """Steps that must have a checkpoint, ascending: what stays of those up to the newest sound one, and all that come after it.
+
+    So a step that retention has dropped is not trained again, and one that it keeps is.
+    """
+    missing: tuple[int, ...]
+    """Those of them that have no sound one."""
+    newest: int | None
+    """The newest sound one."""
+
+
+def survey(store: LocalStore, segment: ResolvedSegment) -> Survey:
+    """Look at a segment's checkpoints, reading each at most once."""
+    sound: dict[int, bool] = {step: False for step in segment.saves if step not in store.steps()}
+    newest = None
+    for step in reversed([step for step in store.steps() if step <= segment.until]):
+        sound[step] = _is_sound(store, step)
+        if sound[step]:
+            newest = read_manifest(store.folder / places.step_folder(step))
+            break
+    staying = retained_by(segment, newest) if newest else ()
+    wanted = (*staying, *(step for step in segment.saves if newest is None or step > newest.step))
+    for step in staying:
+        if step not in sound:
+            sound[step] = _is_sound(store, step)
+    return Survey(wanted, tuple(step for step in wanted if not sound[step]), newest.step if newest else None)
 
 
 def recover(job: Job, store: LocalStore) -> None:
@@ -32,7 +59,7 @@ def recover(job: Job, store: LocalStore) -> None:
     for folder in _published(job.project, job.segment, cached):
         _take(folder, job.key, job.segment.until, store)
     shutil.rmtree(cached, ignore_errors=True)
-    if missing_steps(store, job.segment.publishes):
+    if survey(store, job.segment).missing:
         _pull(job.segment, job.key, store)
 
 

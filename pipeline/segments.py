@@ -1,4 +1,4 @@
-"""Resolves the segments of params.yaml: where each starts, with which configuration it trains, what it publishes, and its key.
+"""Resolves the segments of params.yaml: where each starts, with which configuration it trains, what it saves, and its key.
 
 Everything here is checked before anything is trained or written; a problem is one sentence with the field's full path.
 """
@@ -43,8 +43,10 @@ class ResolvedSegment:
     origin: Origin
     until: int
     config: Config
-    publishes: tuple[int, ...]
-    """Steps of the checkpoints that the segment hands on, ascending; they depend on params.yaml alone."""
+    saves: tuple[int, ...]
+    """Steps at which the segment makes checkpoints, ascending; they depend on params.yaml alone. What is handed on: `retention`."""
+    needed: tuple[int, ...] = ()
+    """Those of them that stay whatever the retention: what other segments start from, and the last one."""
 
     def key(self, parent_digest: str) -> str:
         """Return the segment key (see `segment_key`)."""
@@ -135,9 +137,9 @@ class _Graph:
     def segment(self, name: str) -> ResolvedSegment:
         origin, config, until = self.origins[name], self.configs[name], self.entries[name].until
         every = config.run.save_interval
-        steps = set(range((origin.step // every + 1) * every, until, every)) | {until}
-        steps |= {other.step for other in self.origins.values() if other.segment == name}
-        return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)))
+        needed = {until} | {other.step for other in self.origins.values() if other.segment == name}
+        steps = set(range((origin.step // every + 1) * every, until, every)) | needed
+        return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)))
 
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_

@@ -19,7 +19,8 @@ from pipeline import project as places
 from pipeline.job import Job
 from pipeline.process import Interruption
 from pipeline.progress import Display
-from pipeline.recovery import missing_steps, recover
+from pipeline.recovery import recover, survey
+from pipeline.retention import retained_by
 from pipeline.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -36,25 +37,30 @@ class Session:
         tracking = self.config.tracking
         self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
-        self._missing: list[int] = []
+        self._missing: tuple[int, ...] = ()
 
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
         is_known = (self.job.work / "run.json").is_file()
         self._look_for_drift()
-        self._missing = missing_steps(self.store, self.segment.publishes)
-        if self._missing and (not is_known or self._missing[0] < max(self.store.steps(), default=0)):
+        found = survey(self.store, self.segment)
+        if found.missing and (not is_known or found.missing[0] < max(self.store.steps(), default=0)):
             recover(self.job, self.store)
-            self._missing = missing_steps(self.store, self.segment.publishes)
+            found = survey(self.store, self.segment)
+        if gone := [str(step) for step in found.missing if step < (found.newest or 0)]:
+            logger.warning(
+                "segment %s is to keep step %s, of which there is no checkpoint any more: trained again", self.segment.name, ", ".join(gone)
+            )
+        self._missing = found.missing
         self._write_facts()
         shaping = {path: str(value) for path, value, marks in leaves(self.config) if marks["shapes"]}
         self.tracker.start(self._facts["run_id"], self.segment.name, {**shaping, **self._batches()}, self._tags())
-        for step in sorted({*self.segment.publishes} - {*self._missing}):
+        for step in sorted({*found.wanted} - {*found.missing}):
             # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
             self.tracker.artifact(self.store.folder / places.step_folder(step))
 
     def train(self, interruption: Interruption) -> bool:
-        """Make every checkpoint that the segment publishes and does not have; return False if interrupted.
+        """Make every checkpoint that the segment must have and does not have; return False if interrupted.
 
         Raises:
             NonFiniteLossError: training diverged.
@@ -75,7 +81,7 @@ class Session:
         return True
 
     def publish(self) -> None:
-        """Give the finished checkpoints their names in `checkpoints/<segment>`, all at once, and write the metrics' files.
+        """Give the finished checkpoints that stay their names in `checkpoints/<segment>`, all at once, and write the metrics' files.
 
         Raises:
             CheckpointError: a checkpoint is damaged or cannot be linked.
@@ -83,7 +89,8 @@ class Session:
         target = places.published_folder(self.job.project, self.segment.name)
         incoming = target.with_name(f".{target.name}.incoming")
         shutil.rmtree(incoming, ignore_errors=True)
-        folders = [places.step_folder(step) for step in self.segment.publishes]
+        staying = retained_by(self.segment, read_manifest(self.store.folder / places.step_folder(self.segment.until)))
+        folders = [places.step_folder(step) for step in staying]
         for name in folders:
             publish(self.store.folder / name, incoming / name)
         for path in dvc_files.discard_damaged(self.job.project, incoming):

@@ -57,10 +57,10 @@ def test_an_override_is_inherited_along_the_chain(tmp_path: Path) -> None:
     assert found["s02"].origin.segment == "s01"
 
 
-def test_a_segment_publishes_by_interval_by_name_and_at_its_end(tmp_path: Path) -> None:
+def test_a_segment_saves_by_interval_by_name_and_at_its_end(tmp_path: Path) -> None:
     found = segments(tmp_path, s00={"from": ROOT, "until": 100}, s01={"from": step("s00", 70), "until": 130})
-    assert found["s00"].publishes == (40, 70, 80, 100)
-    assert found["s01"].publishes == (80, 120, 130)
+    assert found["s00"].saves == (40, 70, 80, 100)
+    assert found["s01"].saves == (80, 120, 130)
 
 
 def test_the_key_moves_with_what_shapes_training_and_with_nothing_else(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_import_trains_with_the_values_it_was_made_with(tmp_path: Path) -> No
     folder = import_checkpoint(tmp_path)
     found = resolve_all(tiny_params({"run": {"save_interval": 30}}, {"s00": {"from": folder, "until": 80}}), tmp_path)["s00"]
     assert found.config == parse_config(tiny_params({"run": {"save_interval": 30}}))
-    assert (found.origin.run, found.publishes) == ("abc123", (60, 80))
+    assert (found.origin.run, found.saves) == ("abc123", (60, 80))
 
 
 def test_an_import_that_the_base_contradicts_is_refused_unless_the_override_settles_it(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_an_import_from_another_environment_is_refused(tmp_path: Path) -> None:
 def test_a_trained_parent_must_have_the_step(tmp_path: Path) -> None:
     entries = {"s00": {"from": ROOT, "until": 80}, "s01": {"from": step("s00", 70), "until": 120}}
     params = tiny_params(segments=entries)
-    assert resolve_all(params, tmp_path)["s00"].publishes == (40, 70, 80), "not trained yet: it will publish what is asked for"
+    assert resolve_all(params, tmp_path)["s00"].saves == (40, 70, 80), "not trained yet: it will save what is asked for"
     for number in (40, 80):
         (tmp_path / step("s00", number)).mkdir(parents=True)
         (tmp_path / step("s00", number) / "manifest.json").touch()
