@@ -48,7 +48,8 @@ class Delivery:
                 raise NoSuchRunError
             tags = _cut({**contents.tags, "matwm.writer": contents.writer}, LONGEST_TAG)
             experiment = runs.experiment_id(self.uri, contents.experiment)
-            run_id = runs.client(self.uri).create_run(experiment, run_name=contents.name, tags=tags).info.run_id
+            made = runs.client(self.uri).create_run(experiment, start_time=contents.started_ms, run_name=contents.name, tags=tags)
+            run_id = made.info.run_id
         else:
             self._take_over(run_id)
         with self._outbox.change() as contents:
@@ -112,7 +113,7 @@ class Delivery:
         status = self._outbox.contents.status
         if status is None:
             return
-        runs.client(self.uri).set_terminated(self._run_id, status)
+        runs.client(self.uri).set_terminated(self._run_id, status, end_time=self._outbox.contents.ended_ms)
         with self._outbox.change() as contents:
             contents.status = None if contents.status == status else contents.status
         self._on_answer()

@@ -38,8 +38,8 @@ def evaluate(project: Path, name: str) -> None:
     from matwm.config import read_params
     from matwm.history import Point
     from matwm.store import LocalStore
+    from pipeline import best, segments, tracking
     from pipeline import project as places
-    from pipeline import segments, tracking
     from pipeline.report import report
 
     tracking.configure(project)
@@ -56,7 +56,7 @@ def evaluate(project: Path, name: str) -> None:
         (pictures / GIF).write_bytes(_gif(checkpoint, learned[0]))
         artifacts.append((pictures / GIF, "plots"))
     points = [
-        Point(f"evaluation/{result.mode}/{result.matchup}/{agent}", checkpoint.step, summary.mean)
+        Point(best.key(str(result.mode), result.matchup, agent), checkpoint.step, summary.mean)
         for result in learned
         for agent, summary in _judged(result).items()
     ]

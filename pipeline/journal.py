@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 logger = logging.getLogger(__name__)
 
-MEASURED = ("time/", "checkpoint/stall_seconds")
+MEASURED = ("time/", "checkpoint/")
 """Beginnings of the keys that depend on the machine: computing them again gives another value and proves nothing."""
 
 
@@ -56,11 +56,13 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._cursor_path = path.with_suffix(".sent.json")
+        self._cursor_path = _note_beside(path)
         self._lock = threading.Lock()
         # One dict a key: half the memory of one dict with (key, step) tuples, and a long run has a million points.
         self._values: dict[str, dict[int, float]] = {}
         self.last_step = 0
+        self.last_ms = 0
+        """The latest time of a point."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._size = self._cut_torn_line()
         if self._cursor(None) > self._size:
@@ -148,16 +150,12 @@ class Journal:
             self._file.close()
 
     def _cursor(self, run_id: str | None) -> int:
-        """Return how far this run (None: whichever) has been sent: 0 for another than last time, or if the note is unreadable."""
-        try:
-            note = json.loads(self._cursor_path.read_bytes())
-            return int(note["bytes"]) if run_id in (None, note["run_id"]) else 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0  # Sending again changes nothing in MLflow.
+        return num_sent_bytes(self.path, run_id)
 
     def _remember(self, point: TimedPoint) -> None:
         self._values.setdefault(point.key, {})[point.step] = point.value
         self.last_step = max(self.last_step, point.step)
+        self.last_ms = max(self.last_ms, point.timestamp_ms)
 
     def _append(self, points: list[TimedPoint]) -> None:
         if not points:
@@ -201,6 +199,19 @@ class Journal:
                 logger.warning("%s: cut off %d bytes of a line that a crash left unfinished", self.path, size - whole)
                 file.truncate(whole)
         return whole
+
+
+def num_sent_bytes(journal: Path, run_id: str | None) -> int:
+    """Return how much of a journal this run (None: whichever) has been sent: 0 for another than last time, or if the note is unreadable."""
+    try:
+        note = json.loads(_note_beside(journal).read_bytes())
+        return int(note["bytes"]) if run_id in (None, note["run_id"]) else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # Sending again changes nothing in MLflow.
+
+
+def _note_beside(journal: Path) -> Path:
+    return journal.with_suffix(".sent.json")
 
 
 def _same(one: float, other: float) -> bool:

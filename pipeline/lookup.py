@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.config import ConfigError, read_params
-from pipeline import dvc_files, stores, tracking
+from pipeline import best, dvc_files, stores, tracking
 from pipeline import project as places
 from pipeline.project import ProjectError
 from pipeline.segments import ResolvedSegment, resolve_all
@@ -26,6 +27,22 @@ class Run:
     published: dict[int, Path] = field(default_factory=dict)
     """Checkpoints of this graph by step, present only while params.yaml still describes this very training."""
     is_in_mlflow: bool = False
+    info: tracking.RunInfo | None = field(default=None, repr=False)
+    """What MLflow knows, None if this is a clone and only git knows the run."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What `metrics/<segment>/evaluation.json` says of this very run."""
+
+    @cached_property
+    def best(self) -> best.Best | None:
+        """The run's best evaluation: over its own steps, the highest mean over learned agents and match-ups of the first mode.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        judged = best.keys(self.info.metrics, self.info.tags.get(best.MODES_TAG)) if self.info else None
+        if judged is None:
+            return best.of_record(self.evaluation)
+        return best.of_history(judged[0], tracking.metric_history(self.run_id, keys=judged[1]), self.parent_step or 0)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint somewhere, ascending."""
@@ -40,7 +57,7 @@ def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapp
     try:
         for info in tracking.list_runs():
             found[info.run_id] = Run(
-                info.run_id, info.segment, info.status, info.step, info.parent_run_id, info.parent_step, is_in_mlflow=True
+                info.run_id, info.segment, info.status, info.step, info.parent_run_id, info.parent_step, is_in_mlflow=True, info=info
             )
     except tracking.TrackingError as error:
         trouble = str(error)
@@ -49,7 +66,8 @@ def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapp
         facts, name = places.read_json(path), path.parent.name
         if facts is None or not facts.get("run_id"):
             continue
-        run = found.setdefault(facts["run_id"], _recorded(facts))
+        run = found.setdefault(facts["run_id"], _recorded(facts, places.read_json(path.with_name("train.json")) or {}))
+        run.evaluation = places.read_json(path.with_name("evaluation.json")) or {}
         if _is_current(graph, stages, params, name):
             folder = places.published_folder(project, name)
             run.published = {step: folder / places.step_folder(step) for step in places.steps_in(folder)}
@@ -123,11 +141,19 @@ def split_reference(text: str) -> tuple[str, str]:
     return run, step or "latest"
 
 
-def _recorded(facts: Mapping[str, Any]) -> Run:
-    """Return a run that MLflow here does not know: this is a clone, and git has its facts."""
+def _recorded(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Run:
+    """Return a run that MLflow here does not know: this is a clone, and git has its facts and what its last step came to."""
     parent = facts.get("parent") or {}
     has_parent = parent.get("run_id") is not None
-    return Run(facts["run_id"], facts.get("segment"), "FINISHED", 0, parent.get("run_id"), parent.get("step") if has_parent else None)
+    step = summary.get("step")
+    return Run(
+        run_id=facts["run_id"],
+        segment=facts.get("segment"),
+        status="FINISHED",
+        step=step if isinstance(step, int) else 0,
+        parent_run_id=parent.get("run_id"),
+        parent_step=parent.get("step") if has_parent else None,
+    )
 
 
 def _is_current(graph: Mapping[str, ResolvedSegment], stages: Mapping[str, Any], params: Mapping[str, Any], name: str) -> bool:

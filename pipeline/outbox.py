@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ class Contents:
     tags: dict[str, str] = field(default_factory=dict)
     status: str | None = None
     """To be set after everything else, None if it is."""
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    """When the process began and ended: a run that is made or closed later shows the true times."""
     uploads: list[tuple[str, str]] = field(default_factory=list)
     """(path here, folder among the run's artifacts), oldest first."""
     has_news: bool = False
@@ -57,7 +61,13 @@ class Outbox:
             contents.params = {f"train.{key.removeprefix('train.')}": str(value) for key, value in params.items()}
             contents.tags.update({key: str(value) for key, value in tags.items()})
             contents.status = "RUNNING"
+            contents.started_ms = contents.started_ms or time.time_ns() // 1_000_000
             contents.has_news = True
+
+    def end(self, status: str, ended_ms: int | None = None) -> None:
+        """Note how the run ended, and when (default: now)."""
+        with self.change() as contents:
+            contents.status, contents.ended_ms = status, ended_ms or time.time_ns() // 1_000_000
 
     def renew_writer(self) -> None:
         """Claim that the journal beside this outbox is a new one."""

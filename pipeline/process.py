@@ -98,6 +98,13 @@ def exclusive(path: Path, what: str, wait_seconds: float = 60.0) -> Iterator[Non
         yield
 
 
+@contextlib.contextmanager
+def if_free(path: Path) -> Iterator[bool]:
+    """Hold a lock file without waiting for it; yield False, holding nothing, if another process has it."""
+    with path.open("a+", encoding="ascii") as file:
+        yield _acquired(file.fileno())
+
+
 def _acquired(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

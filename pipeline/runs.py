@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -47,6 +48,13 @@ class RunInfo:
     step: int
     artifact_uri: str
     tags: dict[str, str] = field(repr=False)
+    started_ms: int = 0
+    ended_ms: int | None = None
+    """None while it runs."""
+    last_sign_ms: int = 0
+    """When it began, or the time of its last metric point: it was alive then."""
+    metrics: frozenset[str] = field(default=frozenset(), repr=False)
+    """Keys of its metrics."""
 
     @property
     def segment(self) -> str | None:
@@ -153,8 +161,27 @@ def sentence(uri: str, error: Exception) -> str:
         return str(error)
     text = str(error).strip().split("\n")[0]
     if "failed with exception" in text or "Max retries exceeded" in text:
-        return f"MLflow at {shown(uri)} does not answer: start that server, or unset MLFLOW_TRACKING_URI to use this folder's own store"
+        return _unanswered(uri)
     return f"MLflow at {shown(uri)}: {text[:300]}"
+
+
+def knock(uri: str | None = None, seconds: float = 5.0) -> None:
+    """Find out quickly whether a server says anything at all: MLflow itself waits for minutes.
+
+    Raises:
+        TrackingError: it does not.
+    """
+    import requests
+
+    uri = uri or configured_uri()
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Who it is does not matter yet.
+            requests.get(f"{uri.rstrip('/')}/health", timeout=seconds, verify=False, stream=True).close()
+    except requests.RequestException:
+        raise TrackingError(_unanswered(uri)) from None
 
 
 def experiment_id(uri: str, name: str) -> str:
@@ -240,15 +267,30 @@ def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None 
         return [_info(run, names[run.info.experiment_id]) for run in _pages(client(uri).search_runs, **options)] if names else []
 
 
-def metric_history(run_id: str, uri: str | None = None) -> list[TimedPoint]:
-    """Return every metric point of a run with its time: a lost journal is rebuilt from it."""
+def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | None = None) -> list[TimedPoint]:
+    """Return every metric point of a run with its time (only of these keys, if given): a lost journal is rebuilt from it."""
     uri = uri or configured_uri()
     with explained(uri):
         return [
             TimedPoint(metric.key, metric.step, _original(metric.value), metric.timestamp)
-            for key in sorted(client(uri).get_run(run_id).data.metrics)
+            for key in sorted(client(uri).get_run(run_id).data.metrics if keys is None else keys)
             for metric in client(uri).get_metric_history(run_id, key)
         ]
+
+
+def close_run(run: RunInfo, uri: str | None = None) -> None:
+    """Mark a run that nobody trains any more as KILLED at its last sign of life.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    uri = uri or configured_uri()
+    with explained(uri):
+        client(uri).set_terminated(run.run_id, "KILLED", end_time=run.last_sign_ms)
+
+
+def _unanswered(uri: str) -> str:
+    return f"MLflow at {shown(uri)} does not answer: start that server, or unset MLFLOW_TRACKING_URI to use this folder's own store"
 
 
 def _original(value: float) -> float:
@@ -279,6 +321,7 @@ def _pages(search: Any, **options: Any) -> Iterator[Any]:
 def _info(run: Any, experiment: str) -> RunInfo:
     tags = dict(run.data.tags)
     step = tags.get("matwm.step", "")
+    latest = run.data._metric_objs
     return RunInfo(
         run_id=run.info.run_id,
         name=run.info.run_name,
@@ -287,6 +330,10 @@ def _info(run: Any, experiment: str) -> RunInfo:
         step=int(step) if step.isdigit() else 0,
         artifact_uri=run.info.artifact_uri,
         tags=tags,
+        started_ms=run.info.start_time,
+        ended_ms=run.info.end_time if run.info.status != "RUNNING" else None,
+        last_sign_ms=max([run.info.start_time, *(metric.timestamp for metric in latest)]),
+        metrics=frozenset(metric.key for metric in latest),
     )
 
 

@@ -14,7 +14,7 @@ from matwm.history import Point
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import dvc_files, records
+from pipeline import best, dvc_files, records
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.process import Interruption
@@ -155,9 +155,9 @@ class Session:
             acting_context=self.config.schedule.acting_context,
         )
         for result in results:
-            name = f"evaluation/{result.mode}/{result.matchup}"
             learners = [trainer.spec.agents[number] for number in result.learned]
-            points = [Point(f"{name}/{agent}", trainer.env_step, result.agents[agent].mean) for agent in learners]
+            names = {agent: best.key(str(result.mode), result.matchup, agent) for agent in learners}
+            points = [Point(name, trainer.env_step, result.agents[agent].mean) for agent, name in names.items()]
             self.tracker.log(points, is_revision=True)
 
     def _keep(self, trainer: Trainer) -> None:
@@ -223,6 +223,7 @@ class Session:
             "matwm.env": self.config.env.name,
             "matwm.device": self._machine["device"],
             "matwm.torch": str(self._machine["libraries"]["torch"]),
+            best.MODES_TAG: ",".join(self.config.evaluation.modes),
         }
         if not self.job.start.is_root:
             tags["matwm.parent_step"] = str(self.job.start.parent.step)

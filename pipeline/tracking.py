@@ -8,14 +8,16 @@ from pathlib import Path
 
 from pipeline import runs
 from pipeline.delivery import Delivery, NoSuchRunError
-from pipeline.journal import Journal, Mismatch, Point
+from pipeline.journal import Journal, Mismatch, Point, num_sent_bytes
 from pipeline.outbox import Outbox
-from pipeline.runs import RunInfo, TrackingError, configure, find_by_key, find_run, get_run, list_runs, metric_history
+from pipeline.process import if_free
+from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, find_run, get_run, list_runs, metric_history
 
 __all__ = [
     "RunInfo",
     "Tracker",
     "TrackingError",
+    "close_run",
     "configure",
     "find_by_key",
     "find_run",
@@ -93,6 +95,20 @@ class Tracker:
                 contents.run_id = run_id
         self._begin(wait_seconds)
 
+    def is_foreign(self) -> bool:
+        """Return whether this directory only adds to a run of another place, which the store here does not have.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        contents = self._outbox.contents
+        return contents.name is None and (contents.run_id is None or get_run(contents.run_id, self.uri) is None)
+
+    def bury(self) -> None:
+        """Call a run whose process died before MLflow heard that it runs KILLED, since its last point."""
+        if self._outbox.contents.status == "RUNNING":
+            self._outbox.end("KILLED", self.journal.last_ms or self._outbox.contents.started_ms)
+
     def log(self, points: Iterable[Point], *, is_revision: bool = False) -> list[Mismatch]:
         """Record metric points; return those that an earlier recording contradicts (they are reported as errors too).
 
@@ -127,8 +143,7 @@ class Tracker:
         has everything, else the sentence (a warning too) that says what it lacks.
         """
         if status:
-            with self._outbox.change() as contents:
-                contents.status = status
+            self._outbox.end(status)
         closed = self._answered = time.monotonic()
         self._closing.set()
         self._wake.set()
@@ -220,11 +235,27 @@ class Tracker:
 
 
 def send_missed(root: Path, work_dir: Path, timeout: float = 60.0, patience: float = 10.0) -> str | None:
-    """Send what an earlier run in this work directory could not; return what MLflow still lacks, None if nothing."""
-    if not (work_dir / "outbox.json").is_file():
+    """Send what earlier processes in this work directory could not; return what MLflow still lacks, None if nothing.
+
+    A live process there sends it itself: then nothing is done. A dead one that MLflow has not heard of ends as KILLED.
+    """
+    if not owes(work_dir):
         return None
-    tracker = Tracker(root, "", work_dir)
-    if tracker.missing() is None:
-        return None
-    tracker.attach(None, wait_seconds=0)
-    return tracker.close(None, timeout, patience)
+    with if_free(work_dir / "lock") as is_free:
+        if not is_free or not owes(work_dir):
+            return None
+        tracker = Tracker(root, "", work_dir)
+        if tracker.is_foreign():
+            return None
+        tracker.bury()
+        tracker.attach(None, wait_seconds=0)
+        return tracker.close(None, timeout, patience)
+
+
+def owes(work_dir: Path) -> bool:
+    """Return whether MLflow may lack something of this work directory: without asking it, and without reading the journal."""
+    outbox = Outbox(work_dir / "outbox.json")
+    if outbox.path.is_file() and outbox.missing():
+        return True
+    journal = work_dir / "journal.jsonl"
+    return journal.is_file() and num_sent_bytes(journal, outbox.contents.run_id) < journal.stat().st_size

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from pipeline import lookup
+from pipeline import lookup, tracking, upkeep
 from pipeline import project as places
 from pipeline.commands.table import table
 
@@ -20,9 +20,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
     """
-    found, trouble = lookup.runs_of(places.root())
-    if trouble:
-        sys.stderr.write(f"{trouble}\n")
+    project = places.root()
+    tracking.configure(project)
+    said = upkeep.settle(project)
+    found, trouble = lookup.runs_of(project)
+    for sentence in dict.fromkeys([*said, *([trouble] if trouble else [])]):
+        sys.stderr.write(f"{sentence}\n")
     rows = [
         {
             "run_id": run.run_id,

@@ -163,6 +163,14 @@ def test_runs_and_fingerprints_are_told(trained: Trained, matwm: Matwm) -> None:
     assert not list((path / ".matwm").glob("tmp*"))
 
 
+def test_the_runs_of_another_clone_show_what_git_says_of_them(trained: Trained, matwm: Matwm) -> None:
+    (trained.path / "mlflow.db").unlink()
+    shutil.rmtree(trained.path / "checkpoints/s00")
+    shutil.rmtree(trained.path / ".matwm")
+    (run,) = json.loads(matwm(trained.path, "runs", "--json")[1])
+    assert (run["run_id"], run["step"], run["status"]) == (trained.run_id, 80, "FINISHED")
+
+
 def test_a_run_of_this_graph_is_continued_in_this_graph(trained: Trained, matwm: Matwm) -> None:
     before = (trained.path / "params.yaml").read_text(encoding="utf-8")
     code, output, errors = matwm(trained.path, "continue", f"{trained.run_id[:8]}@40", "--until", "120")

@@ -1,0 +1,67 @@
+"""Brings MLflow up to date with what processes here have left behind when they died or when it did not answer."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline import project as places
+from pipeline import runs, tracking
+from pipeline.outbox import Outbox
+from pipeline.process import if_free
+from pipeline.tracking import RunInfo
+
+RUNNING = "attributes.status = 'RUNNING' AND tags.`matwm.segment` LIKE '%'"
+
+
+def work_folders(project: Path) -> Iterator[Path]:
+    """Yield the work directories that know of a run in MLflow, or of one to be made."""
+    for outbox in sorted((places.home(project) / ".matwm" / "work").glob("*/outbox.json")):
+        yield outbox.parent
+
+
+def settle(project: Path, timeout: float = 10.0) -> list[str]:
+    """Send MLflow what the work directories here still owe it, and close the runs of dead processes; return what there is to say.
+
+    Gives up after `timeout` seconds, and at once if the store does not answer. Live trainers are left alone.
+    """
+    end = time.monotonic() + timeout
+    said: list[str] = []
+    try:
+        runs.knock()
+        for work in work_folders(project):
+            missing = tracking.send_missed(project, work, max(0.1, end - time.monotonic()), patience=timeout / 2)
+            said += [missing] if missing else []
+        for run in close_dead(project):
+            said.append(f"run {run.run_id[:12]} ({run.segment}) was RUNNING, but its process is dead: it is KILLED now")
+    except tracking.TrackingError as error:
+        said.append(str(error))
+    return said
+
+
+def close_dead(project: Path) -> list[RunInfo]:
+    """Mark runs that MLflow shows as RUNNING and whose process here is dead as KILLED at their last sign of life; return them.
+
+    Dead is what nobody holds the lock of. Runs that another machine trains, or took over, are left alone.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
+    here = {outbox.contents.writer: outbox for outbox in outboxes if outbox.contents.writer}
+    return [run for run in tracking.list_runs(RUNNING) if (outbox := _outbox(run, here)) and _close_if_dead(run, outbox)]
+
+
+def _outbox(run: RunInfo, here: Mapping[str, Outbox]) -> Outbox | None:
+    """Return the outbox of the directory that a run's points came from last; another machine may have gone on with it since."""
+    return here.get(run.tags.get("matwm.writer", ""))
+
+
+def _close_if_dead(run: RunInfo, outbox: Outbox) -> bool:
+    with if_free(outbox.path.with_name("lock")) as is_free:
+        if not is_free or Outbox(outbox.path).contents.status not in (None, "RUNNING"):
+            return False  # Somebody trains it, or how it really ended is still to be sent.
+        now = tracking.get_run(run.run_id)  # In between it may have ended, or moved to another machine.
+        if now is None or now.status != "RUNNING" or now.tags.get("matwm.writer") != outbox.contents.writer:
+            return False
+        tracking.close_run(now)
+        return True
