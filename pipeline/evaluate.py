@@ -2,6 +2,7 @@
 
 metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, and the scripts' beside them
 metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from
+metrics/<segment>/evaluated.csv      what MLflow is told, and when (see times.py)
 plots/<segment>/episode.gif          the evaluated self-play episode with the median return
 """
 
@@ -38,8 +39,9 @@ def evaluate(project: Path, name: str) -> None:
     from matwm.config import read_params
     from matwm.history import Point
     from matwm.store import LocalStore
-    from pipeline import best, segments, tracking
+    from pipeline import best, segments, times, tracking
     from pipeline import project as places
+    from pipeline.journal import read_points
     from pipeline.report import report
 
     tracking.configure(project)
@@ -61,6 +63,9 @@ def evaluate(project: Path, name: str) -> None:
         for agent, summary in _judged(result).items()
     ]
     report(project, name, segment.config.tracking, points=points, artifacts=artifacts)
+    facts = places.read_json(folder / "run.json") or {}
+    work = places.work_folder(project, name, str(facts.get("key", "")))
+    times.write_evaluated(folder, points, read_points(work / "journal.jsonl"))
 
 
 def _results(checkpoint: "Checkpoint", config: "Config") -> "tuple[list[Result], list[Result]]":

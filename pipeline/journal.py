@@ -214,6 +214,14 @@ def _note_beside(journal: Path) -> Path:
     return journal.with_suffix(".sent.json")
 
 
+def read_points(path: Path) -> list[TimedPoint]:
+    """Return the points in a journal's file, oldest first, whoever may be writing to it; none if there is no such file."""
+    try:
+        return list(_points(path, 0, path.stat().st_size))
+    except FileNotFoundError:
+        return []
+
+
 def _same(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 

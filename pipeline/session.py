@@ -14,9 +14,10 @@ from matwm.history import Point
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import best, dvc_files, records
+from pipeline import best, dvc_files, records, times
 from pipeline import project as places
 from pipeline.job import Job
+from pipeline.journal import read_points
 from pipeline.process import Interruption
 from pipeline.progress import Display
 from pipeline.recovery import recover, survey
@@ -174,6 +175,7 @@ class Session:
     def _write_records(self, last: Checkpoint) -> None:
         folder = places.metrics_folder(self.job.project, self.segment.name)
         records.write_curves(folder, last.history(), last.spec.agents, last.step)
+        times.write_times(folder, last.history(), last.spec.agents, read_points(self.tracker.journal.path))
         if self._facts.get("until") != self.segment.until or "finished" not in self._facts:
             self._facts |= {"until": self.segment.until, "finished": _now()}
         self._write_facts()
