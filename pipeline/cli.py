@@ -12,6 +12,7 @@ COMMANDS = {
     "repro": ("repro", "validate params.yaml, then run `dvc repro`; further arguments are its own (train@s00, --force, --pull, …)"),
     "continue": ("continue_run", "append a segment that goes on from a run's checkpoint"),
     "runs": ("runs", "list the runs"),
+    "tree": ("tree", "draw the lineage: every run below the one that it goes on from"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
     "envs": ("envs", "list the scenarios"),
 }
