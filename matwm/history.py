@@ -1,8 +1,10 @@
 """Keeps what a run has shown along its whole lineage: training metrics and episode returns."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,12 +29,119 @@ class Episode:
     returns: tuple[float, ...]
 
 
+class Table:
+    """Rows of numbers that are only ever added to: what has been looked at once never changes, so that no save has to copy it."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._array, self._count = rows, len(rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, row: float | Sequence[float]) -> None:
+        """Add a row."""
+        if self._count == len(self._array):  # Those who look at the old array keep it.
+            larger = np.empty((2 * self._count + 16, *self._array.shape[1:]), self._array.dtype)
+            larger[: self._count] = self._array
+            self._array = larger
+        self._array[self._count] = row
+        self._count += 1
+
+    def view(self) -> np.ndarray:
+        """Return the rows so far, without copying."""
+        return self._array[: self._count]
+
+
+class Curve(Sequence[tuple[int, float]]):
+    """The (step, value) points of one metric, oldest first."""
+
+    def __init__(self, points: Sequence[tuple[int, float]] | np.ndarray = ()) -> None:
+        self._table = Table(np.array(points, np.float64).reshape(-1, 2))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, float]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, float] | list[tuple[int, float]]:
+        found = self._table.view()[index].tolist()
+        return [(int(step), value) for step, value in found] if isinstance(index, slice) else (int(found[0]), found[1])
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        return iter(self[:])
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment] it grows
+
+    def __repr__(self) -> str:
+        return f"Curve({self[:]})"
+
+    def append(self, step: int, value: float) -> None:
+        """Add a point."""
+        self._table.append((step, value))
+
+    def view(self) -> np.ndarray:
+        """Return the points so far, (n, 2), without copying."""
+        return self._table.view()
+
+
+class Episodes(Sequence[Episode]):
+    """Every finished episode, oldest first."""
+
+    def __init__(self, end_step: Any = (), length: Any = (), returns: Any = None) -> None:
+        self._end_step, self._length = (Table(np.array(column, np.int64)) for column in (end_step, length))
+        self._returns = None if returns is None else Table(np.array(returns, np.float64))
+
+    def __len__(self) -> int:
+        return len(self._end_step)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Episode]: ...
+    def __getitem__(self, index: int | slice) -> Episode | list[Episode]:
+        if isinstance(index, int):
+            index = range(len(self))[index]
+            return self[index : index + 1][0]
+        columns = (column[index].tolist() for column in self.columns().values())
+        return [Episode(end, length, tuple(returns)) for end, length, returns in zip(*columns, strict=True)]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self[:])
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment] it grows
+
+    def __repr__(self) -> str:
+        return f"Episodes({self[:]})"
+
+    def append(self, episode: Episode) -> None:
+        """Add an episode."""
+        if self._returns is None:
+            self._returns = Table(np.empty((0, len(episode.returns)), np.float64))
+        self._end_step.append(episode.end_step)
+        self._length.append(episode.length)
+        self._returns.append(episode.returns)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return end_step (n), length (n) and returns (n, N) so far, without copying; nothing if there is no episode."""
+        if self._returns is None:
+            return {}
+        return {"end_step": self._end_step.view(), "length": self._length.view(), "returns": self._returns.view()}
+
+
 @dataclass
 class History:
     """Cumulative curves and episodes; means over an unfinished interval are part of it."""
 
-    metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    episodes: list[Episode] = field(default_factory=list)
+    metrics: dict[str, Curve] = field(default_factory=dict)
+    episodes: Episodes = field(default_factory=Episodes)
     _pending: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, float]) -> None:
@@ -46,33 +155,30 @@ class History:
         points = [Point(key, step, total / count) for key, (total, count) in self._pending.items()]
         self._pending.clear()
         for point in points:
-            self.metrics.setdefault(point.key, []).append((point.step, point.value))
+            self.metrics.setdefault(point.key, Curve()).append(point.step, point.value)
         return points
 
     def state_dict(self) -> State:
-        """Return everything as float64 and int64 arrays."""
+        """Return everything as float64 and int64 arrays, which later points do not change; the cost does not grow with the run."""
         state: dict[str, Tensor] = {}
-        for key, points in self.metrics.items():
-            state[f"metrics/{key}"] = torch.tensor(points, dtype=torch.float64)
+        for key, curve in self.metrics.items():
+            state[f"metrics/{key}"] = torch.from_numpy(curve.view())
         for key, pending in self._pending.items():
             state[f"pending/{key}"] = torch.tensor(pending, dtype=torch.float64)
-        if self.episodes:
-            state["episodes/end_step"] = torch.tensor([e.end_step for e in self.episodes])
-            state["episodes/length"] = torch.tensor([e.length for e in self.episodes])
-            state["episodes/returns"] = torch.tensor([e.returns for e in self.episodes], dtype=torch.float64)
+        for name, column in self.episodes.columns().items():
+            state[f"episodes/{name}"] = torch.from_numpy(column)
         return state
 
     def load_state_dict(self, state: State, /) -> None:
         """Take over a saved history."""
-        self.metrics, self.episodes, self._pending = {}, [], {}
+        self.metrics, self.episodes, self._pending = {}, Episodes(), {}
         arrays = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         for name, array in arrays.items():
             kind, _, key = name.partition("/")
             if kind == "metrics":
-                self.metrics[key] = [(int(step), value) for step, value in array.tolist()]
+                self.metrics[key] = Curve(array.numpy())
             elif kind == "pending":
                 total, count = array.tolist()
                 self._pending[key] = (total, int(count))
         if "episodes/end_step" in arrays:
-            columns = (arrays[f"episodes/{name}"].tolist() for name in ("end_step", "length", "returns"))
-            self.episodes = [Episode(end, length, tuple(returns)) for end, length, returns in zip(*columns, strict=True)]
+            self.episodes = Episodes(*(arrays[f"episodes/{name}"].numpy() for name in ("end_step", "length", "returns")))

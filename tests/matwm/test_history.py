@@ -50,3 +50,30 @@ def test_a_saved_history_does_not_grow_afterwards():
     history.episodes.append(Episode(2, 1, (0.0,)))
     history.add({"a": 1.0})
     assert fingerprint({"h": saved}) == before
+
+
+def test_saving_a_long_history_copies_nothing_of_it():
+    history = History()
+    for step in range(100):
+        history.add({"a": step / 3})
+        history.close_interval(step)
+        history.episodes.append(Episode(step, 1, (step / 7, 0.0)))
+    curve, returns = history.state_dict()["metrics/a"], history.state_dict()["episodes/returns"]
+    assert curve.data_ptr() == history.metrics["a"].view().ctypes.data
+    assert returns.data_ptr() == history.episodes.columns()["returns"].ctypes.data
+    assert curve.tolist() == [[float(step), step / 3] for step in range(100)]
+
+
+def test_curves_and_episodes_are_sequences():
+    history = History()
+    assert (list(history.episodes), history.episodes.columns()) == ([], {})
+    for step in (3, 6, 9):
+        history.add({"a": float(step)})
+        history.close_interval(step)
+        history.episodes.append(Episode(step, 3, (0.5, -0.5)))
+    assert history.metrics["a"] == [(3, 3.0), (6, 6.0), (9, 9.0)]
+    assert (history.metrics["a"][-1], history.metrics["a"][1:]) == ((9, 9.0), [(6, 6.0), (9, 9.0)])
+    assert (history.episodes[-1], history.episodes[-2:]) == (Episode(9, 3, (0.5, -0.5)), [Episode(s, 3, (0.5, -0.5)) for s in (6, 9)])
+    for sequence in (history.metrics["a"], history.episodes):
+        with pytest.raises(IndexError):
+            _ = sequence[3]
