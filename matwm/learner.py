@@ -211,6 +211,12 @@ class Learner:
         return norm
 
 
+def policy_in(agents: State, number: int) -> dict[str, Tensor]:
+    """Return one agent's actor out of the part `agents` of a state, not copied."""
+    actors = {name.removeprefix("actors."): tensor for name, tensor in agents.items() if name.startswith("actors.")}
+    return {name: tensor[number : number + 1] for name, tensor in actors.items() if isinstance(tensor, Tensor)}
+
+
 def real_reward(contexts: Windows, num_agents: int) -> Tensor:
     """Return each agent's mean reward over the contexts' rows, to hold imagined rewards against, (N,)."""
     acted = contexts.is_valid & (contexts.action >= 0)

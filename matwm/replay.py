@@ -7,7 +7,9 @@ never has to rewrite a chunk because its first rows left the ring.
 """
 
 import math
+import threading
 from collections.abc import Mapping
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -43,6 +45,7 @@ class Replay:
         self._mates = np.array([spec.mates(agent) for agent in range(n)], np.int64).reshape(n, n - 1)
         self._num_agents = n
         self._full_chunks: dict[int, Chunk] = {}
+        self._readers: dict[int, WeakSet[RowReader]] = {}
         self._stored_from = 0
         self.total_rows = 0
 
@@ -59,6 +62,8 @@ class Replay:
         assert not step.is_last or (step.action == NO_ACTION).all(), "the final observation of an episode has no action"
         row, rows = self.total_rows, self._rows
         here, before = row % self._storage, (row - 1) % self._storage
+        if here % self._config.chunk_rows == 0:
+            self._let_go(row // self._config.chunk_rows - self._num_chunks)
         if step.is_first:
             alive = np.ones(self._num_agents, bool)
         else:
@@ -164,32 +169,28 @@ class Replay:
     def state_dict(self) -> State:
         """Return the number of rows ever added and the chunks that hold valid rows, the last one perhaps partial.
 
-        Chunks are copies or look again at rows that are final: adding rows later changes none of them.
+        Nothing is copied here: a chunk reads its rows, which are final, when somebody asks for them, in whichever thread;
+        `add` copies what it is about to overwrite for those chunks that are still in somebody's hands.
         """
         size = self._config.chunk_rows
         first, full = self._oldest // size, self.total_rows // size
-        self._full_chunks = {number: self._full_chunk(number) for number in range(first, full)}
+        self._full_chunks = {number: self._full_chunks.get(number) or self._chunk(number, size) for number in range(first, full)}
         chunks = list(self._full_chunks.values())
         if tail := self.total_rows % size:
-            chunks.append(Chunk(self._copy(full, tail)))
+            chunks.append(self._chunk(full, tail))
         return {"total_rows": self.total_rows, "chunks": chunks}
 
-    def _full_chunk(self, number: int) -> Chunk:
-        known = self._full_chunks.get(number)
-        if known is None:
-            return Chunk(self._copy(number))
-        if known.digest is not None and known.is_held:  # it is on disk: no need to hold it twice
-            return Chunk(lambda: self._copy(number), known.digest)
-        return known
-
-    def _copy(self, number: int, length: int | None = None) -> Arrays:
+    def _chunk(self, number: int, length: int, digest: str | None = None) -> Chunk:
         start = number % self._num_chunks * self._config.chunk_rows
-        stop = start + (length or self._config.chunk_rows)
-        arrays = {name: array[start:stop].copy() for name, array in self._rows.items()}
-        # Asked late, by a writer in another thread: the row that is written next must not lie in this chunk.
-        if self.total_rows >= (number + self._num_chunks) * self._config.chunk_rows:
-            raise ValueError(f"chunk {number} of the replay has been overwritten since its state was taken")
-        return arrays
+        reader = RowReader({name: array[start : start + length] for name, array in self._rows.items()})
+        self._readers.setdefault(number, WeakSet()).add(reader)
+        return Chunk(reader, digest)
+
+    def _let_go(self, number: int) -> None:
+        """Prepare for overwriting a chunk."""
+        self._full_chunks.pop(number, None)
+        for reader in self._readers.pop(number, ()):
+            reader.keep()
 
     def load_state_dict(self, state: State) -> None:
         """Take over saved rows: all of them if the capacity has grown, the newest if it has shrunk.
@@ -203,7 +204,8 @@ class Replay:
         if first < 0 or bool(total) != bool(chunks):
             raise ValueError(f"{len(chunks)} chunks do not hold {total} rows by replay.chunk_rows = {size}: a branch cannot change it")
         oldest_needed = max(total - self._config.capacity, 0) // size
-        self._full_chunks = {}
+        for number in list(self._readers):
+            self._let_go(number)
         for number, chunk in enumerate(chunks, start=first):
             if number >= oldest_needed:
                 self._restore(number, chunk, min(size, total - number * size))
@@ -228,7 +230,30 @@ class Replay:
                 )
             target[start : start + length] = found
         if length == self._config.chunk_rows and chunk.digest is not None:
-            self._full_chunks[number] = Chunk(lambda: self._copy(number), chunk.digest)
+            self._full_chunks[number] = self._chunk(number, length, chunk.digest)
+
+
+class RowReader:
+    """Gives a copy of rows that are final as long as they lie in the ring, and afterwards those that it was told to keep in time."""
+
+    def __init__(self, rows: Arrays) -> None:
+        self._rows = rows
+        self._is_kept = False
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Arrays:
+        """Return the rows."""
+        with self._lock:  # so that nobody overwrites what is being copied
+            return self._rows if self._is_kept else _copies(self._rows)
+
+    def keep(self) -> None:
+        """Copy the rows, which are about to be overwritten."""
+        with self._lock:
+            self._rows, self._is_kept = _copies(self._rows), True
+
+
+def _copies(arrays: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _first_free(candidates: Int[np.ndarray, " c"], taken: Int[np.ndarray, " w"], length: int) -> tuple[int, bool]:

@@ -32,11 +32,6 @@ class Chunk:
         """The data: look once and keep what you get."""
         return self._arrays() if callable(self._arrays) else self._arrays
 
-    @property
-    def is_held(self) -> bool:
-        """True while the arrays lie in this object's own memory."""
-        return not callable(self._arrays)
-
 
 Value = Tensor | Chunk | bool | int | float | str | None | Mapping[str, "Value"] | Sequence["Value"]
 State = Mapping[str, Value]
@@ -61,6 +56,11 @@ def fingerprint(parts: Mapping[str, State]) -> str:
     digest = hashlib.sha256()
     _absorb(digest.update, parts, "")
     return digest.hexdigest()
+
+
+def copied(state: State) -> dict[str, Value]:
+    """Return the state with tensors of its own on the CPU, which nobody else changes."""
+    return {key: _copied(value) for key, value in state.items()}
 
 
 def split(state: State) -> tuple[dict[str, Tensor], dict[str, Plain]]:
@@ -195,6 +195,18 @@ def _bytes(tensor: Tensor) -> np.ndarray:
     # With fewer than two elements any stride counts as contiguous, but only 1 can be viewed as bytes.
     flat = flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy()
+
+
+def _copied(value: Value) -> Value:
+    match value:
+        case Tensor():
+            return value.detach().to("cpu", copy=True)
+        case Mapping():
+            return copied(value)
+        case list() | tuple():
+            return [_copied(item) for item in value]
+        case _:
+            return value
 
 
 def _split_mapping(state: State, path: str, tensors: dict[str, Tensor]) -> dict[str, Plain]:

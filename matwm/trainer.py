@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,31 @@ from matwm.config import Config
 from matwm.envs import make_env
 from matwm.envs.episode_log import EpisodeLog
 from matwm.history import History, Point
-from matwm.learner import Learner, NonFiniteLossError
+from matwm.learner import Learner, NonFiniteLossError, policy_in
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
-from matwm.stateful import State
+from matwm.stateful import State, copied
 from matwm.store import LocalStore
+from matwm.types import EnvSpec
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a checkpoint of one step holds, whatever training does meanwhile."""
+
+    step: int
+    parts: dict[str, State]
+    config: dict[str, Any]
+    spec: EnvSpec
+    policies: dict[str, dict[str, torch.Tensor]]
+
+    def save(self, store: LocalStore, parent: Parent) -> Checkpoint:
+        """Write the checkpoint, of the lineage that began with `parent`.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        return store.save(self.step, self.parts, parent=parent, config=self.config, spec=self.spec, policies=self.policies)
 
 
 class Trainer:
@@ -105,8 +126,17 @@ class Trainer:
         Raises:
             CheckpointError: it cannot be written.
         """
-        config = self.config.shaping()
-        return store.save(self.env_step, self.parts(), parent=parent, config=config, spec=self.spec, policies=self.policies())
+        return self.snapshot().save(store, parent)
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of now, which can be saved later, from another thread, while training goes on.
+
+        Weights and moments are copied; histories and replay need not be: they only grow, or copy before they overwrite.
+        """
+        parts = self.parts()
+        parts |= {name: copied(parts[name]) for name in self.learner.parts()}
+        policies = {name: policy_in(parts["agents"], number) for number, name in enumerate(self.spec.agents)}
+        return Snapshot(self.env_step, parts, self.config.shaping(), self.spec, policies)
 
     def policies(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return each agent's actor by name."""

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matwm import replay as module
 from matwm.config import ReplayConfig
 from matwm.replay import Replay
 from matwm.rng import generator_for
@@ -361,18 +362,46 @@ def test_a_chunk_does_not_change_when_rows_are_added():
     assert [encode_chunk(chunk) for chunk in chunks] == before
 
 
-def test_a_chunk_whose_bytes_are_known_is_not_held_but_read_from_the_ring_until_it_is_overwritten():
-    replay = fill(make_replay(capacity=20, chunk_rows=8), 40)
-    digests = [fingerprint({"c": {"x": chunk}}) and chunk.digest for chunk in replay.state_dict()["chunks"]]
+def test_rows_are_copied_when_they_are_about_to_be_overwritten_and_only_for_chunks_in_somebodys_hands(monkeypatch):
+    copies, copy = [], module._copies
+    monkeypatch.setattr(module, "_copies", lambda arrays: copies.append(int(arrays["obs"][0, 0, 0])) or copy(arrays))
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 45)
     chunks = replay.state_dict()["chunks"]
-    assert [chunk.digest for chunk in chunks] == digests
-    assert not any(chunk.is_held for chunk in chunks)
-    fill(replay, 7)  # the storage has four chunks: rows 16 to 47 are all still there
-    assert [int(chunk.arrays["obs"][0, 0, 0]) for chunk in chunks] == [16, 24, 32]
-    assert all(encode_chunk(chunk) for chunk in chunks)
+    fill(replay, 11)  # the storage has four chunks: rows 24 to 55 are all still there
+    assert copies == []
     fill(replay, 1)
-    with pytest.raises(ValueError, match="chunk 2 of the replay has been overwritten"):
-        _ = chunks[0].arrays
+    assert copies == [24]
+    del chunks[1]
+    fill(replay, 24)
+    assert copies == [24, 40]
+    assert [chunk.arrays["obs"][0, 0, 0] for chunk in chunks] == [24, 40]
+    assert chunks[0].arrays["obs"] is chunks[0].arrays["obs"], "what is kept is not copied again"
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    rows=st.integers(1, 100), capacity=st.integers(6, 40), chunk_rows=st.integers(1, 50), pauses=st.lists(st.integers(0, 60), max_size=6)
+)
+def test_a_state_stays_the_same_whenever_it_is_read(rows, capacity, chunk_rows, pauses):
+    """Each chunk is read at another time, also after the ring has gone round twice."""
+    replay = fill(make_replay(capacity=capacity, chunk_rows=chunk_rows), rows, length=9, ending=[True, False, False])
+    state = replay.state_dict()
+    expected = [encode_chunk(Chunk(chunk.arrays)) for chunk in state["chunks"]]
+    found = []
+    for number, chunk in enumerate(state["chunks"]):
+        fill(replay, pauses[number] if number < len(pauses) else 0, length=9, ending=[True, False, False])
+        found.append(encode_chunk(chunk))
+    assert found == expected
+
+
+def test_a_state_survives_loading_another_into_the_same_replay():
+    replay = fill(make_replay(capacity=20, chunk_rows=8), 45)
+    state = replay.state_dict()
+    before = [encode_chunk(Chunk(chunk.arrays)) for chunk in state["chunks"]]
+    replay.load_state_dict(fill(make_replay(capacity=20, chunk_rows=8), 14).state_dict())
+    assert [encode_chunk(chunk) for chunk in state["chunks"]] == before
+    replay.load_state_dict(state)
+    assert fingerprint({"replay": replay.state_dict()}) == fingerprint({"replay": state})
 
 
 def test_a_larger_capacity_keeps_all_rows_and_a_smaller_one_the_newest():

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -138,6 +139,32 @@ def test_a_run_of_another_configuration_is_refused_where_it_cannot_fit():
         make_trainer(None, scenario_config("simple_push_v3")).load(parts)
 
 
+@pytest.mark.parametrize("steps", [5, 21, 60])
+def test_a_snapshot_saved_while_training_goes_on_is_the_checkpoint_of_its_step(tmp_path, steps):
+    """Byte for byte, though the ring (7 chunks of 8 rows) goes round more than once before the last chunk is written."""
+    at_once, later = run(make_trainer(None, RING), steps), run(make_trainer(None, RING), steps)
+    snapshot = later.snapshot()
+    before = later.env_step
+    writing = threading.Thread(target=snapshot.save, args=(LocalStore(tmp_path / "later", chunks_from=[]), ROOT))
+    run(later, 60)
+    writing.start()
+    while writing.is_alive():
+        later.step()
+    writing.join()
+    expected = at_once.save(LocalStore(tmp_path / "at_once"), ROOT)
+    assert (before, snapshot.step) == (steps, steps)
+    assert LocalStore(tmp_path / "later").open(steps).digest == expected.digest
+    assert digest(later) == digest(run(at_once, later.env_step - steps)), "saving does not disturb training"
+
+
+def test_the_replay_and_the_history_are_not_copied_for_a_snapshot(monkeypatch):
+    trainer = run(make_trainer(None, RING), 40)
+    monkeypatch.setattr("matwm.replay._copies", pytest.fail)
+    snapshot = trainer.snapshot()
+    curve = trainer.history.metrics["world_model/total"]
+    assert snapshot.parts["history"]["metrics/world_model/total"].data_ptr() == curve.view().ctypes.data
+
+
 # ---- no state outside the parts
 
 
@@ -145,6 +172,8 @@ NOT_STATE = {
     "_points": "points that nobody has drained: the caller's, who drains before it saves",
     "replay._full_chunks": "chunks made for an earlier checkpoint, to be shared with the next: derived from the rows",
     "collector.replay._full_chunks": "the same",
+    "replay._readers": "who must be told before rows are overwritten: the states that are still in somebody's hands",
+    "collector.replay._readers": "the same",
 }
 OF_A_FINISHED_EPISODE = {
     "collector.context": "rows that the next episode begins by forgetting",
@@ -222,6 +251,8 @@ def leaves_of(trainer) -> dict[str, Any]:
     for path, value in leaves.items():
         if "_rows." in path and isinstance(value, torch.Tensor) or path.endswith("_episode_start"):
             leaves[path] = value[rows]
+        elif path.endswith("._array"):  # a table of the history, longer than what it holds
+            leaves[path] = value[: leaves[path.removesuffix("array") + "count"]]
     return leaves
 
 
