@@ -1,5 +1,7 @@
 """Keeps every metric point of a run on disk while it trains: the truth that MLflow is sent a copy of."""
 
+import contextlib
+import errno
 import json
 import logging
 import math
@@ -50,8 +52,9 @@ class Mismatch(NamedTuple):
 class Journal:
     """An append-only file of metric points in which every (key, step) has one value, the first.
 
-    Safe to use from two threads: one that records and one that reads what is to be sent. Each line is handed to the
+    Safe to use from several threads: some that record and one that reads what is to be sent. Each line is handed to the
     operating system before `record` returns, so a killed process loses none; a line torn by a crash is cut off here.
+    What a full disk refuses is held in memory, and neither sent nor followed by a checkpoint before it is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,6 +73,8 @@ class Journal:
         for point in _points(path, 0, self._size):
             self._remember(point)
         self._file = path.open("ab", buffering=0)
+        self._held = b""
+        self._is_refused = False
 
     def __len__(self) -> int:
         return sum(len(values) for values in self._values.values())
@@ -144,9 +149,20 @@ class Journal:
         """Count the points that this run in MLflow lacks (a run that is not there yet lacks them all)."""
         return sum(1 for _ in _points(self.path, self._cursor(run_id) if run_id else 0, self._size))
 
-    def close(self) -> None:
-        """Close the file; recording afterwards is an error."""
+    def flush(self) -> None:
+        """Write what a full disk has refused so far: no checkpoint may be newer than the points on the disk.
+
+        Raises:
+            OSError: it still does.
+        """
         with self._lock:
+            self._write_held()
+
+    def close(self) -> None:
+        """Close the file; recording afterwards is an error. What a full disk refuses to the end is computed again."""
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self._write_held()
             self._file.close()
 
     def _cursor(self, run_id: str | None) -> int:
@@ -158,19 +174,31 @@ class Journal:
         self.last_ms = max(self.last_ms, point.timestamp_ms)
 
     def _append(self, points: list[TimedPoint]) -> None:
-        if not points:
-            return
-        data = b"".join(map(_line, points))
+        for point in points:
+            self._remember(point)
+        self._held += b"".join(map(_line, points))
         try:
-            written = self._file.write(data)
-            if written != len(data):
-                raise OSError(f"{self.path}: only {written} of {len(data)} bytes could be written: is the disk full?")
+            self._write_held()
+        except OSError as error:
+            if not self._is_refused:
+                logger.error("%s cannot be written: %s. Metric points are held in memory until it can", self.path, error)
+            self._is_refused = True
+
+    def _write_held(self) -> None:
+        if not self._held:
+            return
+        try:
+            written = self._file.write(self._held)
+            if written != len(self._held):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(self._held)} bytes could be written", str(self.path))
         except OSError:
             os.ftruncate(self._file.fileno(), self._size)  # The next line must not be glued to half of this one.
             raise
-        self._size += len(data)
-        for point in points:
-            self._remember(point)
+        self._size += len(self._held)
+        self._held = b""
+        if self._is_refused:
+            logger.warning("%s can be written again", self.path)
+        self._is_refused = False
 
     def _replace(self, known: list[TimedPoint], own: list[TimedPoint]) -> None:
         data = b"".join(map(_line, [*known, *own]))
@@ -253,11 +281,15 @@ def _points(path: Path, start: int, end: int) -> Iterator[TimedPoint]:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file in one move, with its bytes on the disk first."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _report(mismatches: list[Mismatch], path: Path) -> None:

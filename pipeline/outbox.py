@@ -44,13 +44,23 @@ class Outbox:
         self.path = path
         self.contents = _read(path)
         self._lock = threading.RLock()
+        self._is_refused = False
 
     @contextmanager
     def change(self) -> Iterator[Contents]:
-        """Yield the contents for a change that is on the disk when the block ends."""
+        """Yield the contents for a change that is on the disk when the block ends, or as soon as a full disk takes one again.
+
+        What a crash loses until then is found out by the next process: it looks its run up in MLflow and queues every checkpoint.
+        """
         with self._lock:
             yield self.contents
-            write_durably(self.path, json.dumps(asdict(self.contents), indent=1).encode())
+            try:
+                write_durably(self.path, json.dumps(asdict(self.contents), indent=1).encode())
+                self._is_refused = False
+            except OSError as error:
+                if not self._is_refused:
+                    logger.error("%s cannot be written: %s. It is held in memory until it can", self.path, error)
+                self._is_refused = True
 
     def open(self, experiment: str, run_id: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Describe the run that is to be running from now on; parameters get names that no `mlflow run -P` clashes with."""

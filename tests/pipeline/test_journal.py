@@ -142,7 +142,9 @@ def test_a_history_from_mlflow_that_contradicts_the_journal_is_reported_and_wins
     assert [line["value"] for line in lines(journal)] == [0.25, 8.0]
 
 
-def test_a_full_disk_leaves_a_file_of_whole_lines(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_leaves_a_file_of_whole_lines_and_costs_no_point(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     journal = Journal(path)
     journal.record([Point("loss", 1, 0.1)], 1000)
     whole, file = path.read_bytes(), journal._file
@@ -155,12 +157,16 @@ def test_a_full_disk_leaves_a_file_of_whole_lines(path: Path, monkeypatch: pytes
         fileno = file.fileno
 
     monkeypatch.setattr(journal, "_file", Full())
-    with pytest.raises(OSError, match="No space"):
-        journal.record([Point("loss", 2, 0.2)], 2000)
+    journal.record([Point("loss", 2, 0.2)], 2000)
+    journal.record([Point("loss", 3, 0.3)], 3000)
     assert path.read_bytes() == whole
+    assert caplog.text.count("No space left on device. Metric points are held in memory") == 1, "said once"
+    assert [point.step for point in journal.unsent("run", 100)[0]] == [1], "MLflow gets nothing that a crash could take back"
+    with pytest.raises(OSError, match="No space"):
+        journal.flush()
     monkeypatch.setattr(journal, "_file", file)
-    journal.record([Point("loss", 2, 0.2)], 3000)
-    assert [line["step"] for line in lines(journal)] == [1, 2]
+    assert journal.record([Point("loss", 2, 0.25)], 4000) == [Mismatch("loss", 2, 0.2, 0.25)]
+    assert [(line["step"], line["timestamp_ms"]) for line in lines(journal)] == [(1, 1000), (2, 2000), (3, 3000)]
 
 
 def test_the_last_step_is_the_highest_on_record_after_a_restart_too(path: Path):
