@@ -22,6 +22,7 @@ from pipeline.process import Interruption
 from pipeline.progress import Display
 from pipeline.recovery import recover, survey
 from pipeline.retention import retained_by
+from pipeline.saving import Saver
 from pipeline.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ class Session:
         self._facts: dict[str, Any] = {"run_id": None, "started": _now(), **(places.read_json(job.work / "run.json") or {})}
         tracking = self.config.tracking
         self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
+        self.saver = Saver(self.store, job.start.parent, self._note_save, prepare=self.tracker.journal.flush)
+        self._display: Display | None = None
+        self._good_step: int | None = None
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
         self._missing: tuple[int, ...] = ()
 
@@ -67,18 +71,14 @@ class Session:
             NonFiniteLossError: training diverged.
             CheckpointError: a checkpoint cannot be read or written.
         """
-        trainer: Trainer | None = None
-        with Display(self.segment.name, self.segment.until, line_seconds=self.config.tracking.progress_seconds) as display:
+        display = self._display = Display(self.segment.name, self.segment.until, line_seconds=self.config.tracking.progress_seconds)
+        with display, self.saver:
+            trainer: Trainer | None = None
             for target in self._missing:
-                newest = self.store.newest(at_most=target)
-                if trainer is None or (newest is not None and newest.step > trainer.env_step):
-                    trainer = self._trainer_from(newest)
-                    display.begin(trainer.env_step)
+                trainer = self._at_most(target, trainer, display)
                 if not self._train_to(target, trainer, display, interruption):
                     return False
-                checkpoint = self._save(trainer)
-                display.saved(checkpoint.step)
-                self.tracker.artifact(checkpoint.path)
+                self._save(trainer)
         return True
 
     def publish(self) -> None:
@@ -102,7 +102,10 @@ class Session:
 
     def close(self, status: str, patience: float | None = None) -> None:
         """End the run in MLflow, waiting at most `patience` seconds for it to take what is left."""
-        self._write_facts()
+        try:
+            self._write_facts()
+        except OSError as error:  # A full disk, perhaps, which is why the run ends: MLflow is to hear of it all the same.
+            logger.warning("%s cannot be written: %s", self.job.work / "run.json", error)
         if patience is None:
             self.tracker.close(status)
         else:
@@ -110,14 +113,28 @@ class Session:
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from."""
-        step = max(self.store.steps(), default=None)
-        return f"the last good checkpoint is of step {step}" if step else "there is no checkpoint yet"
+        if self._good_step is not None:
+            return f"the last good checkpoint is of step {self._good_step}"
+        if self.job.start.is_root:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is its parent's, of step {self.job.start.parent.step}"
+
+    def _at_most(self, target: int, trainer: Trainer | None, display: Display) -> Trainer:
+        """Return the trainer, or one from the newest sound checkpoint on the way to `target` if that is farther."""
+        if trainer is not None and not any(trainer.env_step < step <= target for step in self.store.steps()):
+            return trainer
+        newest = self.store.newest(at_most=target)
+        if trainer is None or (newest is not None and newest.step > trainer.env_step):
+            trainer = self._trainer_from(newest)
+            display.begin(trainer.env_step)
+        return trainer
 
     def _trainer_from(self, newest: Checkpoint | None) -> Trainer:
         trainer = build_trainer(self.config)
         checkpoint = newest or (None if self.job.start.is_root else open_checkpoint(self.job.start.folder))
         if newest is not None and newest.step not in self._facts.setdefault("resumed_at", []):
             self._facts["resumed_at"].append(newest.step)
+        self._good_step = newest.step if newest else None
         if checkpoint is not None:
             try:
                 trainer.resume(checkpoint)
@@ -133,6 +150,7 @@ class Session:
                 self._keep(trainer)
                 return False
             trainer.step()
+            self.saver.check()
             self.tracker.log(trainer.drain())
             if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
                 display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
@@ -163,14 +181,27 @@ class Session:
 
     def _keep(self, trainer: Trainer) -> None:
         """Save where a signal came; such a checkpoint is for going on and is not published."""
-        if trainer.env_step > self.job.start.parent.step and trainer.env_step not in self.store.steps():
-            self.tracker.artifact(self._save(trainer).path)
+        self.saver.wait()
+        if trainer.env_step not in (self._good_step, self.job.start.parent.step):
+            self._save(trainer)
+            self.saver.wait()
 
-    def _save(self, trainer: Trainer) -> Checkpoint:
+    def _save(self, trainer: Trainer) -> None:
+        """Have a checkpoint of now saved behind training, and record what training loses by it."""
         began = time.perf_counter()
-        checkpoint = trainer.save(self.store, self.job.start.parent)
+        self.saver.save(trainer.snapshot)
         self.tracker.log([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
-        return checkpoint
+
+    def _note_save(self, checkpoint: Checkpoint, seconds: float) -> None:
+        self._good_step = checkpoint.step
+        self.tracker.log([Point("checkpoint/save_seconds", checkpoint.step, seconds)])
+        self._saved(checkpoint)
+
+    def _saved(self, checkpoint: Checkpoint) -> None:
+        """Do what follows a save: the checkpoint is on the disk by now. Called in the saver's thread, once for each, in order."""
+        self.tracker.artifact(checkpoint.path)
+        if self._display is not None:
+            self._display.saved(checkpoint.step)
 
     def _write_records(self, last: Checkpoint) -> None:
         folder = places.metrics_folder(self.job.project, self.segment.name)

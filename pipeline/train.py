@@ -42,16 +42,18 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
 
 def _run(session: "Session", interruption: Interruption) -> int:
     from matwm.learner import NonFiniteLossError
+    from pipeline.saving import UnsavedError
 
     session.open()
     try:
         is_complete = session.train(interruption)
         if is_complete:
             session.publish()
-    except NonFiniteLossError as error:
-        session.close("FAILED")
+    except (NonFiniteLossError, UnsavedError) as error:
+        is_killed = isinstance(error, UnsavedError) and interruption.signal is not None
+        session.close("KILLED" if is_killed else "FAILED", SIGNAL_PATIENCE_SECONDS if is_killed else None)
         sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")
-        return 1
+        return interruption.exit_code if is_killed else 1
     except BaseException:
         session.close("FAILED")
         raise
