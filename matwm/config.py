@@ -5,8 +5,6 @@ Every field carries two marks beside its range. `branch` says what a continued s
 and so belongs in the segment key and in a checkpoint's manifest.
 """
 
-import difflib
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matwm import scenarios
+from matwm.sentences import nearest, sentences
+from matwm.yaml_text import read_yaml
 
 SectionT = TypeVar("SectionT", bound="Section")
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -404,11 +404,12 @@ def read_params(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError([f'{path} does not exist: write one with "matwm preset cpu-small"'])
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 (a SafeLoader)
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is not valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(data, dict):
-        raise ConfigError([f"{path} holds no sections"])
+        found = "is empty" if data is None else f"is {type(data).__name__}, not sections"
+        raise ConfigError([f'{path} holds no sections (it {found}): write a complete one with "matwm preset cpu-small"'])
     return data
 
 
@@ -429,88 +430,13 @@ def preset_path(name: str) -> Path:
     """
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
-        raise ConfigError([f"there is no preset {name!r}{_nearest(name, names)}"])
+        raise ConfigError([f"there is no preset {name!r}{nearest(name, names)}"])
     return PRESETS / f"{name}.yaml"
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping that says a key twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key is a list or a section, expected a name", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _parse(schema: type[SectionT], data: Any, prefix: str, source: str) -> SectionT:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {line}" for line in _sentences(error, schema, prefix)]) from None
-
-
-def _sentences(error: ValidationError, schema: type[Section], prefix: str) -> Iterator[str]:
-    misspelt: set[str] = set()
-    for entry in error.errors():
-        if entry["type"] == "extra_forbidden":
-            section = entry["loc"][:-1]
-            misspelt |= {".".join(map(str, (*section, key))) for key in _close(str(entry["loc"][-1]), _keys_at(schema, section))}
-    for entry in error.errors():
-        path = (prefix + ".".join(str(part) for part in entry["loc"])).rstrip(".")
-        value = entry["input"]
-        match entry["type"]:
-            case "missing":
-                if ".".join(map(str, entry["loc"])) not in misspelt:  # The misspelt key's own sentence names it.
-                    yield f"{path} is missing"
-            case "extra_forbidden":
-                yield f"{path} is unknown{_nearest(str(entry['loc'][-1]), _keys_at(schema, entry['loc'][:-1]))}"
-            case "value_error":
-                sentences = str(entry.get("ctx", {})["error"]).split("\n")
-                yield from (line if line.startswith(path) else f"{path}: {line}" for line in sentences)
-            case "model_type" | "model_attributes_type" | "dict_type":
-                yield f"{path or 'the file'} is {value!r}: expected a section with keys"
-            case "too_short" | "string_too_short":
-                yield f"{path} is {value!r}, but should not be empty"
-            case "int_type" if isinstance(value, str) and (number := _number(value)) is not None and number.is_integer():
-                yield f"{path} is the text {value!r}, not a whole number: write {int(number)}"
-            case "float_type" if isinstance(value, str) and (number := _number(value)) is not None:
-                plain = f"{number:.1e}" if "e" in value.lower() else repr(number)
-                yield f"{path} is the text {value!r}, not a number: write {plain} (YAML reads 3e-5 as text, 3.0e-5 as a number)"
-            case _:
-                message = entry["msg"].removeprefix("Input ")
-                yield f"{path} is {value!r}, but {message}"
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the section at a location knows."""
-    current: Any = schema
-    for part in location:
-        for name, info in current.model_fields.items():
-            if part in (name, info.alias):
-                current = info.annotation
-        if getattr(current, "__origin__", None) is list:
-            current = current.__args__[0]
-    keys = [info.alias or name for name, info in current.model_fields.items()]
-    return [*keys, "segments"] if current is Config else keys  # A file has them too; they are parsed apart.
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = _close(word, known)
-    return f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
-
-
-def _close(word: str, known: list[str]) -> list[str]:
-    return difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+        also_known = ("segments",) if schema is Config else ()  # A file has them too; they are parsed apart.
+        raise ConfigError([f"{source}: {line}" for line in sentences(error, schema, prefix, also_known)]) from None

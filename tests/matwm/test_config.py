@@ -314,6 +314,12 @@ def test_an_unknown_preset_gets_the_nearest():
         ),
         ("world_model.learning_rate", -1.0, "world_model.learning_rate is -1.0, but should be greater than 0"),
         ("world_model.learning_rate", float("inf"), "world_model.learning_rate is inf, but should be a finite number"),
+        (
+            "world_model.learning_rate",
+            "1.25e-5",
+            "world_model.learning_rate is the text '1.25e-5', not a number: write 1.25e-05 (YAML",
+        ),
+        ("world_model.adam_betas", [0.9], "world_model.adam_betas is [0.9], which has 1 entries, but should have 2"),
         ("world_model.windows", 2.5, "world_model.windows is 2.5, but should be a valid integer"),
         ("world_model.windows", "1e4", "world_model.windows is the text '1e4', not a whole number: write 10000"),
         ("world_model.windows", "nan", "world_model.windows is 'nan', but should be a valid integer"),
@@ -400,6 +406,7 @@ def test_every_problem_is_told_at_once():
         ("? [seed]\n: 1\n", "a key is a list or a section"),
         ("- 1\n", "holds no sections"),
         ("a: [\n", "is not valid YAML"),
+        ("", r'holds no sections \(it is empty\): write a complete one with "matwm preset cpu-small"'),
     ],
 )
 def test_a_file_that_is_no_mapping_of_unique_keys_is_refused(tmp_path, text, sentence):
