@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matwm.actor_critic import Actors
+from matwm.changes import changes
 from matwm.checkpoint import Checkpoint, Parent, open_checkpoint
-from matwm.config import Config, ConfigError, leaves, merge, parse_config, parse_segments, read_params
+from matwm.config import Config, ConfigError, merge, parse_config, parse_segments, read_params
 from matwm.manifest import ROOT
 from matwm.policy import Networks, Policy
 from matwm.store import LocalStore
@@ -55,6 +56,8 @@ def train(
     end = until if until is not None else end
     if end is None:
         raise ConfigError(["until is missing: say to which environment step to train"])
+    if type(end) is not int:
+        raise ConfigError([f"until is {end!r}, which is no whole number: say to which environment step to train"])
     start = None if resume_from is None else open_checkpoint(resume_from)
     if start is not None:
         _check_fits(settings, start)
@@ -90,11 +93,11 @@ def _read(config: Config | Mapping[str, Any] | str | Path) -> tuple[Config, int 
 
 def _check_fits(config: Config, start: Checkpoint) -> None:
     """Refuse to go on with another environment or other networks than the checkpoint's."""
-    before = {path: value for path, value, _ in leaves(parse_config(merge(config.resolved(), start.config)))}
+    before = parse_config(merge(config.resolved(), start.config))
     problems = [
-        f"{path} is {value!r}, but {start.path} was trained with {before[path]!r}: training cannot go on with another value"
-        for path, value, marks in leaves(config)
-        if marks["branch"] == "fixed" and value != before[path]
+        f"{change.path} is {change.after!r}, but {start.path} was trained with {change.before!r}: training cannot go on with another value"
+        for change in changes(before, config)
+        if change.branch == "fixed"
     ]
     if problems:
         raise ConfigError(problems)

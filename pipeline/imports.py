@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, merge, parse_config
 from pipeline import dvc_files
 from pipeline import project as places
-from pipeline.changes import Change, changes
 
 
 class ImportedError(Exception):

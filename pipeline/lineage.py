@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matwm.changes import changes
 from matwm.checkpoint import CheckpointError, read_manifest
 from matwm.config import Config, ConfigError, SegmentConfig, parse_segments, read_params
 from matwm.manifest import ROOT
 from pipeline import project as places
-from pipeline.changes import changes
 from pipeline.project import ProjectError
 from pipeline.segments import CHECKPOINT, ResolvedSegment, manifest_key, resolve_all
 from pipeline.sources import Facts, collect

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from matwm.config import Config, ConfigError, SegmentConfig, merge, parse_config, parse_segments
+from matwm.changes import Change, changes
+from matwm.config import Config, ConfigError, SegmentConfig, parse_config, parse_segments
 from matwm.version import NUMERICS
-from pipeline import dvc_files, imports
+from pipeline import dvc_files, imports, overrides
 from pipeline import project as places
-from pipeline.changes import changes
 
 SOURCE = "params.yaml"
 TAKEN = {"root": "checkpoints/root, the start of every lineage", "lineage": "plots/lineage, the plots of all segments"}
@@ -47,6 +47,8 @@ class ResolvedSegment:
     """Steps at which the segment makes checkpoints, ascending; they depend on params.yaml alone. What is handed on: `retention`."""
     needed: tuple[int, ...] = ()
     """Those of them that stay whatever the retention: what other segments start from, and the last one."""
+    changed: tuple[Change, ...] = ()
+    """Every value that differs from the configuration of the checkpoint it starts from; none at a root."""
 
     def key(self, parent_digest: str) -> str:
         """Return the segment key (see `segment_key`)."""
@@ -108,6 +110,7 @@ class _Graph:
     project: Path
     origins: dict[str, Origin] = field(default_factory=dict)
     configs: dict[str, Config] = field(default_factory=dict)
+    changed: dict[str, tuple[Change, ...]] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """Return what is wrong, parents before children; what follows from a wrong parent is not said."""
@@ -131,7 +134,7 @@ class _Graph:
             except (_ProblemError, imports.ImportedError) as problem:
                 found.append(f"{SOURCE}: segments.{name}{problem}")
             except ConfigError as error:
-                found += [_in_override(name, line, self.entries[name].override) for line in error.problems]
+                found += error.problems
         return found
 
     def segment(self, name: str) -> ResolvedSegment:
@@ -139,7 +142,7 @@ class _Graph:
         every = config.run.save_interval
         needed = {until} | {other.step for other in self.origins.values() if other.segment == name}
         steps = set(range((origin.step // every + 1) * every, until, every)) | needed
-        return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)))
+        return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)), self.changed.get(name, ()))
 
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_
@@ -218,23 +221,17 @@ class _Graph:
 
     def _config(self, name: str) -> Config:
         origin, override = self.origins[name], self.entries[name].override
-        if "segments" in override:
-            raise _ProblemError(".override.segments is unknown: an override holds sections such as world_model or actor_critic")
+        where = f"{SOURCE}: segments.{name}.override."
         if origin.segment is not None:
             parent = self.configs[origin.segment]
         elif origin.run is not None:
             parent = imports.config(self.project, origin.folder, self.base)
         else:
-            return parse_config(merge(self.base.resolved(), override), source=SOURCE)
-        config = parse_config(merge(parent.resolved(), override), source=SOURCE)
-        for change in changes(parent, config):
-            if change.branch == "fixed":
-                raise _ProblemError(
-                    f".override.{change.path} is {change.after!r}, but the checkpoint it starts from has {change.before!r}, "
-                    "which a continued segment cannot change: start a segment from checkpoints/root for that"
-                )
+            return overrides.begin(self.base, override, where)
+        config = overrides.apply(parent, override, where)
         if origin.run is not None:
-            imports.check_base(origin.folder, config, parse_config(merge(self.base.resolved(), override), source=SOURCE))
+            imports.check_base(origin.folder, config, overrides.begin(self.base, override, where))
+        self.changed[name] = tuple(changes(parent, config))
         return config
 
 
@@ -252,17 +249,3 @@ def _trained_steps(project: Path, segment: str, params: Mapping[str, Any]) -> li
         return places.steps_in(folder)
     files = dvc_files.files_of(project, dvc_files.locked_output(stages[f"train@{segment}"], f"checkpoints/{segment}"))
     return None if files is None else sorted({step for name in files if (step := places.step_of(name.split("/")[0])) is not None})
-
-
-def _in_override(name: str, line: str, override: Mapping[str, Any]) -> str:
-    """Give a sentence about the merged configuration the path of the override that caused it."""
-    line = line.removeprefix(f"{SOURCE}: ")
-    separator = "." if any(line.startswith(path) for path in _paths(override)) else ": "
-    return f"{SOURCE}: segments.{name}.override{separator}{line}"
-
-
-def _paths(override: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in override.items():
-        found += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [f"{prefix}{key}"]
-    return found

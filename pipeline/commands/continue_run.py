@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from matwm.changes import changes
 from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.config import Config, leaves, parse_config, read_params
 from pipeline import imports, lookup, params_file, tracking
 from pipeline import project as places
-from pipeline.changes import changes
 from pipeline.project import ProjectError
 from pipeline.segments import resolve_all
 

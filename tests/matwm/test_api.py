@@ -51,6 +51,16 @@ def test_what_a_checkpoint_fixes_cannot_be_changed(params, tmp_path):
         matwm.train(other, tmp_path / "step_000000030")
     with pytest.raises(ConfigError, match="until is 30, which is not beyond step 30"):
         matwm.train(params, tmp_path / "step_000000030", until=30)
+    other = merge(params, {"env": {"options": {**read_params(matwm.preset_path("ci-tiny"))["env"]["options"], "max_cycles": 7}}})
+    with pytest.raises(ConfigError, match=r"^env\.options\.max_cycles is 7, but .* was trained with 25: training cannot go on") as caught:
+        matwm.train(other, tmp_path / "step_000000030")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("until", ["5", 5.0, True])
+def test_a_step_that_is_no_whole_number_is_refused(params, until):
+    with pytest.raises(ConfigError, match=r"^until is .*, which is no whole number: say to which environment step to train$"):
+        matwm.train(params, until=until)
 
 
 def test_the_first_segments_override_counts(params, tmp_path):

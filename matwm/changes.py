@@ -1,9 +1,10 @@
-"""Says what differs between two configurations, and which of it a continued segment may change."""
+"""Says what differs between two configurations, and which of it training that goes on from a checkpoint may change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from matwm.config import Branch, Config
@@ -20,12 +21,18 @@ class Change:
     shapes: bool
 
     def __str__(self) -> str:
-        return f"{self.path} {self.before!r} -> {self.after!r}"
+        return f"{self.path} {as_yaml(self.before)} -> {as_yaml(self.after)}"
 
 
 def changes(before: Config, after: Config) -> list[Change]:
-    """Return every value that differs, in the order of the schema."""
+    """Return every value that differs, in the order of the schema; a scenario's options are values of their own."""
     return list(_walk(before, after, ""))
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as it may be written in params.yaml, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _walk(before: BaseModel, after: BaseModel, prefix: str) -> Iterator[Change]:
@@ -34,13 +41,17 @@ def _walk(before: BaseModel, after: BaseModel, prefix: str) -> Iterator[Change]:
         old, new = getattr(before, name), getattr(after, name)
         if old == new:
             continue
+        marks: Any = info.json_schema_extra or {}
         if isinstance(old, BaseModel):
             yield from _walk(old, new, f"{path}.")
         elif _are_sections(old) and _are_sections(new) and len(old) == len(new):
             for number, (one, other) in enumerate(zip(old, new, strict=True)):
                 yield from _walk(one, other, f"{path}.{number}.")
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
+            for key in [*old, *(key for key in new if key not in old)]:
+                if old.get(key) != new.get(key):
+                    yield Change(f"{path}.{key}", old.get(key), new.get(key), marks["branch"], marks["shapes"])
         else:
-            marks: Any = info.json_schema_extra or {}
             yield Change(path, _plain(old), _plain(new), marks["branch"], marks["shapes"])
 
 
