@@ -131,6 +131,14 @@ class Checkpoint:
         """
         return self._part("history", self._progress())
 
+    def replay(self) -> State:
+        """Read the replay's state; its chunks are read when they are looked at.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        return self._part("replay", self._progress())
+
     def verify(self) -> None:
         """Read everything once.
 

@@ -136,7 +136,7 @@ class WorldModelConfig(Section):
 class Regime(Section):
     """Imagined batch and horizon for teams up to a size."""
 
-    max_agents: int | None = field("largest team it applies to; null: any", branch="fixed", ge=1)
+    max_agents: int | None = field("largest team it applies to; null: any", branch="free", ge=1)
     starts: int = field("imagined trajectories an update, in total over agents if schedule.batch_is_total", branch="free", ge=1)
     horizon: int = field("H, imagined steps", branch="free", ge=1)
 

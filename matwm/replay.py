@@ -256,6 +256,14 @@ def _copies(arrays: Arrays) -> Arrays:
     return {name: array.copy() for name, array in arrays.items()}
 
 
+def rows_held(total_rows: int, num_chunks: int, config: ReplayConfig) -> int:
+    """Return how many rows can be sampled once a saved state of `total_rows` in `num_chunks` chunks is loaded by a replay of this kind."""
+    size = config.chunk_rows
+    first = -(-total_rows // size) - num_chunks
+    stored_from = max(first, max(total_rows - config.capacity, 0) // size) * size
+    return total_rows - max(total_rows - config.capacity, stored_from)
+
+
 def _first_free(candidates: Int[np.ndarray, " c"], taken: Int[np.ndarray, " w"], length: int) -> tuple[int, bool]:
     """Return the place of the first candidate that overlaps no window taken so far, else of the last, and whether it overlaps."""
     free = np.flatnonzero((np.abs(candidates[:, None] - taken) >= length).all(axis=1))

@@ -136,8 +136,14 @@ def bring(run: Run, step: int, scratch: Path) -> Checkpoint:
 
 
 def split_reference(text: str) -> tuple[str, str]:
-    """Return run and step of `RUN@STEP`; without a step it is the latest."""
-    run, _, step = text.partition("@")
+    """Return run and step of `RUN@STEP`; without a step it is the latest.
+
+    Raises:
+        ProjectError: there is an @ and no step.
+    """
+    run, at, step = text.partition("@")
+    if at and not step:
+        raise ProjectError(f"{text} has no step behind the @: write a number, latest or final, or {run or 'RUN'} alone for the latest")
     return run, step or "latest"
 
 

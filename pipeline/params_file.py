@@ -1,15 +1,34 @@
 """Appends a segment to the text of params.yaml: every other byte of it stays."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.project import ProjectError
 
+LONGEST_LINE = 140
+
+
+def read(path: Path) -> str:
+    """Return a parameter file's text with its line ends as they are."""
+    return path.read_bytes().decode("utf-8")
+
+
+def lines(name: str, entry: Mapping[str, Any], indent: str = "  ") -> str:
+    """Return a segment as it stands in params.yaml: one line, or a block where that would be long."""
+    options: dict[str, Any] = {"sort_keys": False, "width": 10**9, "allow_unicode": True}
+    flow = yaml.safe_dump({name: dict(entry)}, default_flow_style=True, **options).strip()
+    line = f"{indent}{flow.removeprefix('{').removesuffix('}')}\n"
+    if len(line) <= LONGEST_LINE:
+        return line
+    block = yaml.safe_dump({name: dict(entry)}, default_flow_style=None, indent=len(indent) or 2, **options)
+    return "".join(f"{indent}{line}" for line in block.splitlines(keepends=True))
+
 
 def with_segment(text: str, name: str, entry: Mapping[str, Any]) -> str:
-    """Return the parameter file with one more line, after the last segment.
+    """Return the parameter file with one more segment, after the last one.
 
     Raises:
         ProjectError: `segments` is not written one entry a line, so that a line cannot be added.
@@ -17,14 +36,13 @@ def with_segment(text: str, name: str, entry: Mapping[str, Any]) -> str:
     node = _segments(yaml.compose(text, Loader=yaml.SafeLoader))
     if node is None or node.flow_style or not node.value:
         raise ProjectError("params.yaml: segments is not written with one segment a line: rewrite it so, or append the segment by hand")
-    lines = text.splitlines(keepends=True)
+    present = text.splitlines(keepends=True)
     last = _last_line(node.value[-1][1])
-    if not lines[last].endswith("\n"):
-        lines[last] += "\n"
-    indent = " " * node.value[0][0].start_mark.column
-    flow = yaml.safe_dump({name: dict(entry)}, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True).strip()
-    lines.insert(last + 1, f"{indent}{flow.removeprefix('{').removesuffix('}')}\n")
-    changed = "".join(lines)
+    end = "\r\n" if present[0].endswith("\r\n") else "\n"
+    if not present[last].endswith(("\n", "\r")):
+        present[last] += end
+    present.insert(last + 1, lines(name, entry, " " * node.value[0][0].start_mark.column).replace("\n", end))
+    changed = "".join(present)
     before, after = yaml.safe_load(text), yaml.safe_load(changed)
     before["segments"][name] = dict(entry)
     if after != before or list(after["segments"]) != list(before["segments"]):

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
 from matwm.config import leaves
 from matwm.evaluation import evaluate
@@ -257,6 +258,7 @@ class Session:
             "matwm.device": self._machine["device"],
             "matwm.torch": str(self._machine["libraries"]["torch"]),
             best.MODES_TAG: ",".join(self.config.evaluation.modes),
+            **{f"matwm.changed.{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
         }
         if not self.job.start.is_root:
             tags["matwm.parent_step"] = str(self.job.start.parent.step)

@@ -21,12 +21,13 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     if not path.is_file():
         raise ConfigError([f'{places.PARAMS} does not exist: write one with "matwm preset cpu-small"'])
     segments = resolve_all(read_params(path), project)
-    if problems := _missing_devices(segments):
+    if problems := missing_devices(segments):
         raise ConfigError(problems)
     return segments
 
 
-def _missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
+def missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
+    """Return a sentence if segments are to be trained on a device that is not here."""
     wanting = [name for name, segment in segments.items() if segment.config.run.device == "cuda"]
     if not wanting:
         return []

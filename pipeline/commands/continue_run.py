@@ -1,22 +1,26 @@
-"""`matwm continue RUN@STEP --until N`: appends a segment that goes on from a checkpoint, imported from MLflow if this graph lacks it."""
+"""`matwm continue RUN@STEP --until N --set KEY=VALUE`: appends a segment that goes on from a checkpoint, with other values or not.
+
+The checkpoint comes from this graph, else out of MLflow. Whatever is wrong is said before anything is written.
+"""
 
 import argparse
 import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from matwm.changes import changes
-from matwm.checkpoint import Checkpoint, open_checkpoint
-from matwm.config import Config, leaves, parse_config, read_params
-from pipeline import imports, lookup, params_file, tracking
+from matwm.changes import as_yaml, changes
+from matwm.checkpoint import Checkpoint
+from matwm.config import Config, ConfigError, leaves, parse_config, read_params
+from pipeline import assignments, effects, imports, lookup, overrides, params_file, tracking
 from pipeline import project as places
+from pipeline.commands.table import table
+from pipeline.importing import imported
 from pipeline.project import ProjectError
 from pipeline.segments import resolve_all
+from pipeline.validate import missing_devices
 
 NEXT_NAME = re.compile(r"s(\d+)$")
 
@@ -25,16 +29,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("run", metavar="RUN[@STEP]", help="beginning of a run's ID; STEP is a number, latest (default) or final")
     parser.add_argument("--until", type=int, required=True, metavar="N", help="environment step to train to")
+    parser.add_argument(
+        "--set", dest="words", action="append", default=[], metavar="KEY=VALUE",
+        help=f"train on with another value, for example {assignments.EXAMPLE}; repeat it for more",
+    )  # fmt: skip
     parser.add_argument("--name", help="name of the new segment (default: the next sNN)")
+    parser.add_argument("--dry-run", action="store_true", help="check and show the change, and write nothing")
 
 
 def run(options: argparse.Namespace) -> int:
     """Append the segment; whatever is wrong, nothing has changed afterwards.
 
     Raises:
-        ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that names what there is.
+        ConfigError, ProjectError, CheckpointError, TrackingError: a sentence for each thing that is wrong.
     """
-    project, until = places.root(), options.until
+    project = places.root()
     tracking.configure(project)
     path = project / places.PARAMS
     params = read_params(path)
@@ -43,90 +52,88 @@ def run(options: argparse.Namespace) -> int:
     prefix, wanted = lookup.split_reference(options.run)
     found = lookup.find(prefix, *lookup.known_runs(project, graph, params))
     step = lookup.choose_step(found, wanted)
-    if until <= step:
-        raise ProjectError(f"--until {until} is not beyond step {step} of run {found.run_id[:12]}")
-    if step in found.published:
-        checkpoint = lookup.bring(found, step, project)
-        text = _with_entry(path, params, name, {"from": checkpoint.path.relative_to(project).as_posix(), "until": until})
+    with ExitStack() as stack:
+        brought = None if step in found.published else stack.enter_context(imported(project, found, step))
+        checkpoint = brought.checkpoint if brought else lookup.bring(found, step, project)
+        base = parse_config(params)
+        parent = _trained(checkpoint, base) if brought else graph[checkpoint.path.parent.name].config
+        config, unchanged = _changed(parent, options.words, options.until, found, checkpoint)
+        entry = {"from": checkpoint.path.relative_to(project).as_posix(), "until": options.until}
+        if override := _override(config, parent, base if brought else parent):
+            entry["override"] = override
+        _check(params, name, entry, project, parent)
+        text = params_file.with_segment(params_file.read(path), name, entry)
+        _say_change(name, found, checkpoint, parent, config, options.until, unchanged)
+        if options.dry_run:
+            sys.stdout.write(f"nothing is written: params.yaml would get\n{params_file.lines(name, entry)}")
+            return 0
+        if brought:
+            brought.keep(project)
         places.write_text(path, text)
-        added = []
-    else:
-        with _imported(project, found, step) as (checkpoint, added):
-            override = _override(checkpoint, parse_config(params))
-            entry = {"from": checkpoint.path.relative_to(project).as_posix(), "until": until}
-            text = _with_entry(path, params, name, entry | ({"override": override} if override else {}))
-            _dvc_add(project, checkpoint.path)
-            places.write_text(path, text)
-    files = " ".join(file.relative_to(project).as_posix() for file in [path, *added] if file.exists())
-    _say_next(name, found, step, until, files)
+    files = " ".join(file.relative_to(project).as_posix() for file in [path, *(brought.files if brought else [])] if file.exists())
+    sys.stdout.write(f'next: "matwm repro" (or "make repro", "dvc repro"); for git: git add {files}\n')
     return 0
 
 
-def _with_entry(path: Path, params: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str:
-    """Return the text of params.yaml with the new segment, after checking the graph with it."""
-    resolve_all({**params, "segments": {**params["segments"], name: dict(entry)}}, path.parent)
-    return params_file.with_segment(path.read_text(encoding="utf-8"), name, entry)
-
-
-@contextmanager
-def _imported(project: Path, run: lookup.Run, step: int) -> Iterator[tuple[Checkpoint, list[Path]]]:
-    """Yield the checkpoint in `imports/` and the files for git beside it; if the block fails, what was not there before is removed."""
-    parent = project / "imports" / run.run_id
-    folder = parent / places.step_folder(step)
-    pointer, ignored = folder.with_name(f"{folder.name}.dvc"), parent / ".gitignore"
-    if folder.is_dir() and pointer.is_file():
-        yield open_checkpoint(folder), [pointer, ignored]
-        return
-    outermost = next(path for path in (project / "imports", parent, folder) if not path.exists() or path == folder)
-    kept = ignored.read_bytes() if ignored.exists() else None
-    try:
-        yield lookup.bring(run, step, parent), [pointer, ignored]
-    except BaseException:
-        shutil.rmtree(outermost, ignore_errors=True)
-        pointer.unlink(missing_ok=True)
-        if kept is not None:
-            ignored.write_bytes(kept)
-        elif parent.is_dir():
-            ignored.unlink(missing_ok=True)
-        raise
-
-
-def _dvc_add(project: Path, folder: Path) -> None:
-    """Make an import DVC's business; to repeat it changes nothing."""
-    done = subprocess.run(
-        [places.tool("dvc"), "add", str(folder.relative_to(project))],
-        cwd=project, env=places.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        why = " ".join(done.stderr.split())
-        raise ProjectError(f'"dvc add" does not take the imported checkpoint: {why}')
-
-
-def _override(checkpoint: Checkpoint, base: Config) -> dict[str, Any]:
-    """Return what the segment must say so that it trains on with the values of its parent, which the base sections may not have.
+def _changed(parent: Config, words: Sequence[str], until: int, run: lookup.Run, checkpoint: Checkpoint) -> tuple[Config, list[str]]:
+    """Return the parent's configuration with the values asked for, and the paths of those that it has already.
 
     Raises:
-        ProjectError: they differ in what a continued segment cannot change.
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    problems: list[str] = []
+    if until <= checkpoint.step:
+        problems.append(f"--until {until} is not beyond step {checkpoint.step} of run {run.run_id[:12]}")
+    asked, named, misnamed = assignments.override_of(words, parent)
+    problems += misnamed
+    try:
+        config = overrides.apply(parent, asked, "--set ")
+    except ConfigError as error:
+        raise ConfigError(problems + error.problems) from None
+    if misfit := effects.misfit(checkpoint, config):
+        problems.append(f"--set: {misfit}")
+    if problems:
+        raise ConfigError(problems)
+    before, after = parent.resolved(), config.resolved()
+    return config, [path for path in named if assignments.value_at(before, path) == assignments.value_at(after, path)]
+
+
+def _trained(checkpoint: Checkpoint, base: Config) -> Config:
+    """Return the configuration of a checkpoint out of MLflow.
+
+    Raises:
+        ProjectError: the base sections differ from it in what a continued segment cannot change.
     """
     try:
-        trained = imports.from_manifest(checkpoint.manifest, base, f"{checkpoint.path.name}")
+        trained = imports.from_manifest(checkpoint.manifest, base, checkpoint.path.name)
     except imports.ImportedError as error:
         raise ProjectError(str(error)) from None
-    differing = [change for change in changes(base, trained) if change.shapes]
     if fixed := [change for change in changes(trained, base) if change.shapes and change.branch == "fixed"]:
         raise ProjectError(
             f"that checkpoint does not fit this project: {imports.differences(fixed)}: make params.yaml say the same, or use another run"
         )
+    return trained
+
+
+def _override(config: Config, parent: Config, base: Config) -> dict[str, Any]:
+    """Return what the segment must say: what it changes, and what the base sections say otherwise than an imported parent."""
+    before, general = ({path: value for path, value, _ in leaves(other)} for other in (parent, base))
     override: dict[str, Any] = {}
-    paths = {change.path for change in differing}
-    for path, value, _ in leaves(trained):
-        if any(changed == path or changed.startswith(f"{path}.") for changed in paths):
+    for path, value, marks in leaves(config):
+        if value != before[path] or (marks["shapes"] and value != general[path]):
             *above, leaf = path.split(".")
             node = override
             for key in above:
                 node = node.setdefault(key, {})
             node[leaf] = value
     return override
+
+
+def _check(params: Mapping[str, Any], name: str, entry: Mapping[str, Any], project: Path, parent: Config) -> None:
+    """Raise ConfigError if params.yaml would not be valid with the new segment, here."""
+    segment = resolve_all({**params, "segments": {**params["segments"], name: dict(entry)}}, project)[name]
+    if segment.config.run.device != parent.run.device and (problems := missing_devices({name: segment})):
+        raise ConfigError(problems)
 
 
 def _free_name(wanted: str | None, segments: Mapping[str, Any]) -> str:
@@ -138,8 +145,18 @@ def _free_name(wanted: str | None, segments: Mapping[str, Any]) -> str:
     return wanted
 
 
-def _say_next(name: str, run: lookup.Run, step: int, until: int, files: str) -> None:
+def _say_change(
+    name: str, run: lookup.Run, checkpoint: Checkpoint, parent: Config, config: Config, until: int, unchanged: Sequence[str]
+) -> None:
     sys.stdout.write(
-        f"segment {name} goes on from run {run.run_id[:12]} ({run.segment}) at step {step} and trains to step {until}\n"
-        f'next: "matwm repro" (or "make repro", "dvc repro"); for git: git add {files}\n'
+        f"segment {name} goes on from run {run.run_id[:12]} ({run.segment}) at step {checkpoint.step} and trains to step {until}\n"
     )
+    for path in unchanged:
+        value = as_yaml(assignments.value_at(config.resolved(), path))
+        sys.stdout.write(f"{path} is {value} in the parent already: nothing to change\n")
+    rows = [
+        (change.path, as_yaml(change.before), as_yaml(change.after), change.branch, effects.effect(change, checkpoint, parent, config))
+        for change in changes(parent, config)
+    ]
+    if rows:
+        sys.stdout.write(table([("changed", "parent", "new", "kind", "what becomes of the state"), *rows]))

@@ -95,8 +95,7 @@ def read_names() -> set[str]:
 
 
 READ_IN_CONFIG = {
-    ("ImaginationConfig", "regimes"): "ImaginationConfig.regime picks one of them",
-    ("Regime", "max_agents"): "the same, by this",
+    ("Regime", "max_agents"): "ImaginationConfig.regime picks a regime by it",
     ("ScheduleConfig", "batch_is_total"): "ScheduleConfig.per_agent shares batches out by it",
 }
 

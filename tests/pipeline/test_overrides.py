@@ -62,9 +62,9 @@ def test_what_is_free_or_adapts_changes_the_branch_and_its_children(tmp_path: Pa
     assert (found["s01"].key("d") == found["plain"].key("d")) is not MARKS[path]["shapes"]
 
 
-def test_saving_more_often_publishes_more_and_is_the_same_training(tmp_path: Path) -> None:
+def test_saving_more_often_saves_more_and_is_the_same_training(tmp_path: Path) -> None:
     found = segments(tmp_path, {"run": {"save_interval": 30}})
-    assert (found["plain"].publishes, found["s01"].publishes) == ((*range(50, 160, 10), 160), (60, 90, 120, 150, 160))
+    assert (found["plain"].saves, found["s01"].saves) == ((*range(50, 160, 10), 160), (60, 90, 120, 150, 160))
     assert found["s01"].key("d") == found["plain"].key("d")
 
 

@@ -1,0 +1,200 @@
+"""`matwm continue RUN@STEP --set`: what it checks, prints and writes; and that what it refuses leaves nothing behind."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from matwm.checkpoint import step_name
+from pipeline import cli, tracking
+from tests.pipeline.test_cli import Trained
+
+Matwm = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[Trained]:
+    """One project with a trained segment: each test leaves it as it was."""
+    yield Trained(tmp_path_factory.mktemp("continue") / "my project", store_template)
+
+
+@pytest.fixture
+def trained(shared: Trained) -> Iterator[Trained]:
+    """The project, whose files are the same afterwards, but for params.yaml, which is put back."""
+    params = shared.path / "params.yaml"
+    before, text = shared.project.files(), params.read_bytes()
+    tracking.configure(shared.path)
+    yield shared
+    params.write_bytes(text)
+    assert shared.project.files() == before
+
+
+@pytest.fixture
+def matwm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trained: Trained) -> Matwm:
+    """A function that runs `matwm continue` on the trained run, and returns exit code, output and errors."""
+
+    def call(step: int | str, *arguments: str) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(trained.path)
+            capsys.readouterr()
+            code = cli.main(["continue", f"{trained.run_id[:8]}@{step}", *arguments])
+            return code, *capsys.readouterr()
+
+    return call
+
+
+def test_changed_values_are_shown_against_the_parents_and_written(trained: Trained, matwm: Matwm) -> None:
+    before = (trained.path / "params.yaml").read_text(encoding="utf-8")
+    words = ["seed=4", "actor_critic.learning_rate=1.0e-4", "actor_critic.entropy=2e-05", "replay.capacity=30", "run.save_interval=20"]
+    code, output, errors = matwm(40, "--until", "120", *(f"--set={word}" for word in words))
+    assert (code, errors) == (0, "")
+    said, *rows, last = output.splitlines()
+    assert said == f"segment s01 goes on from run {trained.run_id[:12]} (s00) at step 40 and trains to step 120"
+    assert [row.split(maxsplit=4) for row in rows] == [
+        ["changed", "parent", "new", "kind", "what becomes of the state"],
+        ["seed", "0", "4", "free", "draws from the next step on; a running episode ends as it began"],
+        ["actor_critic.entropy", "0.0003", "2.0e-05", "free"],
+        ["actor_critic.learning_rate", "0.001", "0.0001", "free"],
+        ["replay.capacity", "500", "30", "adapt", "the newest 30 of 43 rows are kept"],
+        ["run.save_interval", "40", "20", "free", "training stays the same"],
+    ]
+    assert last == 'next: "matwm repro" (or "make repro", "dvc repro"); for git: git add params.yaml'
+    after = (trained.path / "params.yaml").read_text(encoding="utf-8")
+    assert after.startswith(before), "every byte stays"
+    assert yaml.safe_load(after)["segments"]["s01"] == {
+        "from": f"checkpoints/s00/{step_name(40)}",
+        "until": 120,
+        "override": {
+            "seed": 4, "actor_critic": {"entropy": 2e-5, "learning_rate": 1e-4}, "replay": {"capacity": 30}, "run": {"save_interval": 20},
+        },
+    }  # fmt: skip
+
+
+def test_a_dry_run_shows_the_same_and_writes_nothing(trained: Trained, matwm: Matwm) -> None:
+    before = (trained.path / "params.yaml").read_bytes()
+    code, output, errors = matwm("latest", "--until", "120", "--set", "actor_critic.learning_rate=1.0e-4", "--dry-run")
+    assert (code, errors) == (0, "")
+    assert output.splitlines()[-2:] == [
+        "nothing is written: params.yaml would get",
+        f"  s01: {{from: checkpoints/s00/{step_name(80)}, until: 120, override: {{actor_critic: {{learning_rate: 0.0001}}}}}}",
+    ]
+    assert (trained.path / "params.yaml").read_bytes() == before
+
+
+def test_a_dry_run_of_an_import_leaves_nothing(trained: Trained, matwm: Matwm) -> None:
+    trained.project.edit("actor_critic.learning_rate", 0.5)
+    before = (trained.path / "params.yaml").read_bytes()
+    code, output, _ = matwm(80, "--until", "120", "--set", "actor_critic.entropy=0.25", "--dry-run")
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()[1:3]] == ["changed", "actor_critic.entropy"], "the parent, not the base"
+    assert output.endswith("    override:\n      actor_critic: {entropy: 0.25, learning_rate: 0.001}\n"), "and what the base contradicts"
+    assert (trained.path / "params.yaml").read_bytes() == before
+
+
+def test_a_value_that_the_parent_has_is_left_out(trained: Trained, matwm: Matwm) -> None:
+    code, output, _ = matwm(80, "--until", "120", "--set", "actor_critic.learning_rate=0.001", "--set", "seed=1")
+    assert code == 0
+    assert output.splitlines()[1] == "actor_critic.learning_rate is 0.001 in the parent already: nothing to change"
+    assert trained.project.params()["segments"]["s01"]["override"] == {"seed": 1}
+    code, output, _ = matwm(80, "--until", "120", "--set", "seed=0")
+    assert code == 0
+    assert "override" not in trained.project.params()["segments"]["s02"]
+
+
+def test_everything_wrong_is_told_at_once_and_nothing_changes(trained: Trained, matwm: Matwm) -> None:
+    before = {name: (trained.path / name).read_bytes() for name in trained.project.files()}
+    words = ["sed=1", "world_model.hidden_size=32", "actor_critic.learning_rate=3e-5", "env.name=simple_spread_v3", "seed="]
+    code, output, errors = matwm(40, "--until", "40", *(part for word in words for part in ("--set", word)))
+    assert (code, output) == (1, "")
+    assert [line.split(" is ")[0] for line in errors.splitlines()] == [
+        "--until 40",
+        "--set sed",
+        "--set seed= has no value: write one behind the =, or null where that",
+        "--set env.name",
+        "--set world_model.hidden_size",
+        "--set actor_critic.learning_rate",
+    ]
+    assert "(YAML reads 3e-5 as text, 3.0e-5 as a number)" in errors
+    assert {name: (trained.path / name).read_bytes() for name in trained.project.files()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["world_model.window_length=33", "schedule.warmup_steps=50"], "--set world_model.window_length is 33, more than world_model.max"),
+        (["schedule.acting_context=33"], "--set schedule.acting_context is 33, more than world_model.max_positions = 32"),
+        (["run.device=cuda"], "params.yaml: run.device is cuda (segment s01), but torch "),
+    ],
+)
+def test_what_does_not_fit_together_or_here_is_refused(
+    matwm: Matwm, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, output, errors = matwm(80, "--until", "120", *(part for word in words for part in ("--set", word)))
+    assert (code, output, len(errors.splitlines())) == (1, "", 1)
+    assert errors.startswith(sentence)
+
+
+def test_a_reference_without_a_step_behind_the_at_is_refused(matwm: Matwm, trained: Trained) -> None:
+    code, _, errors = matwm("", "--until", "120")
+    short = trained.run_id[:8]
+    assert (code, errors) == (
+        1,
+        f"{short}@ has no step behind the @: write a number, latest or final, or {short} alone for the latest\n",
+    )
+
+
+def test_line_ends_stay_as_they_are(trained: Trained, matwm: Matwm) -> None:
+    params = trained.path / "params.yaml"
+    params.write_bytes(params.read_bytes().replace(b"\n", b"\r\n"))
+    before = params.read_bytes()
+    code, _, _ = matwm(80, "--until", "120", "--set", "seed=1")
+    assert code == 0
+    line = f"  s01: {{from: checkpoints/s00/{step_name(80)}, until: 120, override: {{seed: 1}}}}\r\n"
+    assert params.read_bytes() == before + line.encode()
+
+
+def test_a_long_segment_is_a_block(trained: Trained, matwm: Matwm) -> None:
+    words = ["actor_critic.imagination.regimes.0.horizon=3", "actor_critic.adam_betas=[0.5, 0.9]", "world_model.dropout=0.0"]
+    code, _, _ = matwm(80, "--until", "120", *(part for word in words for part in ("--set", word)))
+    assert code == 0
+    lines = (trained.path / "params.yaml").read_text(encoding="utf-8").split("  s01:\n")[1].splitlines()
+    assert lines == [
+        f"    from: checkpoints/s00/{step_name(80)}",
+        "    until: 120",
+        "    override:",
+        "      world_model: {dropout: 0.0}",
+        "      actor_critic:",
+        "        adam_betas: [0.5, 0.9]",
+        "        imagination:",
+        "          regimes:",
+        "          - {max_agents: null, starts: 8, horizon: 3}",
+    ]
+
+
+def test_a_branch_is_a_run_of_its_own_that_says_what_it_changed(tmp_path: Path, store_template: Path) -> None:
+    """Here the whole way: continue, train, the manifest, the tags; and the branch of a branch inherits."""
+    one = Trained(tmp_path / "p", store_template)
+    here = Path.cwd()
+    os.chdir(one.path)
+    try:
+        assert cli.main(["continue", f"{one.run_id}@40", "--until", "60", "--set", "actor_critic.learning_rate=1.0e-4"]) == 0
+        one.train("s01")
+        second = one.project.json("metrics/s01/run.json")["run_id"]
+        assert cli.main(["continue", f"{second}@60", "--until", "80", "--set", "replay.capacity=30"]) == 0
+    finally:
+        os.chdir(here)
+    one.train("s02")
+    third = one.project.json("metrics/s02/run.json")["run_id"]
+    tags = {run.run_id: {k: v for k, v in run.tags.items() if k.startswith("matwm.changed.")} for run in tracking.list_runs()}
+    assert tags == {
+        one.run_id: {},
+        second: {"matwm.changed.actor_critic.learning_rate": "0.001 -> 0.0001"},
+        third: {"matwm.changed.replay.capacity": "500 -> 30"},
+    }
+    manifest = one.project.json(f"checkpoints/s02/{step_name(80)}/manifest.json")
+    assert (manifest["config"]["actor_critic"]["learning_rate"], manifest["config"]["replay"]["capacity"]) == (1e-4, 30)
+    parent = one.project.json(f"imports/{second}/{step_name(60)}/manifest.json")
+    assert parent["config"]["actor_critic"]["learning_rate"] == 1e-4
