@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +37,38 @@ def locked_output(entry: Mapping[str, Any], path: str) -> str | None:
 def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any]) -> bool:
     """Return whether the lock holds this segment as these parameters describe it, so that DVC will not train it."""
     entry = stages.get(f"train@{segment}")
-    if entry is None:
-        return False
+    return entry is not None and next(changed_params(entry, params), None) is None
+
+
+def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each parameter that a stage's lock entry has otherwise than it is now: path, what the lock says, what is."""
     recorded = entry.get("params", {})
     code = recorded.get("matwm/version.py", {})
-    return code == {"NUMERICS": NUMERICS} and all(
-        _same(_at(params, path), value) for path, value in recorded.get("params.yaml", {}).items()
-    )
+    if code != {"NUMERICS": NUMERICS}:
+        yield "NUMERICS", code.get("NUMERICS"), NUMERICS
+    for path, value in recorded.get("params.yaml", {}).items():
+        if not _same(now := _at(params, path), value):
+            yield path, value, None if now is ABSENT else now
 
 
 def files_of(project: Path, md5: str | None) -> dict[str, Path] | None:
     """Return the files of a cached directory by relative path, None if any of it is not in the cache."""
-    if md5 is None:
+    cache, listed = _cache(project), listing(project, md5)
+    if listed is None:
         return None
-    cache = _cache(project)
-    try:
-        entries = json.loads(_object(cache, md5).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    files = {entry["relpath"]: _object(cache, entry["md5"]) for entry in entries}
+    files = {name: _object(cache, file_md5) for name, file_md5 in listed.items()}
     return files if all(path.is_file() for path in files.values()) else None
+
+
+def listing(project: Path, md5: str | None) -> dict[str, str] | None:
+    """Return the md5 of each file of a cached directory by relative path, None if the cache has no sound listing of it."""
+    try:
+        data = _object(_cache(project), md5 or "").read_bytes()
+        if f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}.dir" != md5:
+            return None
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(data)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def imported(project: Path, folder: str) -> dict[str, Path] | None:

@@ -84,14 +84,18 @@ class Lineage:
             yield child, depth
             yield from self.walk(child.id, depth + 1)
 
-    def find(self, text: str) -> Node:
+    def find(self, text: str, *, is_trained: bool = False) -> Node:
         """Return the node that a segment's name or the beginning of a run's ID stands for.
+
+        A name stands for what params.yaml describes; if that must be trained and is not, for the run that git records under it.
 
         Raises:
             ProjectError: there is none, or more than one; the message names what there is.
         """
         named = [node for node in self.nodes.values() if node.segment == text]
-        named = [node for node in named if node.is_current] or named
+        current = [node for node in named if node.is_current]
+        recorded = [node for node in named if node.facts and node.facts.published]
+        named = (recorded if is_trained and recorded and not any(node.facts for node in current) else current) or named
         matching = named or [node for node in self.nodes.values() if text and node.id.startswith(text)]
         if len(matching) == 1:
             return matching[0]

@@ -15,6 +15,7 @@ from typing import Any
 PARAMS = "params.yaml"
 ROOT_CHECKPOINT = "checkpoints/root"
 EXPERIMENTS = "/.dvc/tmp/exps/"
+CODE = (".py", ".yaml")
 STEP_FOLDER = re.compile(r"step_(\d{9,})$")
 
 
@@ -121,11 +122,16 @@ def git_facts(project: Path) -> dict[str, Any]:
 
 def code_digest() -> str:
     """Return a digest of the Python files and presets that this process runs."""
+    top = Path(__file__).parents[1]
+    files = (path for package in ("matwm", "pipeline") for path in (top / package).rglob("*") if path.is_file())
+    return digest_of_code({path.relative_to(top): path.read_bytes() for path in files if path.suffix in CODE})
+
+
+def digest_of_code(files: Mapping[Path, bytes]) -> str:
+    """Return the digest of code by relative path; other files in it do not count."""
     digest = hashlib.sha256()
-    for package in ("matwm", "pipeline"):
-        folder = Path(__file__).parents[1] / package
-        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.yaml")]):
-            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(path for path in files if path.suffix in CODE):
+        digest.update(path.as_posix().encode() + b"\0" + files[path] + b"\0")
     return digest.hexdigest()
 
 

@@ -37,9 +37,12 @@ def machine_facts(device: str, threads: int) -> dict[str, Any]:
 
 
 def drifted(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what two `machine_facts` disagree about, of that on which exact repetition depends."""
-    old, new = ({**facts.get("libraries", {}), "device": facts.get("device"), "threads": facts.get("threads")} for facts in (before, now))
-    return [f"{name} {old[name]}, now {new[name]}" for name in (*COMPUTING, "device", "threads") if old.get(name) != new[name]]
+    """Name what two `machine_facts` disagree about, of that on which exact repetition depends; what one does not say is no disagreement."""
+    old, new = (
+        {**(facts.get("libraries") or {}), "device": facts.get("device"), "threads": facts.get("threads")} for facts in (before, now)
+    )
+    told = [name for name in (*COMPUTING, "device", "threads") if old.get(name) is not None and new.get(name) is not None]
+    return [f"{name} {old[name]}, now {new[name]}" for name in told if old[name] != new[name]]
 
 
 def _curve_names(past: History) -> list[str]:

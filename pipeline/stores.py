@@ -91,6 +91,26 @@ class MlflowStore:
                     raise CheckpointError(str(error).replace(str(arrived), f"run {run_id}: checkpoints/{name}")) from None
                 return publish(arrived, target)
 
+    def folder(self, run_id: str) -> Path | None:
+        """Return the folder of this machine that holds a run's checkpoints, None if they lie on a server."""
+        with self._artifacts(run_id) as (folder, _):
+            return folder and folder / "checkpoints"
+
+    def peek(self, run_id: str, step: int, target_dir: Path) -> Checkpoint:
+        """Return a checkpoint with only its manifest verified: in its folder if that is here, else the manifest alone in `target_dir`.
+
+        Raises:
+            CheckpointError: there is none, or its manifest is damaged.
+            TrackingError: MLflow does not answer, or has no such run.
+        """
+        name = step_name(step)
+        with self._artifacts(run_id) as (folder, repository):
+            if folder is not None:
+                return read_manifest(folder / "checkpoints" / name)
+            target_dir.mkdir(parents=True, exist_ok=True)
+            arrived = Path(repository.download_artifacts(f"checkpoints/{name}/{MANIFEST}", str(target_dir)))
+            return read_manifest(arrived.parent)
+
     def newest(self, run_id: str, target_dir: Path) -> Checkpoint | None:
         """Bring the newest checkpoint of a run that verifies; damaged ones are skipped with a warning. None if there is none.
 

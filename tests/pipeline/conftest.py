@@ -19,7 +19,9 @@ from matwm.checkpoint import Checkpoint, Parent
 from matwm.stateful import Chunk
 from matwm.store import LocalStore
 from matwm.types import EnvSpec
-from pipeline import runs
+from pipeline import cli, runs
+from tests.pipeline.lineages import Matwm, copy_of, make_lineage
+from tests.pipeline.projects import Project
 
 torch.set_num_threads(1)
 
@@ -128,6 +130,32 @@ def server(_server_process: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _server_process.uri)
     runs.configure(tmp_path)
     return _server_process
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Project:
+    """A trained lineage (see lineages.py) that no test changes."""
+    return make_lineage(tmp_path_factory.mktemp("lineage") / "project", store_template)
+
+
+@pytest.fixture
+def copied(made: Project, tmp_path: Path) -> Project:
+    """A copy of it to change."""
+    return copy_of(made, tmp_path / "copy")
+
+
+@pytest.fixture
+def matwm_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Matwm:
+    """A function that runs the command in a project and returns exit code, output and errors."""
+
+    def call(project: Project, *arguments: str) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(project.path)
+            capsys.readouterr()
+            code = cli.main(arguments)
+            return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

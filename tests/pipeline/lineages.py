@@ -1,16 +1,26 @@
 """A project with a lineage to look at: a root segment, its continuation, a changed child, and a run that a signal ended."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+from matwm.checkpoint import Checkpoint, fingerprint_of
+from matwm.manifest import MANIFEST, PARTS, seal, to_json
+from matwm.stateful import decode_tensors, encode_tensors
 from pipeline.evaluate import evaluate
 from pipeline.process import Interruption
 from pipeline.train import train
 from tests.pipeline.projects import Project, tiny_params
+
+Matwm = Callable[..., tuple[int, str, str]]
+"""Runs the command in a project; returns exit code, output and errors."""
 
 SEGMENTS = {
     "s00": {"from": "checkpoints/root", "until": 40},
@@ -59,3 +69,27 @@ def copy_of(project: Project, path: Path) -> Project:
         database.execute("update runs set artifact_uri = replace(artifact_uri, ?, ?)", (old, new))
         database.execute("update experiments set artifact_location = replace(artifact_location, ?, ?)", (old, new))
     return Project(path)
+
+
+def forge(folder: Path, change: Callable[[dict[str, Any]], None], tensor: tuple[str, str] | None = None) -> None:
+    """Alter a checkpoint as somebody would who knows how: its manifest, and a tensor of a file, everything sealed again."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if tensor is not None:
+        path = folder / tensor[0]
+        tensors = decode_tensors(path.read_bytes())
+        tensors[tensor[1]] += 1
+        data = encode_tensors(tensors)
+        replace(path, data)
+        manifest["files"][tensor[0]] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        forged = Checkpoint(folder, manifest, "")
+        rest = forged._progress()
+        manifest["fingerprint"] = fingerprint_of({part: forged._part(part, rest) for part in PARTS})
+    change(manifest)
+    del manifest["seal"]
+    replace(folder / MANIFEST, to_json({**manifest, "seal": seal(manifest)}))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put other contents under a name, whatever else has the file."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)

@@ -5,43 +5,13 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline import cli
 from pipeline.lineage import read_lineage
-from tests.pipeline.lineages import copy_of, make_lineage
+from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import Project, tiny_params
-
-Matwm = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Project:
-    """A trained lineage that no test changes."""
-    return make_lineage(tmp_path_factory.mktemp("lineage") / "project", store_template)
-
-
-@pytest.fixture
-def copied(made: Project, tmp_path: Path) -> Project:
-    """A copy of it to change."""
-    return copy_of(made, tmp_path / "copy")
-
-
-@pytest.fixture
-def matwm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Matwm:
-    """A function that runs the command in a project and returns exit code, output and errors."""
-
-    def call(project: Project, *arguments: str) -> tuple[int, str, str]:
-        with monkeypatch.context() as patch:
-            patch.chdir(project.path)
-            capsys.readouterr()
-            code = cli.main(arguments)
-            return code, *capsys.readouterr()
-
-    return call
 
 
 def run_ids(project: Project) -> dict[str, str]:
@@ -54,8 +24,8 @@ def words(output: str) -> list[list[str]]:
     return [line.split() for line in output.splitlines()[1:]]
 
 
-def test_the_tree_shows_each_run_below_the_one_it_starts_from(made: Project, matwm: Matwm) -> None:
-    code, output, errors = matwm(made, "tree")
+def test_the_tree_shows_each_run_below_the_one_it_starts_from(made: Project, matwm_in: Matwm) -> None:
+    code, output, errors = matwm_in(made, "tree")
     ids = {name: run_id[:12] for name, run_id in run_ids(made).items()}
     best = output.split("(sampled, step 60)")[0].split()[-1]
     assert (code, errors) == (0, "")
@@ -68,23 +38,23 @@ def test_the_tree_shows_each_run_below_the_one_it_starts_from(made: Project, mat
     assert len({line.index(ids[name]) for line, name in zip(output.splitlines()[1:], ("s00", "s02", "s01", "s03"), strict=True)}) == 1
 
 
-def test_the_tree_of_a_run_is_its_line_and_what_is_below_it(made: Project, matwm: Matwm) -> None:
+def test_the_tree_of_a_run_is_its_line_and_what_is_below_it(made: Project, matwm_in: Matwm) -> None:
     ids = run_ids(made)
 
     def names(reference: str) -> list[str]:
-        return [node["segment"] for node in json.loads(matwm(made, "tree", reference, "--json")[1])["nodes"]]
+        return [node["segment"] for node in json.loads(matwm_in(made, "tree", reference, "--json")[1])["nodes"]]
 
     assert names("s01") == names(ids["s01"][:8]) == ["s00", "s01", "s03"]
     assert names("s02") == ["s00", "s02"]
     assert names("s00") == ["s00", "s02", "s01", "s03"]
-    code, output, errors = matwm(made, "tree", "nobody")
+    code, output, errors = matwm_in(made, "tree", "nobody")
     assert (code, output) == (1, "")
     assert errors.startswith("'nobody': no run begins with that, and no segment is called so; there are ")
 
 
-def test_json_says_everything_that_is_drawn(made: Project, matwm: Matwm) -> None:
+def test_json_says_everything_that_is_drawn(made: Project, matwm_in: Matwm) -> None:
     ids = run_ids(made)
-    document = json.loads(matwm(made, "tree", "--json")[1])
+    document = json.loads(matwm_in(made, "tree", "--json")[1])
     nodes = {node["segment"]: node for node in document["nodes"]}
     assert document["trouble"] == []
     assert nodes["s02"] == {
@@ -109,19 +79,19 @@ def test_json_says_everything_that_is_drawn(made: Project, matwm: Matwm) -> None
     assert (nodes["s00"]["parent"], nodes["s03"]["parent"]) == ("root", ids["s01"])
 
 
-def test_without_mlflow_the_same_is_drawn_and_said(made: Project, matwm: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = matwm(made, "tree")[1]
+def test_without_mlflow_the_same_is_drawn_and_said(made: Project, matwm_in: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = matwm_in(made, "tree")[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    code, output, errors = matwm(made, "tree")
+    code, output, errors = matwm_in(made, "tree")
     assert (code, output) == (0, drawn)
     assert errors.startswith("MLflow at http://127.0.0.1:9 does not answer")
     assert len(errors.splitlines()) == 1
 
 
-def test_a_clone_without_stores_draws_what_git_knows(made: Project, tmp_path: Path, matwm: Matwm) -> None:
+def test_a_clone_without_stores_draws_what_git_knows(made: Project, tmp_path: Path, matwm_in: Matwm) -> None:
     clone = Project(tmp_path / "clone")
     made.git("clone", "-q", str(made.path), str(clone.path))
-    nodes = json.loads(matwm(clone, "tree", "--json")[1])["nodes"]
+    nodes = json.loads(matwm_in(clone, "tree", "--json")[1])["nodes"]
     seen = [(node["segment"], node["from"], node["step"], node["state"], bool(node["best"])) for node in nodes]
     assert seen == [
         ("s00", 0, 40, "FINISHED", False),
@@ -132,27 +102,27 @@ def test_a_clone_without_stores_draws_what_git_knows(made: Project, tmp_path: Pa
     assert not (clone.path / "mlflow.db").exists()
 
 
-def test_changed_parameters_leave_the_old_runs_beside_what_is_not_trained(copied: Project, matwm: Matwm) -> None:
+def test_changed_parameters_leave_the_old_runs_beside_what_is_not_trained(copied: Project, matwm_in: Matwm) -> None:
     copied.edit("seed", 5)
     ids = run_ids(copied)
-    shown = [(node["segment"], node["is_current"], node["run_id"]) for node in json.loads(matwm(copied, "tree", "--json")[1])["nodes"]]
+    shown = [(node["segment"], node["is_current"], node["run_id"]) for node in json.loads(matwm_in(copied, "tree", "--json")[1])["nodes"]]
     current = [(name, True, None) for name in ("s00", "s02", "s01", "s03")]
     assert shown == [*current, *((name, False, ids[name]) for name in ("s00", "s02", "s01", "s03"))]
-    assert words(matwm(copied, "tree")[1])[4][:2] == ["└", "(s00)"]
+    assert words(matwm_in(copied, "tree")[1])[4][:2] == ["└", "(s00)"]
 
 
 @pytest.mark.parametrize("text", ["seed: [", "seed: 1\n", "", "segments: {s00: 7}\n"])
-def test_broken_parameters_leave_what_is_trained(copied: Project, matwm: Matwm, text: str) -> None:
+def test_broken_parameters_leave_what_is_trained(copied: Project, matwm_in: Matwm, text: str) -> None:
     (copied.path / "params.yaml").write_text(text, encoding="utf-8")
-    code, output, errors = matwm(copied, "tree")
+    code, output, errors = matwm_in(copied, "tree")
     assert code == 0
     assert "params.yaml" in errors
     assert [line[1] for line in words(output)] == ["(s00)", "(s02)", "(s01)", "(s03)"]
 
 
-def test_a_field_that_is_wrong_keeps_the_segments(copied: Project, matwm: Matwm) -> None:
+def test_a_field_that_is_wrong_keeps_the_segments(copied: Project, matwm_in: Matwm) -> None:
     copied.edit("actor_critic.discount", 7.0)
-    _, output, errors = matwm(copied, "tree")
+    _, output, errors = matwm_in(copied, "tree")
     assert "actor_critic.discount is 7.0" in errors
     assert [(line[1], line[2] == "-") for line in words(output)] == [
         ("s00", False),
@@ -163,31 +133,31 @@ def test_a_field_that_is_wrong_keeps_the_segments(copied: Project, matwm: Matwm)
     ]
 
 
-def test_a_raised_until_and_a_running_process_are_told(copied: Project, matwm: Matwm) -> None:
+def test_a_raised_until_and_a_running_process_are_told(copied: Project, matwm_in: Matwm) -> None:
     copied.edit("segments.s01.until", 80)
     (lock,) = (copied.path / ".matwm/work").glob("s03-*/lock")
     with lock.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        nodes = {node["segment"]: node for node in json.loads(matwm(copied, "tree", "--json")[1])["nodes"]}
+        nodes = {node["segment"]: node for node in json.loads(matwm_in(copied, "tree", "--json")[1])["nodes"]}
     assert (nodes["s01"]["step"], nodes["s01"]["until"], nodes["s01"]["state"]) == (60, 80, "FINISHED")
     assert nodes["s03"]["state"] == "RUNNING"
 
 
-def test_a_run_that_only_its_child_knows_has_a_place(copied: Project, matwm: Matwm) -> None:
+def test_a_run_that_only_its_child_knows_has_a_place(copied: Project, matwm_in: Matwm) -> None:
     ids = run_ids(copied)
     for place in ("metrics/s00", "mlflow.db", "checkpoints/s00"):
         path = copied.path / place
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(next((copied.path / ".matwm/work").glob("s00-*")))
     (copied.path / "params.yaml").write_text("", encoding="utf-8")
-    nodes = json.loads(matwm(copied, "tree", "--json")[1])["nodes"]
+    nodes = json.loads(matwm_in(copied, "tree", "--json")[1])["nodes"]
     assert [(node["segment"], node["id"], node["state"], node["depth"]) for node in nodes[:2]] == [
         (None, ids["s00"], "not known here", 0),
         ("s02", ids["s02"], "FINISHED", 1),
     ]
 
 
-def test_tags_that_lead_in_a_circle_or_command_the_terminal_do_no_harm(copied: Project, matwm: Matwm) -> None:
+def test_tags_that_lead_in_a_circle_or_command_the_terminal_do_no_harm(copied: Project, matwm_in: Matwm) -> None:
     ids = run_ids(copied)
     shutil.rmtree(copied.path / "metrics")
     shutil.rmtree(copied.path / ".matwm")
@@ -196,18 +166,18 @@ def test_tags_that_lead_in_a_circle_or_command_the_terminal_do_no_harm(copied: P
         for child, parent in (("s00", "s01"), ("s01", "s00")):
             for key, value in (("parent_run", ids[parent]), ("parent_step", "20"), ("changed.seed", "'\x1b[2J' -> [1,")):
                 database.execute("insert or replace into tags values (?, ?, ?)", (f"matwm.{key}", value, ids[child]))
-    code, output, _ = matwm(copied, "tree")
+    code, output, _ = matwm_in(copied, "tree")
     assert code == 0
     assert sorted(re.findall(r"\(s\d\d\)", output)) == ["(s00)", "(s01)", "(s02)", "(s03)"]
     assert "\x1b" not in output
 
 
-def test_fifty_chained_segments_are_drawn(tmp_path: Path, store_template: Path, matwm: Matwm) -> None:
+def test_fifty_chained_segments_are_drawn(tmp_path: Path, store_template: Path, matwm_in: Matwm) -> None:
     segments = {"s00": {"from": "checkpoints/root", "until": 40}}
     for number in range(1, 50):
         segments[f"s{number:02d}"] = {"from": f"checkpoints/s{number - 1:02d}/step_{number * 40:09d}", "until": (number + 1) * 40}
     project = Project.create(tmp_path / "p", tiny_params(segments=segments), store_template)
-    code, output, _ = matwm(project, "tree", "s49")
+    code, output, _ = matwm_in(project, "tree", "s49")
     assert code == 0
     assert [line[1] for line in words(output)] == list(segments)
     assert output.splitlines()[-1].split()[-6:] == ["1960", "→", "2000", "not", "trained", "yet", "-", "-"][-6:]
