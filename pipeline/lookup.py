@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class Run:
     evaluation: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `metrics/<segment>/evaluation.json` says of this very run."""
 
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What `metrics/<segment>/run.json` says of this very run."""
+
     @cached_property
     def best(self) -> best.Best | None:
         """The run's best evaluation: over its own steps, the highest mean over learned agents and match-ups of the first mode.
@@ -43,6 +47,16 @@ class Run:
         if judged is None:
             return best.of_record(self.evaluation)
         return best.of_history(judged[0], tracking.metric_history(self.run_id, keys=judged[1]), self.parent_step or 0)
+
+    @property
+    def started(self) -> float:
+        """When it began, in seconds since 1970; 0 if nobody knows."""
+        if self.info:
+            return self.info.started_ms / 1000
+        try:
+            return datetime.fromisoformat(self.facts.get("started") or "").timestamp()
+        except (ValueError, TypeError):
+            return 0.0
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint somewhere, ascending."""
@@ -67,12 +81,12 @@ def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapp
         if facts is None or not facts.get("run_id"):
             continue
         run = found.setdefault(facts["run_id"], _recorded(facts, places.read_json(path.with_name("train.json")) or {}))
-        run.evaluation = places.read_json(path.with_name("evaluation.json")) or {}
+        run.evaluation, run.facts = places.read_json(path.with_name("evaluation.json")) or {}, facts
         if _is_current(graph, stages, params, name):
             folder = places.published_folder(project, name)
             run.published = {step: folder / places.step_folder(step) for step in places.steps_in(folder)}
             run.step = max(run.step, *run.published, 0)
-    return list(found.values()), trouble
+    return sorted(found.values(), key=lambda run: run.started, reverse=True), trouble
 
 
 def runs_of(project: Path) -> tuple[list[Run], str | None]:

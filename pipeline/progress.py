@@ -17,9 +17,9 @@ MARKS, MARK_SECONDS = 20, 3.0
 class Display:
     """Where a segment's training is, for a person: steps, rate, time left, latest returns and last checkpoint."""
 
-    def __init__(self, segment: str, until: int, *, line_seconds: float, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, segment: str, until: int, *, line_seconds: float, stream: TextIO | None = None) -> None:
         self.step, self.until = 0, until
-        self._segment, self._line_seconds, self._stream = segment, line_seconds, stream
+        self._segment, self._line_seconds, self._stream = segment, line_seconds, stream or sys.stderr
         self._bar: Progress | None = None
         self._returns = ""
         self._checkpoint: int | None = None

@@ -51,6 +51,16 @@ def close_dead(project: Path) -> list[RunInfo]:
     return [run for run in tracking.list_runs(RUNNING) if (outbox := _outbox(run, here)) and _close_if_dead(run, outbox)]
 
 
+def is_alive(project: Path, run: RunInfo) -> bool:
+    """Return whether a process here trains a run at this moment."""
+    outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
+    outbox = _outbox(run, {outbox.contents.writer: outbox for outbox in outboxes})
+    if outbox is None:
+        return False
+    with if_free(outbox.path.with_name("lock")) as is_free:
+        return not is_free
+
+
 def _outbox(run: RunInfo, here: Mapping[str, Outbox]) -> Outbox | None:
     """Return the outbox of the directory that a run's points came from last; another machine may have gone on with it since."""
     return here.get(run.tags.get("matwm.writer", ""))

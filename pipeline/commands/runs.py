@@ -1,17 +1,32 @@
-"""`matwm runs`: lists the runs, newest first."""
+"""`matwm runs`: lists the runs, newest first, and closes one that nobody trains any more."""
 
 import argparse
 import json
+import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from pipeline import lookup, tracking, upkeep
+from pipeline import lookup, overview, tracking, upkeep
 from pipeline import project as places
 from pipeline.commands.table import table
+
+STATES = ("RUNNING", "FINISHED", "KILLED", "FAILED", "SCHEDULED")
+SHORT_ID = 8
+NARROWEST_CHANGES = 8
+WIDE = 100
+"""Columns from which the step of the best evaluation has room."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="as a list of objects")
+    parser.add_argument("--segment", action="append", metavar="NAME", help="only runs of this segment; may be given several times")
+    parser.add_argument("--status", action="append", type=str.upper, choices=STATES, help="only runs in this state; likewise")
+    parser.add_argument("--last", type=_count, metavar="N", help="only the newest N of them")
+    parser.add_argument("--json", action="store_true", help="as a list of objects, with everything there is to say")
+    parser.add_argument("--close", metavar="RUN", help="mark a run that is RUNNING, and that no process trains any more, as KILLED")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,33 +34,87 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
+        ProjectError: the run to be closed is not there, or not to be closed.
     """
     project = places.root()
     tracking.configure(project)
     said = upkeep.settle(project)
     found, trouble = lookup.runs_of(project)
-    for sentence in dict.fromkeys([*said, *([trouble] if trouble else [])]):
+    if options.close:
+        said.append(_close(project, lookup.find(options.close, found, trouble)))
+        found, trouble = lookup.runs_of(project)
+    entries, excuse = _entries([run for run in found if _is_wanted(run, options)][: options.last])
+    for sentence in dict.fromkeys([*said, *(text for text in (trouble, excuse) if text)]):
         sys.stderr.write(f"{sentence}\n")
-    rows = [
-        {
-            "run_id": run.run_id,
-            "segment": run.segment,
-            "parent_run_id": run.parent_run_id,
-            "parent_step": run.parent_step,
-            "status": run.status,
-            "step": run.step,
-        }
-        for run in found
-    ]
-    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else _shown(rows))
-    return 1 if trouble and not rows else 0
+    if options.json:
+        sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    elif entries:
+        sys.stdout.write(shown(entries, shutil.get_terminal_size((120, 24)).columns, datetime.now(UTC)))
+    else:
+        sys.stdout.write("no such run\n" if found else 'no runs yet: "make repro" or "matwm repro" trains\n')
+    return 1 if trouble and not entries else 0
 
 
-def _shown(rows: list[dict[str, object]]) -> str:
-    if not rows:
-        return 'no runs yet: "make repro" or "matwm repro" trains\n'
-    lines = [["run", "segment", "parent", "status", "step"]]
-    for row in rows:
-        parent = f"{str(row['parent_run_id'])[:12]}@{row['parent_step']}" if row["parent_run_id"] else "-"
-        lines.append([str(row["run_id"])[:12], str(row["segment"]), parent, str(row["status"]), str(row["step"])])
-    return table(lines)
+def shown(entries: Sequence[Mapping[str, Any]], width: int, now: datetime) -> str:
+    """Return runs as a table, what they changed cut to the width of the terminal, and below it what is wrong with them."""
+    digits = _digits([str(entry[key]) for entry in entries for key in ("run_id", "parent_run_id") if entry[key]])
+    rows = [["run", "segment", "state", "step", "parent", "best", "age", "changed"]]
+    for entry in entries:
+        parent = f"{entry['parent_run_id'][:digits]}@{entry['parent_step']}" if entry["parent_run_id"] else "-"
+        best = f"{entry['best']['mean']:.2f}" + f" at {entry['best']['step']}" * (width >= WIDE) if entry["best"] else "-"
+        state = str(entry["status"]) + " !" * bool(entry["not_reproduced"])
+        rows.append([entry["run_id"][:digits], str(entry["segment"]), state, str(entry["step"]), parent, best])
+        rows[-1] += [overview.age(entry["last_sign"], now), _changes(entry["changed"])]
+    room = max(NARROWEST_CHANGES, width - sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1)))
+    text = table([[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows])
+    for entry in entries:
+        if entry["not_reproduced"]:
+            text += f"! {entry['run_id'][:digits]} is not reproduced: {entry['not_reproduced']['first']}\n"
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
+def _entries(found: Sequence[lookup.Run]) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the runs as objects, and why MLflow did not tell everything, if so."""
+    trouble = None
+    entries: list[dict[str, Any]] = []
+    for run in found:
+        try:
+            entries.append(overview.entry(run))
+        except tracking.TrackingError as error:
+            run.best = None
+            trouble = str(error)
+            entries.append(overview.entry(run))
+    return entries, trouble
+
+
+def _is_wanted(run: lookup.Run, options: argparse.Namespace) -> bool:
+    return run.segment in (options.segment or [run.segment]) and run.status in (options.status or [run.status])
+
+
+def _close(project: Path, run: lookup.Run) -> str:
+    """Close a run because a person says so, who knows more than this machine does; return what was done."""
+    who = f"run {run.run_id[:12]} ({run.segment})"
+    if run.info is None or run.status != "RUNNING":
+        raise places.ProjectError(f"{who} is {run.status}, not RUNNING: there is nothing to close")
+    if upkeep.is_alive(project, run.info):
+        raise places.ProjectError(f"{who} is being trained here at this moment: stop that process first (Ctrl-C or SIGTERM)")
+    tracking.close_run(run.info)
+    return f"{who} is KILLED now, since its last sign of life"
+
+
+def _changes(changed: Mapping[str, str]) -> str:
+    """Return `learning_rate=0.0001` for what changed: enough to tell siblings apart."""
+    values = {path: text.rpartition(" -> ")[2] for path, text in changed.items()}
+    return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in values.items()) or "-"
+
+
+def _digits(ids: Sequence[str]) -> int:
+    """Return how much of the IDs tells them apart."""
+    there = set(ids)
+    return next((digits for digits in range(SHORT_ID, 33) if len({run_id[:digits] for run_id in there}) == len(there)), 32)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)

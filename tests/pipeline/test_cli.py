@@ -151,9 +151,16 @@ def trained(tmp_path: Path, store_template: Path) -> Trained:
 def test_runs_and_fingerprints_are_told(trained: Trained, matwm: Matwm) -> None:
     path, run_id = trained.path, trained.run_id
     code, output, _ = matwm(path, "runs", "--json")
+    (told,) = json.loads(output)
     expected = {"run_id": run_id, "segment": "s00", "parent_run_id": None, "parent_step": None, "status": "FINISHED", "step": 80}
-    assert (code, json.loads(output)) == (0, [expected])
-    assert matwm(path, "runs")[1].splitlines()[1].split() == [run_id[:12], "s00", "-", "FINISHED", "80"]
+    expected |= {"until": 80, "published": [40, 80], "changed": {}, "not_reproduced": None, "best": None, "is_in_mlflow": True}
+    assert (code, {key: told[key] for key in expected}) == (0, expected)
+    assert told["started"] <= told["ended"]
+    assert matwm(path, "runs")[1].splitlines()[1].split()[:6] == [run_id[:8], "s00", "FINISHED", "80", "-", "-"]
+    assert matwm(path, "runs", "--segment", "s01")[1] == matwm(path, "runs", "--status", "running")[1] == "no such run\n"
+    assert len(json.loads(matwm(path, "runs", "--status", "finished", "--segment", "s00", "--last", "1", "--json")[1])) == 1
+    code, _, errors = matwm(path, "runs", "--close", run_id[:6])
+    assert (code, errors) == (1, f"run {run_id[:12]} (s00) is FINISHED, not RUNNING: there is nothing to close\n")
     wanted = open_checkpoint(path / "checkpoints/s00" / step_name(40)).fingerprint + "\n"
     assert matwm(path, "fingerprint", f"checkpoints/s00/{step_name(40)}")[1] == wanted
     assert matwm(path, "fingerprint", f"{run_id[:6]}@40")[1] == wanted

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import process, runs, tracking, upkeep
+from pipeline import cli, process, runs, tracking, upkeep
 from pipeline.journal import TimedPoint
 from pipeline.tracking import Tracker
 
@@ -117,3 +117,17 @@ def test_a_directory_that_only_adds_to_a_run_of_another_store_owes_this_one_noth
     tracker.close(None)
     assert upkeep.settle(root) == []
     assert tracking.list_runs() == []
+
+
+def test_a_run_without_any_sign_is_closed_when_a_person_says_so_and_a_live_one_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    alive, foreign = begun(root), begun(root, "s01")
+    shutil.rmtree(work_of(root, "s01"))
+    with process.exclusive(work_of(root) / "lock", "segment s00"):
+        assert cli.main(["runs", "--close", str(alive.run_id)]) == 1
+        assert "is being trained here at this moment" in capsys.readouterr().err
+        assert cli.main(["runs", "--close", str(foreign.run_id)]) == 0
+        assert f"run {str(foreign.run_id)[:12]} (s01) is KILLED now, since its last sign of life" in capsys.readouterr().err
+    assert (raw(alive.run_id).info.status, raw(foreign.run_id).info.status) == ("RUNNING", "KILLED")
