@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.journal import TimedPoint
+from pipeline.journal import EVALUATION, TimedPoint
 
-PREFIX = "evaluation/"
 MODES_TAG = "matwm.evaluation.modes"
 """The modes that a run was judged in, the one that counts first."""
 
@@ -20,7 +19,7 @@ class Best(NamedTuple):
 
 def key(mode: str, matchup: str, agent: str) -> str:
     """Return the metric that an agent's mean return in a match-up is logged as."""
-    return f"{PREFIX}{mode}/{matchup}/{agent}"
+    return f"{EVALUATION}{mode}/{matchup}/{agent}"
 
 
 def keys(metrics: Iterable[str], modes: str | None) -> tuple[str, list[str]] | None:
@@ -28,7 +27,7 @@ def keys(metrics: Iterable[str], modes: str | None) -> tuple[str, list[str]] | N
 
     `modes` is the run's tag. Without it sampled actions count, which is how agents act in training.
     """
-    judged = sorted(name for name in metrics if name.startswith(PREFIX) and name.count("/") == 3)
+    judged = sorted(name for name in metrics if name.startswith(EVALUATION) and name.count("/") == 3)
     there = sorted({name.split("/")[1] for name in judged}, reverse=True)
     order = [mode for mode in (modes or "").split(",") if mode in there] + there
     return (order[0], [name for name in judged if name.split("/")[1] == order[0]]) if order else None

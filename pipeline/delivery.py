@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline import runs, stores
-from pipeline.journal import Journal, Mismatch, TimedPoint
+from pipeline.journal import Journal, TimedPoint
 from pipeline.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ class Delivery:
     def __init__(self, uri: str, journal: Journal, outbox: Outbox, on_answer: Callable[[], None]) -> None:
         """`on_answer` is called whenever the store has taken something."""
         self.uri = uri
-        self.mismatches: list[Mismatch] = []
         self._journal = journal
         self._outbox = outbox
         self._on_answer = on_answer
@@ -143,7 +142,7 @@ class Delivery:
     def _take_over(self, run_id: str) -> None:
         run = runs.client(self.uri).get_run(run_id)
         if run.data.tags.get("matwm.writer") != self._outbox.contents.writer:
-            self.mismatches += self._journal.adopt(runs.metric_history(run_id, self.uri))
+            self._journal.adopt(runs.metric_history(run_id, self.uri))
             with self._outbox.change() as contents:
                 contents.has_news = True
         if self._outbox.contents.status == "RUNNING" and run.info.status != "RUNNING":

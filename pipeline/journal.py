@@ -11,8 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from pipeline.mismatches import Mismatch, Mismatches
+
 logger = logging.getLogger(__name__)
 
+EVALUATION = "evaluation/"
+"""Beginning of the keys of evaluations, which may be done again otherwise."""
 MEASURED = ("time/", "checkpoint/")
 """Beginnings of the keys that depend on the machine: computing them again gives another value and proves nothing."""
 
@@ -37,18 +41,6 @@ class TimedPoint(NamedTuple):
     timestamp_ms: int
 
 
-class Mismatch(NamedTuple):
-    """A metric that came out otherwise when its step was computed again: the resume was not exact."""
-
-    key: str
-    step: int
-    recorded: float
-    recomputed: float
-
-    def __str__(self) -> str:
-        return f"{self.key} at step {self.step} was {self.recorded!r} and is {self.recomputed!r} when computed again"
-
-
 class Journal:
     """An append-only file of metric points in which every (key, step) has one value, the first.
 
@@ -66,9 +58,14 @@ class Journal:
         self.last_step = 0
         self.last_ms = 0
         """The latest time of a point."""
+        self._inherited_until = 0
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.mismatches = Mismatches(path.with_suffix(".mismatches.jsonl"))
+        """What was contradicted by computing it again, by this process and those before it."""
         self._size = self._cut_torn_line()
-        if self._cursor(None) > self._size:
+        self.has_lost_sent_points = self._cursor(None) > self._size
+        """Whether MLflow has points, with their times, that this journal has not any more: it must `adopt` them first."""
+        if self.has_lost_sent_points:
             self._cursor_path.unlink()  # It counts bytes of a journal that is gone.
         for point in _points(path, 0, self._size):
             self._remember(point)
@@ -96,8 +93,18 @@ class Journal:
                 elif not _same(recorded, point.value) and not point.key.startswith(MEASURED):
                     mismatches.append(Mismatch(point.key, point.step, recorded, point.value))
             self._append(list(new.values()))
-        _report(mismatches, self.path)
+        self.mismatches.report(mismatches)
         return mismatches
+
+    def has(self, key: str, step: int) -> bool:
+        """Return whether there is a value of this metric at this step."""
+        return step in self._values.get(key, {})
+
+    def inherit(self, points: Iterable[TimedPoint], until: int) -> None:
+        """Take over points of the ancestors, which end at step `until`, with their times; what is there already stays."""
+        with self._lock:
+            self._inherited_until = until
+            self._append([point for point in points if not self.has(point.key, point.step)])
 
     def adopt(self, history: Iterable[TimedPoint]) -> list[Mismatch]:
         """Take over what MLflow has of this run, times included; return (and report) the points that differ.
@@ -116,10 +123,14 @@ class Journal:
                 theirs = values.get((point.key, point.step))
                 if theirs is None:
                     own.append(point)
-                elif not point.key.startswith(MEASURED) and not any(_same(value, point.value) for value in theirs):
+                elif any(_same(value, point.value) for value in theirs) or point.step <= self._inherited_until:
+                    continue
+                elif point.key.startswith(EVALUATION):
+                    own.append(point)  # Done again, perhaps over more episodes.
+                elif not point.key.startswith(MEASURED):
                     mismatches.append(Mismatch(point.key, point.step, theirs[0], point.value))
             self._replace(known, own)
-        _report(mismatches, self.path)
+        self.mismatches.report(mismatches)
         return mismatches
 
     def unsent(self, run_id: str, at_most: int) -> tuple[list[TimedPoint], int]:
@@ -290,10 +301,3 @@ def write_durably(path: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _report(mismatches: list[Mismatch], path: Path) -> None:
-    for mismatch in mismatches[:10]:
-        logger.error("NOT REPRODUCED: %s (%s); the first value stays", mismatch, path)
-    if len(mismatches) > 10:
-        logger.error("NOT REPRODUCED: %d more points (%s)", len(mismatches) - 10, path)

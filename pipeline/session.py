@@ -15,7 +15,7 @@ from matwm.history import Point
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import best, dvc_files, records, times
+from pipeline import ancestry, best, dvc_files, records, times
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.journal import read_points
@@ -59,6 +59,10 @@ class Session:
             )
         self._missing = found.missing
         self._write_facts()
+        if not self.job.start.is_root:
+            begun_ms = int(datetime.fromisoformat(self._facts["started"]).timestamp() * 1000)
+            before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, begun_ms)
+            self.tracker.inherit(before, until=self.job.start.parent.step)
         shaping = {path: str(value) for path, value, marks in leaves(self.config) if marks["shapes"]}
         self.tracker.start(self._facts["run_id"], self.segment.name, {**shaping, **self._batches()}, self._tags())
         for step in sorted({*found.wanted} - {*found.missing}):
@@ -111,6 +115,17 @@ class Session:
             self.tracker.close(status)
         else:
             self.tracker.close(status, timeout=patience, patience=patience)
+
+    def contradiction(self) -> str | None:
+        """Say that a resume was not exact, and where it was noticed first; None if nothing was noticed."""
+        found = self.tracker.mismatches
+        if not found:
+            return None
+        return (
+            f"NOT REPRODUCED: {len(found)} metric point{'s' * (len(found) > 1)} of segment {self.segment.name} came out otherwise when "
+            f"steps were computed again after an interruption, first {found[0]}: this run is not the one that no interruption would have "
+            f"made. What is published is what was trained; metrics/{self.segment.name}/run.json and MLflow say so too"
+        )
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from."""
@@ -220,6 +235,7 @@ class Session:
             "numerics": NUMERICS,
             **self._machine,
             "resumed_at": self._facts.get("resumed_at", []),
+            "not_reproduced": self.tracker.journal.mismatches.facts(),
             "started": self._facts["started"],
             "finished": self._facts["finished"],
         }

@@ -34,7 +34,7 @@ Curves = dict[tuple[str, int], float]
 
 def write_times(folder: Path, history: State, agents: Sequence[str], points: Iterable[TimedPoint]) -> None:
     """Write times.csv beside the curves of a checkpoint, from the points of its run's journal."""
-    curves, common = _curves_of(history, agents), dict[int, int]()
+    curves, common = curves_of(history, agents), dict[int, int]()
     rows: list[tuple[int, int, str, str]] = []
     for point in points:
         value = curves.get((point.key, point.step))
@@ -43,6 +43,18 @@ def write_times(folder: Path, history: State, agents: Sequence[str], points: Ite
         elif common.setdefault(point.step, point.timestamp_ms) != point.timestamp_ms:
             rows.append((point.step, point.timestamp_ms, point.key, ""))
     _write(folder / TIMES, [*rows, *((step, timestamp_ms, "", "") for step, timestamp_ms in common.items())])
+
+
+def curves_of(history: State, agents: Sequence[str]) -> Curves:
+    """Return every point that a checkpoint's history holds, of its whole lineage."""
+    past = History()
+    past.load_state_dict(history)
+    curves = {(key, step): value for key, points in past.metrics.items() for step, value in points}
+    for episode in past.episodes:
+        curves["episode/length", episode.end_step] = float(episode.length)
+        for agent, value in zip(agents, episode.returns, strict=True):
+            curves[f"episode/return/{agent}", episode.end_step] = value
+    return curves
 
 
 def write_evaluated(folder: Path, points: Iterable[Point], journal: Iterable[TimedPoint]) -> None:
@@ -71,17 +83,6 @@ def recorded_points(folder: Path) -> list[TimedPoint]:
                 found.add(TimedPoint(key, step, curves.pop((key, step)), timestamp_ms))
     found |= {TimedPoint(key, step, value, common[step]) for (key, step), value in curves.items() if step in common}
     return sorted(found, key=lambda point: (point.timestamp_ms, point.step, point.key))
-
-
-def _curves_of(history: State, agents: Sequence[str]) -> Curves:
-    past = History()
-    past.load_state_dict(history)
-    curves = {(key, step): value for key, points in past.metrics.items() for step, value in points}
-    for episode in past.episodes:
-        curves["episode/length", episode.end_step] = float(episode.length)
-        for agent, value in zip(agents, episode.returns, strict=True):
-            curves[f"episode/return/{agent}", episode.end_step] = value
-    return curves
 
 
 def _curves_in(folder: Path) -> Curves:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline import runs
 from pipeline.delivery import Delivery, NoSuchRunError
-from pipeline.journal import Journal, Mismatch, Point, num_sent_bytes
+from pipeline.journal import Journal, Point, TimedPoint, num_sent_bytes
+from pipeline.mismatches import Mismatch
 from pipeline.outbox import Outbox
 from pipeline.process import if_free
 from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, find_run, get_run, list_runs, metric_history
@@ -49,12 +50,11 @@ class Tracker:
         self.work_dir = work_dir
         self.journal = Journal(work_dir / "journal.jsonl")
         self._outbox = Outbox(work_dir / "outbox.json")
-        if not len(self.journal) or not self._outbox.contents.writer:
+        if not len(self.journal) or self.journal.has_lost_sent_points or not self._outbox.contents.writer:
             self._outbox.renew_writer()
         self._delivery = Delivery(self.uri, self.journal, self._outbox, self._note_answer)
         self._upload_seconds = upload_seconds
         self._on_run = on_run or (lambda run_id: None)
-        self._mismatches: list[Mismatch] = []
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._wake = threading.Event()
         self._has_tried = threading.Event()
@@ -72,7 +72,7 @@ class Tracker:
     @property
     def mismatches(self) -> list[Mismatch]:
         """Every metric point that was contradicted by computing it again: empty if all resumes were exact."""
-        return [*self._mismatches, *self._delivery.mismatches]
+        return self.journal.mismatches.all()
 
     def start(
         self, run_id: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str], wait_seconds: float | None = None
@@ -115,8 +115,13 @@ class Tracker:
         With `is_revision` another value at the same step joins the old one without complaint: an evaluation done again.
         """
         mismatches = self.journal.record(points, time.time_ns() // 1_000_000, is_revision=is_revision)
-        self._mismatches += mismatches
+        if mismatches:
+            self.tag(self.journal.mismatches.tags())
         return mismatches
+
+    def inherit(self, points: Iterable[TimedPoint], until: int) -> None:
+        """Begin the run's curves with those of its ancestors, which end at step `until`: their points, at their times, once."""
+        self.journal.inherit(points, until)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -190,6 +195,7 @@ class Tracker:
             try:
                 if not is_open:
                     self._on_run(self._delivery.open_run())
+                    self._tag_mismatches()
                     is_open = True
                 self._has_tried.set()
                 self._send()
@@ -205,6 +211,12 @@ class Tracker:
             self._has_tried.set()
             self._wake.wait(self._pause())
         self._has_tried.set()
+
+    def _tag_mismatches(self) -> None:
+        """Mark the run if what MLflow had of it contradicts what is here."""
+        tags = self.journal.mismatches.tags()
+        if not tags.items() <= self._outbox.contents.tags.items():
+            self.tag(tags)
 
     def _send(self) -> None:
         """Send everything there is, points before artifacts, the status last."""

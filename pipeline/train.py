@@ -59,10 +59,17 @@ def _run(session: "Session", interruption: Interruption) -> int:
         raise
     if is_complete:
         session.close("FINISHED")
+        _say(session.contradiction())
         return 0
     session.close("KILLED", SIGNAL_PATIENCE_SECONDS)
     sys.stderr.write(f"segment {session.segment.name} is interrupted; {session.last_good()}: the same command goes on from there\n")
+    _say(session.contradiction())
     return interruption.exit_code
+
+
+def _say(sentence: str | None) -> None:
+    if sentence:
+        sys.stderr.write(f"{sentence}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

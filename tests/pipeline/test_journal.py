@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.journal import Journal, Mismatch, TimedPoint
+from pipeline.journal import Journal, TimedPoint
+from pipeline.mismatches import Mismatch
 
 
 class Point(NamedTuple):
@@ -92,6 +93,49 @@ def test_a_line_destroyed_in_the_middle_costs_that_point_only(path: Path, caplog
     assert len(journal) == 2
     assert "not a metric point" in caplog.text
     assert [point.step for point in journal.unsent("run", 10)[0]] == [0, 2]
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_journal_cut_at_any_of_its_last_200_bytes_ends_as_it_was(tmp_path: Path, is_sent: bool):
+    """What MLflow has of it comes back with its time; what it has not gets a new one."""
+    points = [Point("loss", step, step / 7) for step in range(20)]
+    whole = Journal(tmp_path / "whole.jsonl")
+    whole.record(points, 1000)
+    mlflow = whole.unsent("run", 100)[0] if is_sent else []
+    data = whole.path.read_bytes()
+    for cut in range(201):
+        path = tmp_path / str(cut) / "journal.jsonl"
+        path.parent.mkdir()
+        path.write_bytes(data[: len(data) - cut])
+        path.with_suffix(".sent.json").write_text(json.dumps({"run_id": "run", "bytes": len(data) if is_sent else 0}))
+        journal = Journal(path)
+        assert journal.has_lost_sent_points is (is_sent and cut > 0)
+        assert journal.record(points, 2000) == []
+        assert journal.adopt(mlflow) == []
+        again = Journal(path).unsent("run", 100)[0]
+        assert [(point.step, point.value) for point in again] == [(point.step, point.value) for point in points]
+        assert {point.timestamp_ms for point in again} <= ({1000} if is_sent else {1000, 2000})
+
+
+def test_an_evaluation_done_again_here_joins_the_one_that_mlflow_has(path: Path, caplog: pytest.LogCaptureFixture):
+    journal = Journal(path)
+    journal.record([Point("evaluation/return", 9, 2.0)], 5000)
+    assert journal.adopt([TimedPoint("evaluation/return", 9, 1.0, 1000)]) == []
+    assert [(line["value"], line["timestamp_ms"]) for line in lines(journal)] == [(1.0, 1000), (2.0, 5000)]
+    assert caplog.text == ""
+
+
+def test_inherited_points_keep_their_times_come_once_and_are_never_contradicted(path: Path, caplog: pytest.LogCaptureFixture):
+    before = [TimedPoint("loss", 1, 0.1, 100), TimedPoint("loss", 2, 0.2, 200)]
+    journal = Journal(path)
+    journal.inherit(before, 2)
+    journal.record([Point("loss", 3, 0.3)], 5000)
+    again = Journal(path)
+    again.inherit(before, 2)
+    assert [(line["step"], line["timestamp_ms"]) for line in lines(again)] == [(1, 100), (2, 200), (3, 5000)]
+    assert again.adopt([TimedPoint("loss", 2, 0.25, 201)]) == []
+    assert [(line["step"], line["value"]) for line in lines(again)] == [(2, 0.25), (1, 0.1), (3, 0.3)]
+    assert caplog.text == ""
 
 
 def test_points_are_handed_out_oldest_first_until_they_are_marked_as_sent(path: Path):

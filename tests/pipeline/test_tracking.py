@@ -233,8 +233,13 @@ def test_a_resume_that_was_not_exact_is_reported_though_only_mlflow_remembers(pr
     (mismatch,) = elsewhere.log([Point("world_model/loss", 2, 0.5)])
     assert (mismatch.key, mismatch.step, mismatch.recorded, mismatch.recomputed) == ("world_model/loss", 2, 1 / 3, 0.5)
     assert "NOT REPRODUCED: world_model/loss at step 2" in caplog.text
+    elsewhere.log([Point("world_model/loss", 1, 0.75)])
     elsewhere.close("FINISHED")
-    assert elsewhere.mismatches == [mismatch]
+    assert elsewhere.mismatches[0] == mismatch
+    again = tracker(project, "elsewhere")
+    assert len(again.mismatches) == 2, "a later process knows it too"
+    tags = raw_run(first.run_id).data.tags
+    assert (tags["matwm.not_reproduced"], tags["matwm.not_reproduced_points"]) == (str(mismatch), "2")
     assert history(first.run_id) == sorted(losses(range(3)))
 
 
@@ -285,6 +290,27 @@ def test_a_killed_process_loses_no_point_and_doubles_none(root: Path):
     assert Counter((key, number) for key, number, _ in sent).most_common(1)[0][1] == 1
     assert {number for key, number, _ in sent if key == "loss"} >= set(range(int(step) + 100))
     assert {number for key, number, _ in sent if key == "other"} >= set(range(int(step)))
+
+
+def test_a_journal_cut_at_any_byte_doubles_nothing_and_loses_nothing(root: Path):
+    """Not even where MLflow has points already that the journal has not any more (a file system that lost what it had confirmed)."""
+    told, told_points = keys(), losses(range(200))
+    first = tracker(root)
+    first.start(None, "s00", {}, told)
+    first.log(told_points)
+    first.close("KILLED")
+    whole, notes = first.journal.path.read_bytes(), first.journal.path.with_suffix(".sent.json").read_bytes()
+    expected = sorted(tracking.metric_history(str(first.run_id)))
+    assert len(expected) == 200
+    for cut in range(1, 201, 20):
+        first.journal.path.write_bytes(whole[:-cut])
+        first.journal.path.with_suffix(".sent.json").write_bytes(notes)
+        again = tracker(root)
+        again.start(None, "s00", {}, told)
+        again.log(told_points[150:])
+        assert again.close("KILLED") is None
+        assert again.mismatches == []
+        assert sorted(tracking.metric_history(str(first.run_id))) == expected
 
 
 # A server that is not there.
