@@ -23,8 +23,11 @@ AGENTS = ("wolf", "sheep")
 
 def history() -> History:
     past = History()
-    past.metrics = {"loss": [(10, 0.1), (20, math.nan), (30, 1 / 3)]}
-    past.episodes = [Episode(12, 12, (1.5, -1.5)), Episode(20, 8, (0.0, 2.0))]
+    for step, value in ((10, 0.1), (20, math.nan), (30, 1 / 3)):
+        past.add({"loss": value})
+        past.close_interval(step)
+    for episode in (Episode(12, 12, (1.5, -1.5)), Episode(20, 8, (0.0, 2.0))):
+        past.episodes.append(episode)
     return past
 
 
