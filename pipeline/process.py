@@ -1,5 +1,6 @@
 """Makes a training process end well: with its parent, on a signal, and never two of them for one segment."""
 
+import _thread
 import contextlib
 import ctypes
 import fcntl
@@ -15,6 +16,8 @@ from typing import Any
 from pipeline.project import ProjectError
 
 PR_SET_PDEATHSIG = 1
+PATIENCE_SECONDS = 5.0
+"""For a process that has nothing to save to end after a signal."""
 
 
 def follow_parent() -> None:
@@ -34,11 +37,13 @@ class Interruption:
     """Ends the process at a signal: at once while there is nothing to save, later when the training loop looks.
 
     Signals after the first change nothing: what it set off (saving, telling MLflow) takes seconds and must not be cut short.
+    "At once" is an exception in the midst of whatever runs, so that it can tidy up; where a library swallows it, the next block
+    of `deferred` or `prompt` does not begin, and after `PATIENCE_SECONDS` the process ends all the same.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._is_deferred = False
+        self._is_deferred = self._has_come = self._is_over = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -48,17 +53,21 @@ class Interruption:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Only take note of signals: the block looks at `signal` when it can stop."""
-        self._is_deferred = True
-        try:
+        with self._deferring(is_deferred=True):
             yield
-        finally:
-            self._is_deferred = False
+
+    @contextlib.contextmanager
+    def prompt(self) -> Iterator[None]:
+        """Inside `deferred`, end at a signal after all: the block has nothing to save, and may take long."""
+        with self._deferring(is_deferred=False):
+            yield
 
     @property
     def exit_code(self) -> int:
@@ -66,11 +75,28 @@ class Interruption:
         assert self.signal is not None
         return 128 + self.signal
 
+    @contextlib.contextmanager
+    def _deferring(self, *, is_deferred: bool) -> Iterator[None]:
+        before = self._is_deferred
+        self._is_deferred = is_deferred
+        try:
+            if self._has_come and not (before and is_deferred):
+                raise SystemExit(self.exit_code)
+            yield
+        finally:
+            self._is_deferred = before
+
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal is None:
-            self.signal = number
+            self.signal, self._has_come = number, True
             if not self._is_deferred:
+                _thread.start_new_thread(self._insist, ())  # not threading's: it takes locks that this thread may hold
                 raise SystemExit(self.exit_code)
+
+    def _insist(self) -> None:
+        time.sleep(PATIENCE_SECONDS)
+        if not (self._is_deferred or self._is_over):
+            os._exit(self.exit_code)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ class Session:
         self._good_step: int | None = None
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
         self._missing: tuple[int, ...] = ()
+        self._is_open = False
 
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
@@ -64,6 +65,7 @@ class Session:
             before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, begun_ms)
             self.tracker.inherit(before, until=self.job.start.parent.step)
         shaping = {path: str(value) for path, value, marks in leaves(self.config) if marks["shapes"]}
+        self._is_open = True
         self.tracker.start(self._facts["run_id"], self.segment.name, {**shaping, **self._batches()}, self._tags())
         for step in sorted({*found.wanted} - {*found.missing}):
             # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
@@ -80,7 +82,8 @@ class Session:
         with display, self.saver:
             trainer: Trainer | None = None
             for target in self._missing:
-                trainer = self._at_most(target, trainer, display)
+                with interruption.prompt():  # to load a large replay takes long
+                    trainer = self._at_most(target, trainer, display)
                 if not self._train_to(target, trainer, display, interruption):
                     return False
                 self._save(trainer)
@@ -106,7 +109,9 @@ class Session:
         self._write_records(read_manifest(target / folders[-1]))
 
     def close(self, status: str, patience: float | None = None) -> None:
-        """End the run in MLflow, waiting at most `patience` seconds for it to take what is left."""
+        """End the run in MLflow if it was opened, waiting at most `patience` seconds for it to take what is left."""
+        if not self._is_open:
+            return
         try:
             self._write_facts()
         except OSError as error:  # A full disk, perhaps, which is why the run ends: MLflow is to hear of it all the same.

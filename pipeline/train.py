@@ -44,8 +44,9 @@ def _run(session: "Session", interruption: Interruption) -> int:
     from matwm.learner import NonFiniteLossError
     from pipeline.saving import UnsavedError
 
-    session.open()
     try:
+        with interruption.prompt():
+            session.open()
         is_complete = session.train(interruption)
         if is_complete:
             session.publish()
@@ -54,6 +55,10 @@ def _run(session: "Session", interruption: Interruption) -> int:
         session.close("KILLED" if is_killed else "FAILED", SIGNAL_PATIENCE_SECONDS if is_killed else None)
         sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")
         return interruption.exit_code if is_killed else 1
+    except SystemExit:  # a signal, while there was nothing to save
+        session.close("KILLED", SIGNAL_PATIENCE_SECONDS)
+        sys.stderr.write(f"segment {session.segment.name} is interrupted before it trained: the same command goes on\n")
+        raise
     except BaseException:
         session.close("FAILED")
         raise
