@@ -2,12 +2,6 @@
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,76 +15,24 @@ from matwm.store import LocalStore
 from matwm.types import EnvSpec
 from pipeline import cli, runs
 from tests.pipeline.lineages import Matwm, copy_of, make_lineage
-from tests.pipeline.projects import Project
+from tests.pipeline.projects import Project, until
+from tests.pipeline.servers import Server, empty_store
 
 torch.set_num_threads(1)
 
 SPEC = EnvSpec(name="toy", agents=("wolf_0", "sheep_0"), obs_sizes=(3, 2), num_actions=(2, 2))
 
 
-class Server:
-    """A `mlflow server` of our own on one port of this machine, which can be killed and started again."""
-
-    def __init__(self, folder: Path, template: Path) -> None:
-        folder.mkdir()
-        shutil.copy(template, folder / "server.db")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it if it is down; return when it answers."""
-        if self._process is None:
-            command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-            command += ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", str(self.folder / "artifacts")]
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-            environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
-            with (self.folder / "log.txt").open("ab") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, *command], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True,
-                )  # fmt: skip
-        _wait_until(self._answers, 120)
-
-    def stop(self) -> None:
-        """Kill it with everything it started."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
-        except OSError:
-            return False
-
-
-def _wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for something that another thread or process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """A function that returns when a condition holds, and fails after half a minute."""
-    return _wait_until
+    """A function that returns when a condition holds, and fails when that takes too long."""
+    return until
 
 
 @pytest.fixture(scope="session")
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: to make one takes seconds, to copy it none."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}")
-    return path
+    """An empty MLflow database to copy."""
+    return empty_store(tmp_path_factory.mktemp("template") / "mlflow.db")
 
 
 @pytest.fixture(autouse=True)
