@@ -13,6 +13,8 @@ COMMANDS = {
     "continue": ("continue_run", "append a segment that goes on from a run's checkpoint"),
     "runs": ("runs", "list the runs"),
     "tree": ("tree", "draw the lineage: every run below the one that it goes on from"),
+    "show": ("show", "show a checkpoint: what is in it, which run made it, where it lies"),
+    "diff": ("diff", "compare two checkpoints: parameters, code, metrics, common ancestor"),
     "verify": ("verify", "walk from a checkpoint back to the root and name the first thing that is wrong"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
     "envs": ("envs", "list the scenarios"),

@@ -4,13 +4,13 @@ A graph of nodes from params.yaml, metrics/*/run.json, work directories and MLfl
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from matwm.changes import changes
 from matwm.checkpoint import CheckpointError, read_manifest
-from matwm.config import Config, ConfigError, SegmentConfig, parse_segments, read_params
+from matwm.config import ConfigError, SegmentConfig, parse_config, parse_segments, read_params
 from matwm.manifest import ROOT
 from pipeline import project as places
 from pipeline.project import ProjectError
@@ -122,15 +122,14 @@ def read_lineage(project: Path) -> Lineage:
             changed = run.changed
             lineage.nodes[run.id] = Node(run.id, run.segment, run, start=run.parent_step or 0, until=run.until, changed=changed)
     _connect(lineage, {name: _origin(entry.from_) for name, entry in entries.items()})
-    for node in lineage.nodes.values():
-        above = lineage.nodes.get(node.parent)
-        if node.resolved and above and above.resolved:
-            node.changed = _changed(above.resolved.config, node.resolved.config)
     return lineage
 
 
 def _described(project: Path, trouble: list[str]) -> tuple[Mapping[str, SegmentConfig], Mapping[str, ResolvedSegment]]:
-    """Return the segments of params.yaml: as written, and resolved if everything in it is valid."""
+    """Return the segments of params.yaml: as written, and resolved if everything in it is valid.
+
+    Those from the root count as changed against the base sections: several of them would look the same otherwise.
+    """
     try:
         params = read_params(project / places.PARAMS)
         entries = parse_segments(params)
@@ -138,7 +137,9 @@ def _described(project: Path, trouble: list[str]) -> tuple[Mapping[str, SegmentC
         trouble.append(f"{error.problems[0]}: only what is trained is known")
         return {}, {}
     try:
-        return entries, resolve_all(params, project)
+        graph, base = resolve_all(params, project), parse_config(params)
+        roots = {name: tuple(changes(base, one.config)) for name, one in graph.items() if one.origin.folder == places.ROOT_CHECKPOINT}
+        return entries, {name: replace(one, changed=roots.get(name, one.changed)) for name, one in graph.items()}
     except ConfigError as error:
         trouble.append(error.problems[0])
         return entries, {}
@@ -193,9 +194,8 @@ class _Matching:
 
 def _segment_node(name: str, entry: SegmentConfig, resolved: ResolvedSegment | None, run: Facts | None) -> Node:
     node_id = run.id if run else f"segment {name}"
-    return Node(
-        node_id, name, run, resolved, is_current=True, start=_origin(entry.from_)[2], until=entry.until, changed=run.changed if run else {}
-    )
+    changed = {change.path: (change.before, change.after) for change in resolved.changed} if resolved else run.changed if run else {}
+    return Node(node_id, name, run, resolved, is_current=True, start=_origin(entry.from_)[2], until=entry.until, changed=changed)
 
 
 def _origin(text: str) -> tuple[str | None, str | None, int]:
@@ -229,10 +229,6 @@ def _connect(lineage: Lineage, origins: Mapping[str, tuple[str | None, str | Non
             above = lineage.nodes.get(above.parent)
         if above is not None and above.id == node.id:
             node.parent = ROOT_ID
-
-
-def _changed(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
-    return {change.path: (change.before, change.after) for change in changes(before, after)}
 
 
 def _listed(nodes: list[Node], at_most: int = 8) -> str:

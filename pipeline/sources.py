@@ -1,12 +1,13 @@
 """Collects what is recorded of every run: in git (metrics/<segment>/run.json), in work directories, in MLflow."""
 
-import ast
 import fcntl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pipeline import lookup, runs, tracking
 from pipeline import project as places
@@ -203,7 +204,9 @@ def _two_values(text: str) -> tuple[Any, Any]:
 
 
 def _value(text: str) -> Any:
+    if {"&", "*", "!"} & set(text):  # an alias can stand for more than any terminal holds
+        return text
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return {"null": None, "true": True, "false": False}.get(text, text)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return text
