@@ -3,10 +3,12 @@
 import _thread
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import signal
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,8 @@ class Interruption:
             self._is_deferred = before
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
         if self.signal is None:
             self.signal, self._has_come = number, True
             if not self._is_deferred:
@@ -97,6 +101,17 @@ class Interruption:
         time.sleep(PATIENCE_SECONDS)
         if not (self._is_deferred or self._is_over):
             os._exit(self.exit_code)
+
+
+def leave_closed_terminal() -> None:
+    """Send to nowhere what is meant for a terminal that is closed: a line that cannot be shown must not end what it tells of."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                with Path(os.devnull).open("wb") as nothing:
+                    os.dup2(nothing.fileno(), descriptor)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Shows how far training is: a bar on a terminal, a line every so often elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections import deque
@@ -37,10 +38,11 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        elif self.step:
-            self.say_where()
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            if self._bar is not None:
+                self._bar.stop()
+            elif self.step:
+                self.say_where()
 
     def begin(self, step: int) -> None:
         """Take note of the step that training goes on from."""

@@ -1,10 +1,15 @@
 """The display, without a terminal and with a clock of our own."""
 
 import io
+import os
+import pty
+import select
+import sys
 
 import pytest
 
 from pipeline.progress import Display
+from tests.pipeline.projects import SOURCE
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, paces: list[tuple[int, float]], until: int) -> tuple[Display, str]:
@@ -55,3 +60,34 @@ def test_a_terminal_of_80_columns_shows_everything(monkeypatch: pytest.MonkeyPat
         display.advance(56000)
     for part in ("s00", "56%", "56000/100000", "/s", "checkpoint 55000", "return adversary_0 10.0", "agent_0 -23.5"):
         assert part in stream.getvalue()
+
+
+UNDER_A_TERMINAL = """
+import signal, sys, time
+from pipeline.process import Interruption
+from pipeline.progress import Display
+with Interruption() as interruption, interruption.deferred(), Display("s00", 10, line_seconds=0.1) as display:
+    display.advance(1)
+    sys.stdout.write("ready\\n")
+    sys.stdout.flush()
+    while interruption.signal is None:
+        time.sleep(0.01)
+    display.advance(2)
+sys.stderr.write("interrupted\\n")
+sys.stderr.flush()
+sys.exit(interruption.exit_code)
+"""
+
+
+def test_a_closed_terminal_is_a_signal_like_others_and_no_failure_of_writing() -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(SOURCE)
+        os.execv(sys.executable, [sys.executable, "-c", UNDER_A_TERMINAL])
+    shown = b""
+    while b"ready" not in shown:
+        assert select.select([terminal], [], [], 60)[0], shown
+        shown += os.read(terminal, 65536)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129, shown
