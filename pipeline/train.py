@@ -96,6 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
         except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:
             sys.stderr.write(f"{error}\n")
             return 1
+        except OSError as error:
+            from pipeline.saving import REFUSING, way_out
+
+            if error.errno not in REFUSING:
+                raise
+            sys.stderr.write(f"{error.filename or 'the disk'} cannot be used ({error.strerror}): {way_out(error)}\n")
+            return 1
 
 
 if __name__ == "__main__":

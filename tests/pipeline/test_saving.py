@@ -1,20 +1,27 @@
 """Saving behind training: one at a time, exact, and what happens when the disk refuses."""
 
+import os
 import resource
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
-from matwm.checkpoint import Checkpoint, CheckpointError
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from matwm.config import parse_config
 from matwm.manifest import ROOT
 from matwm.store import LocalStore
-from matwm.trainer import Trainer
+from matwm.trainer import Trainer, build_trainer
 from pipeline import saving
 from pipeline.saving import Saver, UnsavedError
 from tests.matwm.tiny import make_trainer, run, tiny_config
+from tests.pipeline.projects import SOURCE, tiny_params
 
 RING = tiny_config({"replay.capacity": 40, "replay.chunk_rows": 8})
 LARGEST_FILE = 10_000
@@ -66,6 +73,13 @@ def digests_of_a_calm_run(folder: Path, steps: list[int]) -> dict[int, str]:
 @pytest.fixture
 def trainer() -> Trainer:
     return make_trainer(None, RING)
+
+
+@pytest.fixture
+def project(root: Path) -> Path:
+    """A project without git and DVC: the stage needs neither."""
+    shutil.copytree(SOURCE / "checkpoints/root", root / "checkpoints/root")
+    return root
 
 
 @pytest.mark.parametrize("interval", [1, 7])
@@ -212,3 +226,48 @@ def test_a_snapshot_is_let_go_of_when_it_is_saved(tmp_path: Path, trainer: Train
     saver.wait()
     monkeypatch.setattr("matwm.replay._copies", pytest.fail)
     run(trainer, 60)
+
+
+# ---- the whole stage
+
+
+FULL = """
+set -u
+cd "$1"
+mkdir .matwm
+mount -t tmpfs -o size=500k tmpfs .matwm || exit 77
+"$2" -m pipeline.train s00 2>first.txt
+echo "$?" >first.code
+find .matwm -path '*saving*' -o -name '*.incoming' -o -name '.*.json.*' >first.partial
+ls .matwm/work/*/checkpoints >first.steps
+"$2" -c "import sqlite3; print(*sqlite3.connect('mlflow.db').execute('select status from runs').fetchall()[0])" >first.status
+mount -o remount,size=50m .matwm
+exec "$2" -m pipeline.train s00
+"""
+
+
+def test_a_full_disk_stops_the_segment_cleanly_and_the_same_command_goes_on_later(project: Path, tmp_path: Path) -> None:
+    """A real one: the work directory is a file system with room for one checkpoint, seen by these processes only."""
+    segments = {"s00": {"from": "checkpoints/root", "until": 160}}
+    (project / "params.yaml").write_text(yaml.safe_dump(tiny_params({}, segments)), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    command = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--mount", "sh", "-c", FULL, "sh"]
+    done = subprocess.run(
+        [*command, str(project), sys.executable], env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"this machine lets nobody mount a small file system: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    said, code, partial, steps, status = (
+        (project / f"first.{name}").read_text(encoding="utf-8") for name in ("txt", "code", "partial", "steps", "status")
+    )
+    assert (code, partial, steps, status) == ("1\n", "", "step_000000040\n", "FAILED\n")
+    assert said.count("Traceback") == 0, said
+    assert "the checkpoint of step 80 cannot be saved in" in said
+    assert "(No space left on device). Training goes on; it is tried again in 1 s" in said
+    assert said.splitlines()[-1].endswith(
+        "(No space left on device): free space there and give the same command again; the last good checkpoint is of step 40"
+    )
+    trainer = build_trainer(parse_config(tiny_params({}, segments)))
+    expected = run(trainer, 160).save(LocalStore(tmp_path / "calm"), ROOT)
+    assert open_checkpoint(project / "checkpoints/s00/step_000000160").digest == expected.digest

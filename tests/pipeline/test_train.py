@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -298,6 +299,79 @@ def test_a_save_that_fails_leaves_the_last_good_checkpoint(project: Path, monkey
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0
     assert taken == list(range(41, 81))
+
+
+def test_what_a_save_costs_is_recorded_once_for_each(project: Path) -> None:
+    write(project)
+    run(project)
+    points = [point for point in tracking.metric_history(facts(project)["run_id"]) if point.key.startswith("checkpoint/")]
+    assert sorted((point.key, point.step) for point in points) == [
+        (f"checkpoint/{what}_seconds", step) for what in ("save", "stall") for step in (40, 80)
+    ]
+    assert all(point.value > 0 for point in points)
+    last = open_checkpoint(checkpoint_at(project, 80))
+    assert not [name for name in last.history() if "checkpoint/" in name], "measured times are no part of a checkpoint"
+
+
+def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project)
+    save = LocalStore.save
+
+    def slow(self: LocalStore, *rest: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        return save(self, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "save", slow)
+        assert run(project, interruption=StopAfter(43)) == 128 + signal.SIGTERM
+    assert LocalStore(work(project) / "checkpoints").steps() == [40, 43]
+    assert stores.MlflowStore().steps(tracking.list_runs()[0].run_id) == [40, 43]
+
+
+def test_a_signal_right_after_a_save_waits_for_it_and_makes_no_other(project: Path) -> None:
+    write(project)
+    assert run(project, interruption=StopAfter(40)) == 128 + signal.SIGTERM
+    assert LocalStore(work(project) / "checkpoints").steps() == [40]
+
+
+def test_a_checkpoint_at_every_step_is_possible(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project, {"s00": {"from": ROOT, "until": 12}}, {"run": {"save_interval": 1}, "schedule": {"warmup_steps": 8}})
+    assert run(project, interruption=StopAfter(5)) == 128 + signal.SIGTERM
+    with steps_counted(monkeypatch) as taken:
+        assert run(project) == 0
+    assert taken == list(range(6, 13))
+    assert list(digests(project)) == [step_name(step) for step in range(1, 13)]
+
+
+def test_a_disk_that_is_full_when_a_signal_comes_leaves_the_last_good_checkpoint(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(project)
+    save = LocalStore.save
+
+    def failing(self: LocalStore, step: int, *rest: Any, **named: Any) -> Any:
+        if step > 40:
+            raise CheckpointError("cannot be written") from OSError(28, "No space left on device")
+        return save(self, step, *rest, **named)
+
+    monkeypatch.setattr(LocalStore, "save", failing)
+    assert run(project, interruption=StopAfter(50)) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("segment s00: the checkpoint of step 50 cannot be saved in")
+    assert said.endswith(
+        "(No space left on device): free space there and give the same command again; the last good checkpoint is of step 40"
+    )
+    (info,) = tracking.list_runs()
+    assert info.status == "KILLED"
+
+
+def test_a_child_without_a_checkpoint_names_its_parents(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, {"s00": {"from": ROOT, "until": 40}, "s01": {"from": f"checkpoints/s00/{step_name(40)}", "until": 80}})
+    assert run(project, interruption=StopAfter(0)) == 128 + signal.SIGTERM
+    assert "there is no checkpoint yet: the same command goes on" in capsys.readouterr().err
+    run(project)
+    assert run(project, "s01", StopAfter(0)) == 128 + signal.SIGTERM
+    assert "segment s01 is interrupted; the last good checkpoint is its parent's, of step 40: the same" in capsys.readouterr().err
 
 
 def test_two_processes_never_train_one_segment(tmp_path: Path) -> None:
