@@ -1,5 +1,6 @@
 """One process's share in training a segment: from its newest sound checkpoint on, telling MLflow, until it is complete or interrupted."""
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -82,7 +83,8 @@ class Session:
         with display, self.saver:
             trainer: Trainer | None = None
             for target in self._missing:
-                with interruption.prompt():  # to load a large replay takes long
+                # To load a large replay takes long. Later there is something to save, and `_train_to` looks for signals.
+                with interruption.prompt() if trainer is None else contextlib.nullcontext():
                     trainer = self._at_most(target, trainer, display)
                 if not self._train_to(target, trainer, display, interruption):
                     return False

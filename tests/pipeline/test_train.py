@@ -328,10 +328,22 @@ def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came(project: 
     assert stores.MlflowStore().steps(tracking.list_runs()[0].run_id) == [40, 43]
 
 
-def test_a_signal_right_after_a_save_waits_for_it_and_makes_no_other(project: Path) -> None:
+def test_a_signal_in_the_step_before_a_save_waits_for_it_and_makes_no_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(project)
-    assert run(project, interruption=StopAfter(40)) == 128 + signal.SIGTERM
+    step = Trainer.step
+
+    def disturbed(self: Trainer) -> None:
+        step(self)
+        if self.env_step == 40:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "step", disturbed)
+    with Interruption() as interruption:
+        assert run(project, interruption=interruption) == 128 + signal.SIGTERM
     assert LocalStore(work(project) / "checkpoints").steps() == [40]
+    assert "the last good checkpoint is of step 40: the same command goes on from there" in capsys.readouterr().err
 
 
 def test_a_checkpoint_at_every_step_is_possible(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
