@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weight
 from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.imagination import imagine
-from matwm.stateful import State
+from matwm.stateful import State, Value
 from matwm.types import EnvSpec, Rollout, Windows
 from matwm.world_model import WorldModel
 
@@ -58,14 +58,15 @@ class NamedAdam:
         return {name: dict(self.adam.state[parameter]) for name, parameter in self.named.items()}
 
     def load_state_dict(self, state: State, /) -> None:
-        """Copy moments into place; raise ValueError if they belong to other parameters."""
+        """Copy moments into place; raise ValueError if they belong to other parameters or to parameters of other shapes."""
         if set(state) != set(self.named):
             raise ValueError(f"the optimizer's state is for other parameters: {sorted(set(state) ^ set(self.named))[:4]}")
-        for name, parameter in self.named.items():
-            saved = state[name]
-            assert isinstance(saved, Mapping)
-            for key, tensor in self.adam.state[parameter].items():
-                tensor.copy_(saved[key])
+        moments = {(name, key): tensor for name, parameter in self.named.items() for key, tensor in self.adam.state[parameter].items()}
+        for (name, key), tensor in moments.items():
+            _check_moment(f"{name}/{key}", state[name], key, tensor)
+        for (name, key), tensor in moments.items():
+            saved: Any = state[name]
+            tensor.copy_(saved[key])
 
 
 class Learner:
@@ -215,6 +216,16 @@ def policy_in(agents: State, number: int) -> dict[str, Tensor]:
     """Return one agent's actor out of the part `agents` of a state, not copied."""
     actors = {name.removeprefix("actors."): tensor for name, tensor in agents.items() if name.startswith("actors.")}
     return {name: tensor[number : number + 1] for name, tensor in actors.items() if isinstance(tensor, Tensor)}
+
+
+def _check_moment(path: str, saved: Value, key: str, expected: Tensor) -> None:
+    found = saved.get(key) if isinstance(saved, Mapping) else None
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{path} of the optimizer's state is no tensor")
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ValueError(
+            f"{path} of the optimizer's state is {found.dtype} {list(found.shape)}, expected {expected.dtype} {list(expected.shape)}"
+        )
 
 
 def real_reward(contexts: Windows, num_agents: int) -> Tensor:

@@ -220,6 +220,34 @@ def test_the_moments_of_other_parameters_are_refused():
         adam.load_state_dict({"weight": adam.state_dict()["weight"]})
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (
+            {"exp_avg": torch.zeros(2, 1)},
+            r"^weight/exp_avg of the optimizer's state is torch.float32 \[2, 1\], expected .* \[2, 3\]$",
+        ),
+        (
+            {"exp_avg_sq": torch.zeros(2, 3, dtype=torch.float64)},
+            r"^weight/exp_avg_sq .* is torch.float64 \[2, 3\], expected .*float32",
+        ),
+        ({"step": torch.zeros(1)}, r"^weight/step of the optimizer's state is torch.float32 \[1\], expected torch.float32 \[\]$"),
+        ({"exp_avg": None}, r"^weight/exp_avg of the optimizer's state is no tensor$"),
+    ],
+)
+def test_a_moment_of_another_shape_is_refused_by_name_and_changes_nothing(damage, sentence):
+    layer = torch.nn.Linear(3, 2)
+    adam = NamedAdam(layer.named_parameters(), learning_rate=0.1, betas=(0.9, 0.999), epsilon=1e-8)
+    layer(torch.ones(3)).sum().backward()
+    adam.step()
+    before = fingerprint({"adam": adam.state_dict()})
+    state = {name: {key: tensor + 1 for key, tensor in moments.items()} for name, moments in adam.state_dict().items()}
+    state["weight"] |= damage
+    with pytest.raises(ValueError, match=sentence):
+        adam.load_state_dict(state)
+    assert fingerprint({"adam": adam.state_dict()}) == before
+
+
 def test_a_learner_continues_from_its_parts_and_shares_no_memory_with_them():
     first, second = make_learner(SPEC), make_learner(SPEC, toy_config(SPEC, {"seed": 99}))
     for _ in range(2):
