@@ -22,7 +22,7 @@ class Collector:
 
     def __init__(self, env: EpisodeLog, replay: Replay, *, seed: int, acting_context: int) -> None:
         self.env, self.replay = env, replay
-        self._seed, self._limit = seed, acting_context
+        self.seed, self.acting_context = seed, acting_context
         self.context = EpisodeContext(range(env.spec.num_agents), acting_context)
         self.num_episodes = 0
         self._returns = np.zeros(env.spec.num_agents)
@@ -48,7 +48,7 @@ class Collector:
     def _begin(self) -> Tick:
         self.context.clear()
         self._returns, self._length = np.zeros_like(self._returns), 0
-        return self.env.reset(seed_for(self._seed, "episode", self.num_episodes) % 2**31)
+        return self.env.reset(seed_for(self.seed, "episode", self.num_episodes) % 2**31)
 
     def _end(self, last: Tick, env_step: int) -> Episode:
         """Store the final observation as a row of its own: it is a target of the dynamics, and may start imagination."""
@@ -75,7 +75,7 @@ class Collector:
         self._returns = np.array(saved["returns"], dtype=np.float64)
         self.context.clear()
         if self.env.load_state_dict(saved["env"]) is not None:
-            obs, action = self.replay.recent(min(self._length, self._limit))
+            obs, action = self.replay.recent(min(self._length, self.acting_context))
             for row in range(len(obs)):
                 self.context.see(obs[row][None])
                 self.context.did(action[row][None])

@@ -27,7 +27,7 @@ class Replay:
     """The last `capacity` rows of experience of all agents, first in, first out."""
 
     def __init__(self, spec: EnvSpec, config: ReplayConfig) -> None:
-        self._config = config
+        self.config = config
         self._num_chunks = math.ceil(config.capacity / config.chunk_rows) + 1
         self._storage = self._num_chunks * config.chunk_rows
         n = spec.num_agents
@@ -55,15 +55,15 @@ class Replay:
 
     @property
     def _oldest(self) -> int:
-        return max(self.total_rows - self._config.capacity, self._stored_from)
+        return max(self.total_rows - self.config.capacity, self._stored_from)
 
     def add(self, step: Step) -> None:
         """Append a row; beyond the capacity the oldest one leaves."""
         assert not step.is_last or (step.action == NO_ACTION).all(), "the final observation of an episode has no action"
         row, rows = self.total_rows, self._rows
         here, before = row % self._storage, (row - 1) % self._storage
-        if here % self._config.chunk_rows == 0:
-            self._let_go(row // self._config.chunk_rows - self._num_chunks)
+        if here % self.config.chunk_rows == 0:
+            self._let_go(row // self.config.chunk_rows - self._num_chunks)
         if step.is_first:
             alive = np.ones(self._num_agents, bool)
         else:
@@ -113,14 +113,17 @@ class Replay:
         return self._gather(np.maximum(rows, first), rows >= first)
 
     def recent(self, count: int) -> tuple[Float32[np.ndarray, "T N O"], Int[np.ndarray, "T N"]]:
-        """Return observations and actions of the newest rows, oldest first."""
-        assert self.total_rows - count >= self._stored_from, f"the newest {count} rows are not all here"
+        """Return observations and actions of the newest rows, oldest first: of as many as are here.
+
+        They may be fewer after a change: who acts on more rows than the replay of the checkpoint kept begins with those.
+        """
+        count = min(count, self.total_rows - self._stored_from)
         at = np.arange(self.total_rows - count, self.total_rows) % self._storage
         return self._rows["obs"][at], self._rows["action"][at].astype(np.int64)
 
     def _draw_ages(self, rng: np.random.Generator, shape: tuple[int, ...], count: int) -> Int[np.ndarray, "..."]:
         """Draw ages in [0, count) with probability proportional to decay^age, by inverting the geometric sum."""
-        uniform, decay = rng.random(shape), self._config.recency_decay
+        uniform, decay = rng.random(shape), self.config.recency_decay
         if decay == 1.0:  # the closed form would divide by log 1
             ages = uniform * count
         else:
@@ -172,7 +175,7 @@ class Replay:
         Nothing is copied here: a chunk reads its rows, which are final, when somebody asks for them, in whichever thread;
         `add` copies what it is about to overwrite for those chunks that are still in somebody's hands.
         """
-        size = self._config.chunk_rows
+        size = self.config.chunk_rows
         first, full = self._oldest // size, self.total_rows // size
         self._full_chunks = {number: self._full_chunks.get(number) or self._chunk(number, size) for number in range(first, full)}
         chunks = list(self._full_chunks.values())
@@ -181,7 +184,7 @@ class Replay:
         return {"total_rows": self.total_rows, "chunks": chunks}
 
     def _chunk(self, number: int, length: int, digest: str | None = None) -> Chunk:
-        start = number % self._num_chunks * self._config.chunk_rows
+        start = number % self._num_chunks * self.config.chunk_rows
         reader = RowReader({name: array[start : start + length] for name, array in self._rows.items()})
         self._readers.setdefault(number, WeakSet()).add(reader)
         return Chunk(reader, digest)
@@ -199,11 +202,11 @@ class Replay:
             ValueError: the rows are of another environment, or in chunks of another size.
         """
         total, chunks = _checked(state)
-        size = self._config.chunk_rows
+        size = self.config.chunk_rows
         first = -(-total // size) - len(chunks)
         if first < 0 or bool(total) != bool(chunks):
             raise ValueError(f"{len(chunks)} chunks do not hold {total} rows by replay.chunk_rows = {size}: a branch cannot change it")
-        oldest_needed = max(total - self._config.capacity, 0) // size
+        oldest_needed = max(total - self.config.capacity, 0) // size
         for number in list(self._readers):
             self._let_go(number)
         for number, chunk in enumerate(chunks, start=first):
@@ -220,7 +223,7 @@ class Replay:
         arrays = chunk.arrays
         if arrays.keys() != self._rows.keys():
             raise ValueError(f"a chunk of the replay holds {sorted(arrays)}: expected {sorted(self._rows)}")
-        start = number % self._num_chunks * self._config.chunk_rows
+        start = number % self._num_chunks * self.config.chunk_rows
         for name, target in self._rows.items():
             found = arrays[name]
             if found.shape != (length, *target.shape[1:]) or found.dtype != target.dtype:
@@ -229,7 +232,7 @@ class Replay:
                     f"{[length, *target.shape[1:]]}: it is of another environment or another replay.chunk_rows"
                 )
             target[start : start + length] = found
-        if length == self._config.chunk_rows and chunk.digest is not None:
+        if length == self.config.chunk_rows and chunk.digest is not None:
             self._full_chunks[number] = self._chunk(number, length, chunk.digest)
 
 

@@ -1,6 +1,47 @@
 """Says whether training that goes on from loaded state can, and does, go by its configuration."""
 
-from matwm.config import Config
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from matwm.collector import Collector
+from matwm.config import Config, leaves
+from matwm.learner import Learner
+from matwm.replay import Replay
+
+
+def check_in_force(config: Config, learner: Learner, replay: Replay, collector: Collector) -> None:
+    """Refuse to train by other values than the configuration's: a branch asks for a change, and loaded state could undo it unseen.
+
+    Raises:
+        ValueError: names the first value that is overruled.
+    """
+    wanted = {path: value for path, value, _ in leaves(config)}
+    for path, value in in_force(learner, replay, collector):
+        if value != wanted[path]:
+            raise ValueError(f"{path} is {value!r} after loading, but {wanted[path]!r} in the configuration, which nothing may overrule")
+
+
+def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator[tuple[str, Any]]:
+    """Yield (path in params.yaml, value) of everything that training goes by, read from whoever acts on it, copies included."""
+    world_model = learner.world_model
+    yield from ((path, value) for path, value, marks in leaves(learner.config) if marks["shapes"])
+    for section, holder in (("world_model", world_model.config), ("replay", replay.config)):
+        yield from ((f"{section}.{path}", value) for path, value, _ in leaves(holder))
+    for section, optimizer in (("world_model", learner.world_model_optimizer), ("actor_critic", learner.agents_optimizer)):
+        for group in optimizer.adam.param_groups:
+            yield f"{section}.learning_rate", group["lr"]
+            yield f"{section}.adam_betas", list(group["betas"])
+            yield f"{section}.adam_epsilon", group["eps"]
+    yield from ((f"world_model.loss_weights.{name}", weight) for name, weight in world_model.loss_weights.items())
+    yield from (("world_model.unimix", part.unimix) for part in (world_model.autoencoder, world_model.heads))
+    yield from (("world_model.dropout", part.dropout) for part in world_model.modules() if hasattr(part, "dropout"))
+    yield "actor_critic.actor_unimix", learner.actors.unimix
+    yield "schedule.acting_context", collector.acting_context
+    yield "seed", collector.seed
+    yield "run.device", next(learner.agents.parameters()).device.type
+    yield "run.threads", torch.get_num_threads()
 
 
 def too_few_rows(config: Config, env_step: int, rows: int) -> str | None:

@@ -20,6 +20,7 @@ from matwm.history import History, Point
 from matwm.learner import Learner, NonFiniteLossError, policy_in
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
+from matwm.settings import check_in_force, too_few_rows
 from matwm.stateful import State, copied
 from matwm.store import LocalStore
 from matwm.types import EnvSpec
@@ -54,8 +55,6 @@ class Trainer:
         self.env_step = 0
         """Environment steps taken."""
         self._points: list[Point] = []
-        self._windows_each = config.schedule.per_agent(config.world_model.windows, self.spec.num_agents)
-        self._starts_each = config.schedule.per_agent(config.regime.starts, self.spec.num_agents)
 
     def step(self) -> None:
         """Take one environment step and the updates that are due after it (Algorithm 2).
@@ -94,10 +93,10 @@ class Trainer:
         }
 
     def load(self, parts: Mapping[str, State]) -> None:
-        """Continue from the parts of a checkpoint.
+        """Continue from the parts of a checkpoint, by this configuration's values.
 
         Raises:
-            ValueError: they do not fit this configuration.
+            ValueError: they do not fit this configuration, or would overrule it.
         """
         progress: Any = parts["progress"]
         self.learner.load(parts)
@@ -106,6 +105,9 @@ class Trainer:
         self.collector.load_state_dict(progress["collector"])
         self.history.load_state_dict(parts["history"])
         self._points = []
+        check_in_force(self.config, self.learner, self.replay, self.collector)
+        if problem := too_few_rows(self.config, self.env_step, len(self.replay)):
+            raise ValueError(problem)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint.
@@ -148,15 +150,17 @@ class Trainer:
         return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
 
     def _update(self) -> None:
-        config, step = self.config, self.env_step
+        config, step, num_agents = self.config, self.env_step, self.spec.num_agents
         if step % config.schedule.world_model_every == 0:
             rng = generator_for(config.seed, "replay/windows", step)
-            windows, overlaps = self.replay.sample_windows(rng, per_agent=self._windows_each, length=config.world_model.window_length)
+            each = config.schedule.per_agent(config.world_model.windows, num_agents)
+            windows, overlaps = self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
             self.history.add(self.learner.update_world_model(windows))
             self.history.add({"replay/overlaps": float(overlaps), "replay/rows": float(len(self.replay))})
         if step % config.schedule.agents_every == 0:
             rng = generator_for(config.seed, "replay/contexts", step)
-            contexts = self.replay.sample_contexts(rng, per_agent=self._starts_each, length=config.actor_critic.imagination.context_length)
+            each = config.schedule.per_agent(config.regime.starts, num_agents)
+            contexts = self.replay.sample_contexts(rng, per_agent=each, length=config.actor_critic.imagination.context_length)
             self.history.add(self.learner.update_agents(contexts))
 
 

@@ -235,8 +235,8 @@ def test_the_newest_rows_can_be_asked_for():
     obs, action = replay.recent(3)
     assert obs[:, 1, 0].tolist() == [1042, 1043, 1044]
     assert action[:, 2].tolist() == [(row + 2) % 3 for row in (42, 43, 44)]
-    with pytest.raises(AssertionError):
-        reload(replay, capacity=4, chunk_rows=8).recent(6)
+    obs, _ = reload(replay, capacity=4, chunk_rows=8).recent(6)
+    assert obs[:, 1, 0].tolist() == [1040, 1041, 1042, 1043, 1044], "as many as are here"
 
 
 def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():

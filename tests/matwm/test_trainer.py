@@ -247,7 +247,7 @@ def without(leaves, prefixes):
 def leaves_of(trainer) -> dict[str, Any]:
     leaves = dict(own_leaves(trainer))
     replay = trainer.replay
-    rows = np.arange(max(replay.total_rows - replay._config.capacity, 0), replay.total_rows) % replay._storage
+    rows = np.arange(max(replay.total_rows - replay.config.capacity, 0), replay.total_rows) % replay._storage
     for path, value in leaves.items():
         if "_rows." in path and isinstance(value, torch.Tensor) or path.endswith("_episode_start"):
             leaves[path] = value[rows]
