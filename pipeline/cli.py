@@ -11,6 +11,7 @@ COMMANDS = {
     "validate": ("validate", "check params.yaml"),
     "repro": ("repro", "validate params.yaml, then run `dvc repro`; further arguments are its own (train@s00, --force, --pull, …)"),
     "continue": ("continue_run", "append a segment that goes on from a run's checkpoint"),
+    "doctor": ("doctor", "find what is set up wrongly, and mend it"),
     "runs": ("runs", "list the runs"),
     "tree": ("tree", "draw the lineage: every run below the one that it goes on from"),
     "show": ("show", "show a checkpoint: what is in it, which run made it, where it lies"),

@@ -55,6 +55,7 @@ class Delivery:
             contents.has_news |= contents.run_id != run_id
             contents.run_id = run_id
             contents.tags["matwm.writer"] = contents.writer
+            contents.is_running |= contents.status == "RUNNING"
             contents.status = None if contents.status == "RUNNING" else contents.status
         self._on_answer()
         return run_id
@@ -114,6 +115,7 @@ class Delivery:
             return
         runs.client(self.uri).set_terminated(self._run_id, status, end_time=self._outbox.contents.ended_ms)
         with self._outbox.change() as contents:
+            contents.is_running = False
             contents.status = None if contents.status == status else contents.status
         self._on_answer()
 

@@ -53,7 +53,7 @@ def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> Itera
 
 def files_of(project: Path, md5: str | None) -> dict[str, Path] | None:
     """Return the files of a cached directory by relative path, None if any of it is not in the cache."""
-    cache, listed = _cache(project), listing(project, md5)
+    cache, listed = cache_folder(project), listing(project, md5)
     if listed is None:
         return None
     files = {name: _object(cache, file_md5) for name, file_md5 in listed.items()}
@@ -63,7 +63,7 @@ def files_of(project: Path, md5: str | None) -> dict[str, Path] | None:
 def listing(project: Path, md5: str | None) -> dict[str, str] | None:
     """Return the md5 of each file of a cached directory by relative path, None if the cache has no sound listing of it."""
     try:
-        data = _object(_cache(project), md5 or "").read_bytes()
+        data = _object(cache_folder(project), md5 or "").read_bytes()
         if f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}.dir" != md5:
             return None
         return {entry["relpath"]: entry["md5"] for entry in json.loads(data)}
@@ -101,7 +101,7 @@ def discard_damaged(project: Path, folder: Path) -> list[Path]:
 
     A read-only object in the cache is never looked into again: DVC would replace the sound file by it.
     """
-    cache = _cache(project)
+    cache = cache_folder(project)
     found: list[Path] = []
     for path in (path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
@@ -127,15 +127,17 @@ def _object(cache: Path, md5: str) -> Path:
 
 def has_remote(project: Path) -> bool:
     """Return whether a DVC remote is configured."""
-    return bool(_settings(project).get("remote"))
+    return bool(settings(project).get("remote"))
 
 
-def _cache(project: Path) -> Path:
-    configured = _settings(project).get("cache", {}).get("dir")
+def cache_folder(project: Path) -> Path:
+    """Return where DVC keeps its objects."""
+    configured = settings(project).get("cache", {}).get("dir")
     return Path(project / ".dvc", configured) if configured else project / ".dvc" / "cache"
 
 
-def _settings(project: Path) -> Mapping[str, Any]:
+def settings(project: Path) -> Mapping[str, Any]:
+    """Return DVC's configuration, of all levels together; nothing if it cannot be read."""
     from dvc.config import Config, ConfigError
 
     try:

@@ -31,6 +31,8 @@ class Contents:
     started_ms: int | None = None
     ended_ms: int | None = None
     """When the process began and ended: a run that is made or closed later shows the true times."""
+    is_running: bool = False
+    """Whether MLflow shows the run as RUNNING: if then nobody holds the lock, its process is dead."""
     uploads: list[tuple[str, str]] = field(default_factory=list)
     """(path here, folder among the run's artifacts), oldest first."""
     has_news: bool = False

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 TERMS = ("total", "reconstruction", "reward", "continuation", "dynamics", "representation", "teammates", "action_mask")
 SELF_PLAY = "self_play"
+UPKEEP_SECONDS = 30.0
+"""For MLflow to take what earlier stages and processes could not send: it is the last stage, and nobody may come after it."""
+
+logger = logging.getLogger(__name__)
 
 
 def plot(project: Path) -> list[Path]:
@@ -29,7 +33,7 @@ def plot(project: Path) -> list[Path]:
         ConfigError, ProjectError, TrackingError: one sentence that a person can act on.
     """
     from matwm.config import read_params
-    from pipeline import figures, segments, tracking
+    from pipeline import figures, segments, tracking, upkeep
     from pipeline import project as places
     from pipeline.report import report
 
@@ -50,6 +54,8 @@ def plot(project: Path) -> list[Path]:
                 files[-1].write_bytes(figures.png(figure))
         report(project, name, path[-1].config.tracking, artifacts=[(file, "plots") for file in files])
         written += files
+    for sentence in upkeep.settle(project, timeout=UPKEEP_SECONDS):
+        logger.warning("%s", sentence)
     return written
 
 

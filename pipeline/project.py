@@ -115,8 +115,8 @@ def git_facts(project: Path) -> dict[str, Any]:
 
     Only the code: parameters are recorded beside it, and DVC has always just deleted the metrics that it runs for.
     """
-    commit = _git(project, "rev-parse", "HEAD")
-    changed = _git(project, "status", "--porcelain", "--", "matwm", "pipeline")
+    commit = git(project, "rev-parse", "HEAD")
+    changed = git(project, "status", "--porcelain", "--", "matwm", "pipeline")
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
@@ -151,7 +151,8 @@ def tool(name: str) -> str:
     return str(path) if path.is_file() else name
 
 
-def _git(project: Path, *arguments: str) -> str | None:
+def git(project: Path, *arguments: str) -> str | None:
+    """Return what a git command prints, None if it fails or there is no git."""
     try:
         done = subprocess.run(["git", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError:

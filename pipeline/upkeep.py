@@ -1,7 +1,7 @@
 """Brings MLflow up to date with what processes here have left behind when they died or when it did not answer."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from pipeline import project as places
@@ -19,16 +19,19 @@ def work_folders(project: Path) -> Iterator[Path]:
         yield outbox.parent
 
 
-def settle(project: Path, timeout: float = 10.0) -> list[str]:
+def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) -> list[str]:
     """Send MLflow what the work directories here still owe it, and close the runs of dead processes; return what there is to say.
 
-    Gives up after `timeout` seconds, and at once if the store does not answer. Live trainers are left alone.
+    Gives up after `timeout` seconds, and at once if the store does not answer. Live trainers are left alone, and so is what work
+    directories in `sparing` owe.
     """
     end = time.monotonic() + timeout
     said: list[str] = []
     try:
         runs.knock()
         for work in work_folders(project):
+            if work in sparing:
+                continue
             missing = tracking.send_missed(project, work, max(0.1, end - time.monotonic()), patience=timeout / 2)
             said += [missing] if missing else []
         for run in close_dead(project):
@@ -36,6 +39,12 @@ def settle(project: Path, timeout: float = 10.0) -> list[str]:
     except tracking.TrackingError as error:
         said.append(str(error))
     return said
+
+
+def has_work(project: Path, sparing: Container[Path] = ()) -> bool:
+    """Return whether `settle` may find something to do: seen on this disk alone, without MLflow, which takes seconds to import."""
+    left = [work for work in work_folders(project) if work not in sparing]
+    return any(tracking.owes(work) or Outbox(work / "outbox.json").contents.is_running for work in left)
 
 
 def close_dead(project: Path) -> list[RunInfo]:
@@ -74,4 +83,6 @@ def _close_if_dead(run: RunInfo, outbox: Outbox) -> bool:
         if now is None or now.status != "RUNNING" or now.tags.get("matwm.writer") != outbox.contents.writer:
             return False
         tracking.close_run(now)
+        with outbox.change() as contents:
+            contents.is_running = False
         return True

@@ -1,6 +1,7 @@
 """`matwm repro`: validates, then hands over to `dvc repro`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from matwm.config import read_params
-from pipeline import dvc_files
+from matwm.manifest import CheckpointError
+from pipeline import dvc_files, tracking, upkeep
 from pipeline import project as places
+from pipeline.job import Job, open_start
+from pipeline.segments import ResolvedSegment
 from pipeline.validate import validate
 
 FETCHING = {"--pull", "--allow-missing", "--dry"}
@@ -28,7 +32,7 @@ def run(options: argparse.Namespace) -> NoReturn:
         ProjectError: finished training would be done again because its outputs were not pulled.
     """
     project = places.root()
-    validate(project)
+    _settle(project, validate(project))
     if not options.retrain and not FETCHING & set(options.rest):
         _look_for_outputs(project, read_params(project / places.PARAMS))
     environment = places.environment()
@@ -38,6 +42,20 @@ def run(options: argparse.Namespace) -> NoReturn:
     sys.stdout.flush()
     dvc = places.tool("dvc")
     os.execvpe(dvc, [dvc, "repro", *options.rest], environment)
+
+
+def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
+    """Bring MLflow up to date with what earlier processes left, but for what this pipeline trains on: its trainers do that themselves."""
+    trained_next: set[Path] = set()
+    for segment in graph.values():
+        with contextlib.suppress(places.ProjectError, CheckpointError):
+            work = Job(project, segment, open_start(project, segment, graph), None).work
+            if not places.published_folder(project, segment.name).is_dir():
+                trained_next.add(work)
+    if upkeep.has_work(project, trained_next):
+        tracking.configure(project)
+        for sentence in upkeep.settle(project, sparing=trained_next):
+            sys.stderr.write(f"{sentence}\n")
 
 
 def _look_for_outputs(project: Path, params: Mapping[str, Any]) -> None:

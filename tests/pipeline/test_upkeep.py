@@ -131,3 +131,12 @@ def test_a_run_without_any_sign_is_closed_when_a_person_says_so_and_a_live_one_i
         assert cli.main(["runs", "--close", str(foreign.run_id)]) == 0
         assert f"run {str(foreign.run_id)[:12]} (s01) is KILLED now, since its last sign of life" in capsys.readouterr().err
     assert (raw(alive.run_id).info.status, raw(foreign.run_id).info.status) == ("RUNNING", "KILLED")
+
+
+def test_whether_there_is_something_to_do_is_known_without_mlflow(root: Path) -> None:
+    assert upkeep.has_work(root) is False
+    begun(root)
+    assert upkeep.has_work(root) is True, "its process is dead"
+    assert upkeep.has_work(root, {work_of(root)}) is False, "whoever trains it next closes or goes on with it"
+    upkeep.settle(root)
+    assert upkeep.has_work(root) is False

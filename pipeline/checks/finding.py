@@ -1,0 +1,72 @@
+"""One thing that a check has to say, and what a check may look at."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline import dvc_files
+from pipeline import project as places
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong (or, as a hint, only worth knowing), in plain words."""
+
+    what: str
+    why: str
+    remedy: str
+    is_hint: bool = False
+    mend: Callable[[], str] | None = field(default=None, compare=False)
+    """Puts it right, and returns a sentence that says what was done; None if only a person can."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The project that is looked at."""
+
+    project: Path
+    environment: dict[str, str]
+    is_deep: bool = False
+
+    @property
+    def home(self) -> Path:
+        """Where the live runs and the MLflow store are."""
+        return places.home(self.project)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """DVC's configuration of all levels together."""
+        return dict(dvc_files.settings(self.project))
+
+    @cached_property
+    def database(self) -> Path | None:
+        """The MLflow database file, None if the store is no such file or is not there yet."""
+        chosen = self.environment.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+        path = self.home / chosen.removeprefix("sqlite:///") if chosen.startswith("sqlite:///") else None
+        return path if path is not None and path.is_file() else None
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The facts of the segments that were trained, from git."""
+        found = (places.read_json(path) for path in sorted((self.project / "metrics").glob("*/run.json")))
+        return [facts for facts in found if facts]
+
+    def git(self, *arguments: str) -> str | None:
+        """Return what a git command prints, None if it fails."""
+        return places.git(self.project, *arguments)
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def few(names: list[str], at_most: int = 3) -> str:
+    """Name the first of many."""
+    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")

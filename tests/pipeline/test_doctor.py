@@ -1,0 +1,315 @@
+"""The doctor: every misconfiguration is really made, found, and where it can be, mended."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import cli, runs, stores
+from pipeline.checks import dvc, store, surroundings
+from pipeline.doctor import Diagnosis, examine
+from pipeline.process import exclusive
+from pipeline.tracking import Tracker
+from tests.pipeline.projects import SOURCE, Project, tiny_params
+
+
+@pytest.fixture
+def project(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A fresh clone with an empty store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = Project.create(tmp_path / "my project", tiny_params(), store_template)
+    runs.configure(made.path)
+    return made
+
+
+def found(project: Project, **options: bool) -> list[Diagnosis]:
+    return examine(project.path, **options)
+
+
+def checks(project: Project, **options: bool) -> list[str]:
+    return [one.check for one in found(project, **options)]
+
+
+def test_a_healthy_clone_has_no_problems(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(project.path)
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out == "no problems found\n"
+    assert cli.main(["doctor", "--json", "--deep", "--fix"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_problems_say_what_why_and_what_to_do(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.path)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "PROBLEM MLFLOW_RUN_ID is 'abc' in this environment [run-id]"
+    assert [line.split()[0] for line in lines] == ["PROBLEM", "why:", "do:"]
+    project.dvc("config", "core.analytics", "true")
+    project.commit("analytics")
+    assert cli.main(["doctor", "--json"]) == 0, "a hint is no problem"
+    (hint,) = json.loads(capsys.readouterr().out)
+    assert (hint["check"], hint["severity"], hint["remedy"]) == ("calls-home", "hint", "dvc config core.analytics false")
+
+
+def file_store(project: Project) -> None:
+    (project.path / "mlruns/0").mkdir(parents=True)
+    (project.path / "mlruns/0/meta.yaml").write_text("name: Default\n", encoding="utf-8")
+
+
+def copying_cache(project: Project) -> None:
+    project.dvc("config", "cache.type", "copy")
+    project.commit("copies")
+
+
+def unset_cache(project: Project) -> None:
+    project.dvc("config", "--unset", "cache.type")
+    project.commit("default")
+
+
+def unverified_remote(project: Project) -> None:
+    project.dvc("remote", "add", "r", "/nowhere")
+    project.commit("remote")
+
+
+def uncommitted_remote(project: Project) -> None:
+    project.dvc("remote", "add", "r", "/nowhere")
+    project.dvc("remote", "modify", "r", "verify", "true")
+
+
+def cache_elsewhere(project: Project) -> None:
+    project.dvc("cache", "dir", "--local", "/dev/shm/matwm-doctor-cache")
+
+
+def edit_stages(change: Callable[[dict[str, Any]], None]) -> Callable[[Project], None]:
+    def edit(project: Project) -> None:
+        data = yaml.safe_load((project.path / "dvc.yaml").read_text(encoding="utf-8"))
+        change(data["stages"])
+        (project.path / "dvc.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+
+    return edit
+
+
+def persist(stages: dict[str, Any]) -> None:
+    stages["train"]["do"]["outs"] = [{"checkpoints/${key}": {"persist": True}}]
+
+
+def freeze(stages: dict[str, Any]) -> None:
+    stages["plot"]["frozen"] = True
+
+
+def missing_output(project: Project) -> None:
+    entry = {"cmd": "x", "outs": [{"path": "checkpoints/s00", "md5": "0" * 32 + ".dir"}]}
+    (project.path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@s00": entry}}), encoding="utf-8")
+
+
+def corrupted_cache(project: Project) -> None:
+    (project.path / "data").write_bytes(b"sound")
+    project.dvc("add", "-q", "data")
+    (damaged,) = (project.path / ".dvc/cache/files/md5").glob("??/*")
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"rotten")
+
+
+def linked(project: Project) -> None:
+    (project.path / "mlruns/matwm/run").mkdir(parents=True)
+    (project.path / "mlruns/matwm/run/artifacts").symlink_to("/tmp")
+
+
+def no_repository(project: Project) -> None:
+    shutil.rmtree(project.path / ".git")
+
+
+def uncommitted_results(project: Project) -> None:
+    (project.path / "metrics/s00").mkdir(parents=True)
+    facts = {"run_id": "1" * 32, "segment": "s00", "key": "k", **surroundings.records.machine_facts("cpu", 1)}
+    (project.path / "metrics/s00/run.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def other_libraries(project: Project) -> None:
+    uncommitted_results(project)
+    path = project.path / "metrics/s00/run.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["libraries"]["torch"] = "1.0"
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    project.commit("trained elsewhere")
+
+
+def too_many_threads(project: Project) -> None:
+    project.edit("run.threads", 1000)
+    project.commit("threads")
+
+
+def leftovers(project: Project) -> None:
+    (project.path / ".matwm/work/s00-0123/checkpoints/.saving-0f0f").mkdir(parents=True)
+
+
+def newer_database(project: Project) -> None:
+    with closing(sqlite3.connect(project.path / "mlflow.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+
+
+MADE: dict[str, tuple[Callable[[Project], object], str, bool, str]] = {
+    "old file store": (file_store, "file-store", False, "mv mlruns/0 ../old-mlruns/"),
+    "newer database": (newer_database, "database-version", False, "mlflow.db was migrated by a newer MLflow"),
+    "copying cache": (copying_cache, "cache-type", False, "cache.type of DVC is copy, not hardlink"),
+    "default cache": (unset_cache, "cache-type", False, "cache.type of DVC is not set"),
+    "cache on another file system": (cache_elsewhere, "cache-place", False, "/dev/shm/matwm-doctor-cache is on another file system"),
+    "unverified remote": (unverified_remote, "remotes-verified", False, "dvc remote modify r verify true"),
+    "uncommitted remote": (uncommitted_remote, "remotes-committed", False, "git add .dvc/config"),
+    "persist": (edit_stages(persist), "outputs-kept", False, "output checkpoints/${key} of stage train has persist: true"),
+    "frozen": (edit_stages(freeze), "outputs-kept", False, "dvc unfreeze plot"),
+    "missing output": (missing_output, "outputs-missing", True, "dvc.lock has checkpoints/s00, not here"),
+    "corrupted cache": (corrupted_cache, "cache-sound", False, "in DVC's cache is damaged"),
+    "symlink": (linked, "linked-artifacts", False, "mlruns/matwm/run/artifacts is a symbolic link"),
+    "no git": (no_repository, "repository", False, "is no git repository"),
+    "uncommitted results": (uncommitted_results, "repository", True, "metrics/ not committed"),
+    "other libraries": (other_libraries, "torch", True, "segment s00 was trained with torch 1.0, now "),
+    "threads": (too_many_threads, "threads", True, "run.threads is 1000"),
+    "leftovers": (leftovers, "leftovers", True, ".saving-0f0f: 0 B left by processes that died"),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_misconfiguration_is_found(project: Project, name: str) -> None:
+    make, check, is_hint, said = MADE[name]
+    if name == "cache on another file system" and Path("/dev/shm").stat().st_dev == project.path.stat().st_dev:
+        pytest.skip("this machine has one file system")
+    make(project)
+    (one,) = found(project)
+    assert (one.check, one.finding.is_hint, one.is_problem) == (check, is_hint, not is_hint)
+    assert said in f"{one.finding.what}\n{one.finding.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "check", "said"),
+    [
+        ("MLFLOW_TRACKING_URI", "./mlruns", "tracking-uri", "a folder of files"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///other.db", "tracking-uri", "a relative path"),
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:9", "tracking-uri", "does not answer"),
+        ("OMP_NUM_THREADS", "many", "threads", "OMP_NUM_THREADS is 'many'"),
+    ],
+)
+def test_a_wrong_environment_is_found(
+    project: Project, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, check: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    (one,) = found(project)
+    assert (one.check, one.is_problem) == (check, True)
+    assert said in one.finding.what
+
+
+def test_versions_outside_the_pins_are_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = (SOURCE / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"mlflow{store.PINNED}"' in pinned
+    assert f'"torch=={surroundings.TORCH}"' in pinned
+    monkeypatch.setattr(store, "version", lambda library: "3.18.0")
+    monkeypatch.setattr(surroundings, "version", lambda library: "2.12.1+cpu")
+    said = [(one.check, one.finding.what) for one in found(project)]
+    assert said == [
+        ("mlflow-version", "MLflow 3.18.0 is installed, but this project needs >=3.17.2,<3.18"),
+        ("torch", "torch 2.12.1 is installed, but this project pins 2.13.0"),
+    ]
+
+
+def test_a_full_disk_is_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs
+
+    def full(path: Any) -> Any:
+        sizes = list(real(path))
+        sizes[4] = 1000  # f_bavail
+        return os.statvfs_result(sizes)
+
+    monkeypatch.setattr(dvc.os, "statvfs", full)
+    assert checks(project) == ["disk"]
+
+
+def test_a_lock_of_a_dead_process_is_removed_and_that_of_a_live_one_is_not(project: Project) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path = project.path / ".dvc/tmp/rwlock"
+    path.parent.mkdir(exist_ok=True)
+    held = {"write": {"a": {"pid": dead.pid, "cmd": "x"}}, "read": {"b": [{"pid": os.getpid(), "cmd": "y"}]}}
+    path.write_text(json.dumps(held), encoding="utf-8")
+    (one,) = found(project, is_fixing=True)
+    assert (one.check, one.is_problem) == ("dvc-locks", True)
+    assert str(one.mended) == f"not mended: process {os.getpid()} uses DVC; wait for it"
+    del held["read"]
+    path.write_text(json.dumps(held), encoding="utf-8")
+    (one,) = found(project, is_fixing=True)
+    assert (one.is_problem, path.exists()) == (False, False)
+    assert found(project) == []
+
+
+def begun(project: Project) -> Tracker:
+    tracker = Tracker(project.path, "matwm", project.path / ".matwm/work/s00-0123456789ab", upload_seconds=0.02)
+    tracker.start(None, "s00", {}, {"matwm.segment": "s00", "matwm.key": "0123456789abcdef"})
+    return tracker
+
+
+def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: Path, save: Callable[..., Any]) -> None:
+    tracker = begun(project)
+    tracker.artifact(save(100).path)
+    assert tracker.close("FINISHED") is None
+    shutil.rmtree(project.path / ".matwm")
+    assert found(project) == []
+    moved = Project(tmp_path / "moved to another place")
+    shutil.move(project.path, moved.path)
+    runs.configure(moved.path)
+    assert stores.MlflowStore().steps(str(tracker.run_id)) == []
+    (one,) = found(moved)
+    assert (one.check, one.is_problem) == ("artifact-locations", True)
+    assert f"in {project.path / 'mlruns'}, not in {moved.path / 'mlruns'}" in one.finding.what
+    (one,) = found(moved, is_fixing=True)
+    (copy,) = moved.path.glob("mlflow.db.before-doctor-*")
+    assert one.mended == f"2 locations changed in mlflow.db; as it was: {copy.name}"
+    assert stores.MlflowStore().steps(str(tracker.run_id)) == [100]
+    assert found(moved) == []
+
+
+def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    tracker = Tracker(project.path, "matwm", project.path / ".matwm/work/s00-0123456789ab")
+    tracker.start(None, "s00", {}, {"matwm.segment": "s00", "matwm.key": "0123456789abcdef"}, wait_seconds=0)
+    tracker.close("FINISHED", timeout=0.1)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with exclusive(tracker.work_dir / "lock", "s00"):
+        assert checks(project) == [], "a live process sends it itself"
+    (one,) = found(project)
+    assert (one.check, one.finding.is_hint) == ("owed", True)
+    (one,) = found(project, is_fixing=True)
+    assert one.mended == "everything is sent"
+    assert "owed" not in checks(project)
+
+
+def test_runs_left_running_are_closed_here_and_named_elsewhere(project: Project) -> None:
+    tracker = begun(project)
+    tracker.close(None)
+    (one,) = found(project)
+    assert (one.check, one.finding.is_hint) == ("running", True)
+    assert "was RUNNING though its process is dead" in one.finding.what
+    runs.client(runs.configured_uri()).update_run(str(tracker.run_id), "RUNNING")
+    shutil.rmtree(project.path / ".matwm")
+    (one,) = found(project)
+    assert one.finding.remedy == f"if it is dead: matwm runs --close {str(tracker.run_id)[:12]}"
+
+
+def test_old_work_is_named_and_leftovers_are_deleted(project: Project) -> None:
+    tracker = begun(project)
+    tracker.close("FINISHED")
+    (tracker.work_dir / "run.json").write_text('{"finished": "x"}', encoding="utf-8")
+    leftovers(project)
+    assert {one.check: one.mended for one in found(project, is_fixing=True)} == {"leftovers": "1 deleted", "old-work": None}
+    assert checks(project) == ["old-work"]
