@@ -104,7 +104,7 @@ def measure(case: str) -> dict[str, Any]:
     plan = CASES[case]
     trainer = seasoned_trainer(plan["preset"])
     subject = Images(trainer, plan["image_rows"]) if "image_rows" in plan else trainer
-    stalls, behind, size = [], [], 0
+    stalls, of_it_cpu, behind, size = [], [], [], 0
 
     def on_saved(checkpoint: Checkpoint, seconds: float) -> None:
         nonlocal size
@@ -122,7 +122,9 @@ def measure(case: str) -> dict[str, Any]:
         while len(stalls) < plan["saves"]:
             for times in [with_save] * plan["turns"] + [without] * plan["turns"]:
                 if times is with_save:
+                    began = time.thread_time()
                     stalls.append(seconds(lambda: saver.save(subject.snapshot)))
+                    of_it_cpu.append(time.thread_time() - began)
                 times.append(seconds(lambda: [subject.step() for _ in range(plan["steps"])]))
                 saver.wait()
                 prune(Path(folder))
@@ -130,6 +132,7 @@ def measure(case: str) -> dict[str, Any]:
     return {
         "case": case,
         "stalls": stalls,
+        "of_it_cpu": of_it_cpu,
         "behind": behind,
         "first": first,
         "bytes": size,
@@ -157,6 +160,7 @@ def row(found: dict[str, Any]) -> str:
     stalls, behind = sorted(found["stalls"]), sorted(found["behind"])
     cells = [found["case"], f"{found['bytes'] / 1e6:,.0f} MB", str(len(stalls))]
     cells += [f"{1e3 * percentile(stalls, part):,.1f}" for part in (0.5, 0.9, 0.99, 1.0)]
+    cells += [f"{1e3 * percentile(sorted(found['of_it_cpu']), 0.99):,.1f}"]
     cells += [f"{1e3 * percentile(behind, 0.5):,.0f} / {1e3 * behind[-1]:,.0f}", f"{1e3 * found['first']:,.0f}"]
     cells += [f"{1e3 * found['step']:,.0f}", f"{1e3 * found['lost']:,.0f}"]
     return f"| {' | '.join(cells)} |"
@@ -180,8 +184,8 @@ def main() -> None:
         return
     load = os.getloadavg()[0]
     print(f"torch {torch.__version__}, one thread, {os.cpu_count()} cores with a load of {load:.1f}; milliseconds, wall time\n")
-    print("| | checkpoint | saves | stall p50 | p90 | p99 | max | behind: median / max | the first | a step | steps lose, a save |")
-    print("| --- " * 11 + "|")
+    columns = ["", "checkpoint", "saves", "stall p50", "p90", "p99", "max", "p99, CPU time", "behind: median / max", "the first", "a step"]
+    print(f"| {' | '.join([*columns, 'steps lose, a save'])} |\n{'| --- ' * 12}|")
     for case in options.cases:
         command = [sys.executable, __file__, "--child", case]
         print(row(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)), flush=True)
