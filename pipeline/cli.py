@@ -17,6 +17,8 @@ COMMANDS = {
     "show": ("show", "show a checkpoint: what is in it, which run made it, where it lies"),
     "diff": ("diff", "compare two checkpoints: parameters, code, metrics, common ancestor"),
     "verify": ("verify", "walk from a checkpoint back to the root and name the first thing that is wrong"),
+    "prune": ("prune", "remove checkpoints that retention does not keep from MLflow and the work directories (dry run by default)"),
+    "pin": ("pin", "keep a checkpoint from ever being pruned"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
     "envs": ("envs", "list the scenarios"),
 }

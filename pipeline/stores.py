@@ -66,8 +66,8 @@ class MlflowStore:
         with self._artifacts(run_id) as (folder, repository):
             if folder is not None:
                 return project.steps_in(folder / "checkpoints")
-            found = {project.step_of(path): path for path in _sizes(repository, "checkpoints", is_dir=True)}
-            return sorted(step for step, path in found.items() if step is not None and f"{path}/{MANIFEST}" in _sizes(repository, path))
+            found = {project.step_of(path): path for path in sizes(repository, "checkpoints", is_dir=True)}
+            return sorted(step for step, path in found.items() if step is not None and f"{path}/{MANIFEST}" in sizes(repository, path))
 
     def pull(self, run_id: str, step: int, target_dir: Path) -> Checkpoint:
         """Bring a checkpoint to `target_dir/step_…` and return it, every hash verified; nothing is left there if that fails.
@@ -133,10 +133,11 @@ class MlflowStore:
         if run is None:
             raise TrackingError(f"MLflow at {runs.shown(self.uri)} has no run {run_id}")
         with runs.explained(self.uri):
-            yield _local_folder(run.artifact_uri), get_artifact_repository(run.artifact_uri, tracking_uri=self.uri)
+            yield local_folder(run.artifact_uri), get_artifact_repository(run.artifact_uri, tracking_uri=self.uri)
 
 
-def _local_folder(artifact_uri: str) -> Path | None:
+def local_folder(artifact_uri: str) -> Path | None:
+    """Return where a run's artifacts lie if that is a folder of this machine."""
     parts = urlsplit(artifact_uri)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
@@ -162,7 +163,7 @@ def _upload(checkpoint: Checkpoint, repository: "ArtifactRepository", on_answer:
     places = {name: _remote_name(path.name, name) for name in files}
     there: dict[str, int | None] = {}
     for folder in {str(PurePosixPath(place).parent) for place in places.values()} | {f"checkpoints/{path.name}"}:
-        there.update(_sizes(repository, folder))
+        there.update(sizes(repository, folder))
     manifest = f"checkpoints/{path.name}/{MANIFEST}"
     if manifest in there:
         _refuse_another(path, manifest, repository)
@@ -187,7 +188,7 @@ def _download(repository: "ArtifactRepository", name: str, target: Path) -> None
     """Bring `checkpoints/<name>` and the replay chunks that it lists into `target`, which gets the same layout."""
     folder = Path(repository.download_artifacts(f"checkpoints/{name}", str(target)))
     chunks = [file for file in read_manifest(folder).manifest["files"] if file.startswith("replay/")]
-    there = _sizes(repository, "replay") if chunks else {}
+    there = sizes(repository, "replay") if chunks else {}
     for chunk in chunks:
         place = _remote_name(name, chunk)
         if place not in there:
@@ -202,6 +203,6 @@ def _remote_name(checkpoint: str, file: str) -> str:
     return file if file.startswith("replay/") else f"checkpoints/{checkpoint}/{file}"
 
 
-def _sizes(repository: "ArtifactRepository", folder: str, *, is_dir: bool = False) -> dict[str, Any]:
+def sizes(repository: "ArtifactRepository", folder: str, *, is_dir: bool = False) -> dict[str, Any]:
     """Return what lies in a folder of the artifacts: the sizes of its files, or (None) its folders."""
     return {info.path: info.file_size for info in repository.list_artifacts(folder) if info.is_dir == is_dir}

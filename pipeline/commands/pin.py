@@ -1,0 +1,58 @@
+"""`matwm pin R@S`: keeps a checkpoint from ever being pruned, by a tag of its run in MLflow."""
+
+import argparse
+import sys
+
+from pipeline import lookup, runs
+from pipeline import project as places
+from pipeline.holdings import PIN, PINNED
+from pipeline.project import ProjectError
+
+LONGEST_NOTE = 500
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("checkpoint", metavar="R@S", help="beginning of a run's ID; S is a number, latest or final")
+    parser.add_argument("--note", default="", metavar="TEXT", help="why; `matwm prune` shows it")
+    parser.add_argument("--remove", action="store_true", help="take the pin away")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pin a checkpoint, or take its pin away.
+
+    Raises:
+        ProjectError, TrackingError: one sentence that names what there is.
+    """
+    project = places.root()
+    prefix, wanted = lookup.split_reference(options.checkpoint)
+    if "@" not in options.checkpoint:
+        raise ProjectError(f"{options.checkpoint!r} names no step: write {options.checkpoint}@STEP, @latest or @final")
+    if options.remove and options.note:
+        raise ProjectError("--note belongs to a pin, and --remove takes one away: use one of them")
+    if len(options.note) > LONGEST_NOTE:
+        raise ProjectError(f"--note has {len(options.note)} characters: at most {LONGEST_NOTE}")
+    found = lookup.find(prefix, *lookup.runs_of(project))
+    uri, who = runs.configured_uri(), f"run {found.run_id[:12]} ({found.segment})"
+    info = runs.get_run(found.run_id)
+    if info is None:
+        raise ProjectError(f"{who} is not in MLflow at {runs.shown(uri)}, and a pin is a tag of the run there")
+    if options.remove:
+        step = _pinned_step(info, found, wanted, who)
+        with runs.explained(uri):
+            runs.client(uri).delete_tag(found.run_id, f"{PIN}{places.step_folder(step)}")
+    else:
+        step = lookup.choose_step(found, wanted)
+        with runs.explained(uri):
+            runs.client(uri).set_tag(found.run_id, f"{PIN}{places.step_folder(step)}", " ".join(options.note.split()) or PINNED)
+    sys.stdout.write(f"step {step} of {who} is {'no longer pinned' if options.remove else 'pinned: matwm prune keeps it'}\n")
+    return 0
+
+
+def _pinned_step(info: runs.RunInfo, run: lookup.Run, wanted: str, who: str) -> int:
+    """Return the step whose pin is to go, also if its checkpoint is gone."""
+    step = int(wanted) if wanted.isdigit() else lookup.choose_step(run, wanted)
+    if f"{PIN}{places.step_folder(step)}" not in info.tags:
+        pinned = [str(places.step_of(tag.removeprefix(PIN))) for tag in info.tags if tag.startswith(PIN)]
+        raise ProjectError(f"step {step} of {who} is not pinned; pinned: {', '.join(sorted(pinned)) or 'none'}")
+    return step

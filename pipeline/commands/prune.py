@@ -1,0 +1,144 @@
+"""`matwm prune`: removes checkpoints that retention does not keep from MLflow and from the work directories; dry run by default."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matwm.checkpoint import Checkpoint
+from matwm.config import RetentionConfig, read_params
+from pipeline import holdings, lookup, pruning, tracking
+from pipeline import project as places
+from pipeline.commands.table import table
+from pipeline.pruning import Bytes, Decision
+from pipeline.segments import ResolvedSegment, resolve_all
+
+COLLECT = "dvc gc --all-commits --all-experiments"
+"""What is safe for DVC's cache here: it keeps what any commit, the workspace or an experiment names. Never with --cloud."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", nargs="?", metavar="R", help="beginning of a run's ID, or a segment's name (default: all runs)")
+    parser.add_argument("--keep-last", type=_count, metavar="N", help="keep the newest N (default: what params.yaml says of the run)")
+    parser.add_argument("--keep-every", type=_steps, metavar="K", help="keep the first at or beyond every K environment steps")
+    parser.add_argument("--keep-best", type=_count, metavar="B", help="keep the B best by the mean return of 20 training episodes")
+    parser.add_argument("--yes", action="store_true", help="remove them; without it, nothing is changed")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say what stays, why, and what goes; with --yes, remove it.
+
+    Raises:
+        ConfigError, ProjectError, TrackingError: one sentence; nothing has been removed then.
+    """
+    project = places.root()
+    tracking.configure(project)
+    graph = resolve_all(read_params(project / places.PARAMS), project)
+    only = None if options.run is None else lookup.find(options.run, *lookup.runs_of(project)).run_id
+    work = places.home(project) / ".matwm"
+    work.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work, prefix=".prune-") as scratch:
+        decisions = _decide(project, graph, Path(scratch), _flags(options), only)
+        size = pruning.weigh(decisions)
+        if options.yes:
+            pruning.execute(decision for decision in decisions if only in (None, decision.run.name))
+    shown = [decision for decision in decisions if only in (None, decision.run.name)]
+    sys.stdout.write(_json(shown, size, options.yes) if options.json else _shown(shown, size, options.yes))
+    return 0
+
+
+def _decide(
+    project: Path, graph: Mapping[str, ResolvedSegment], scratch: Path, flags: RetentionConfig | None, only: str | None
+) -> list[Decision]:
+    """Return what becomes of the checkpoints of all runs; runs that were not asked for keep theirs."""
+    held = holdings.gather(project, scratch)
+    needs = pruning.Needs(holdings.ancestors(project, held), holdings.published(project))
+    decisions: list[Decision] = []
+    for run in held:
+        segment = pruning.current(run, graph)
+        policy = None if only not in (None, run.name) else flags or (segment.config.retention if segment else None)
+        decisions += pruning.decide(run, needs, policy, segment)
+    return decisions
+
+
+def _flags(options: argparse.Namespace) -> RetentionConfig | None:
+    """Return the policy of the command line, None if it has none; with one flag, the others keep nothing."""
+    if options.keep_last is None and options.keep_every is None and options.keep_best is None:
+        return None
+    return RetentionConfig(keep_last=options.keep_last or 0, keep_every=options.keep_every, keep_best=options.keep_best or 0)
+
+
+def _json(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
+    rows: dict[str, dict[str, Any]] = {}
+    for decision in decisions:
+        run = decision.run
+        facts = {"run_id": run.name, "segment": run.segment, "live": run.is_live, "checkpoints": []}
+        rows.setdefault(run.name, facts)["checkpoints"].append(
+            {
+                "step": decision.step,
+                "bytes": _size(decision),
+                "kept": list(decision.why),
+                "pin": run.pins.get(decision.step),
+                "places": [place.name for place in run.where[decision.step]],
+            }
+        )
+    return json.dumps({"removed": is_done, "runs": list(rows.values()), **asdict(size), "dvc": COLLECT}, indent=2) + "\n"
+
+
+def _shown(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
+    if not decisions:
+        return "no run has a checkpoint\n"
+    lines = [["run", "segment", "step", "size", "kept because"]]
+    for decision in decisions:
+        run = decision.run
+        lines.append([run.name[:12], str(run.segment), str(decision.step), readable(_size(decision)), "; ".join(decision.why) or "- goes"])
+    return table(lines) + _summary(decisions, size, is_done)
+
+
+def _summary(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
+    gone = sum(not decision.is_kept for decision in decisions)
+    if not gone:
+        text = f"nothing goes: all {len(decisions)} checkpoints stay\n"
+    else:
+        verb = "removed" if is_done else "would remove"
+        freed = f"{readable(size.freed)} here" + (f" and {readable(size.freed_on_server)} on the server" if size.freed_on_server else "")
+        text = f"{verb} {gone} of {len(decisions)} checkpoints, which frees {freed}"
+        text += f"; {readable(size.shared)} are shared with checkpoints that stay" if size.shared else ""
+        text += f"; {readable(size.elsewhere)} stay under other names (DVC's cache, checkpoints/, imports/)" if size.elsewhere else ""
+        text += ".\n" + ("" if is_done else "Nothing has been changed: add --yes to remove them.\n")
+    if size.elsewhere:
+        text += f"DVC's cache is DVC's business: \"{COLLECT}\" removes from it what no commit, workspace or experiment names.\n"
+    if any("no policy" in decision.why for decision in decisions):
+        text += "Runs without a policy are none that params.yaml describes: give --keep-last, --keep-every or --keep-best for them.\n"
+    return text
+
+
+def _size(decision: Decision) -> int:
+    found = decision.run.steps[decision.step]
+    return sum(facts["size"] for facts in found.manifest["files"].values()) if isinstance(found, Checkpoint) else 0
+
+
+def readable(size: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
+def _steps(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
