@@ -1,8 +1,10 @@
 """Says how good a run was at its best, from the evaluations that MLflow or git has of it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from matwm.config import EvaluationConfig
+from matwm.history import Point
 from pipeline.journal import EVALUATION, TimedPoint
 
 MODES_TAG = "matwm.evaluation.modes"
@@ -20,6 +22,33 @@ class Best(NamedTuple):
 def key(mode: str, matchup: str, agent: str) -> str:
     """Return the metric that an agent's mean return in a match-up is logged as."""
     return f"{EVALUATION}{mode}/{matchup}/{agent}"
+
+
+class Score(Protocol):
+    """Returns over episodes, such as `matwm.evaluation.Summary`."""
+
+    @property
+    def mean(self) -> float: ...  # noqa: D102
+    @property
+    def stderr(self) -> float: ...  # noqa: D102
+
+
+def points(step: int, mode: str, matchup: str, agents: Mapping[str, Score]) -> list[Point]:
+    """Return what MLflow is told of a match-up: each agent's mean return, and its standard error below it."""
+    found: list[Point] = []
+    for agent, score in agents.items():
+        name = key(mode, matchup, agent)
+        found += [Point(name, step, score.mean), Point(f"{name}/stderr", step, score.stderr)]
+    return found
+
+
+def tags(settings: EvaluationConfig) -> dict[str, str]:
+    """Return what an evaluation's numbers depend on, as tags: they may change, which MLflow's parameters may not."""
+    return {
+        MODES_TAG: ",".join(settings.modes),
+        "matwm.evaluation.episodes": str(settings.episodes),
+        "matwm.evaluation.seed": str(settings.seed),
+    }
 
 
 def keys(metrics: Iterable[str], modes: str | None) -> tuple[str, list[str]] | None:

@@ -36,17 +36,24 @@ def evaluate(project: Path, name: str) -> None:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
-    from matwm.config import read_params
-    from matwm.history import Point
+    from matwm.config import ConfigError, read_params
     from matwm.store import LocalStore
     from pipeline import best, segments, times, tracking
     from pipeline import project as places
     from pipeline.journal import read_points
     from pipeline.report import report
+    from pipeline.validate import missing_devices
 
     tracking.configure(project)
     segment = segments.resolve(read_params(project / places.PARAMS), name, project)
+    if problems := missing_devices({name: segment}):
+        raise ConfigError(problems)
     checkpoint = LocalStore(places.published_folder(project, name)).open(segment.until)
+    if segments.manifest_key(checkpoint.manifest) != segment.key(checkpoint.parent.digest):
+        raise places.ProjectError(
+            f"{checkpoint.path} was trained with other values than params.yaml has for segment {name}: "
+            'run "matwm repro", not this stage alone'
+        )
     learned, references = _results(checkpoint, segment.config)
     folder = places.metrics_folder(project, name)
     places.write_json(folder / "evaluation.json", _for_people(checkpoint.step, learned, references))
@@ -57,12 +64,8 @@ def evaluate(project: Path, name: str) -> None:
     if segment.config.evaluation.gif:
         (pictures / GIF).write_bytes(_gif(checkpoint, learned[0]))
         artifacts.append((pictures / GIF, "plots"))
-    points = [
-        Point(best.key(str(result.mode), result.matchup, agent), checkpoint.step, summary.mean)
-        for result in learned
-        for agent, summary in _judged(result).items()
-    ]
-    report(project, name, segment.config.tracking, points=points, artifacts=artifacts)
+    points = [point for result in learned for point in best.points(checkpoint.step, str(result.mode), result.matchup, _judged(result))]
+    report(project, name, segment.config.tracking, points=points, artifacts=artifacts, tags=best.tags(segment.config.evaluation))
     facts = places.read_json(folder / "run.json") or {}
     work = places.work_folder(project, name, str(facts.get("key", "")))
     times.write_evaluated(folder, points, read_points(work / "journal.jsonl"))
@@ -145,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         evaluate(root(), name)
-    except (ConfigError, ProjectError, CheckpointError, TrackingError, ValueError) as error:
+    except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -1,7 +1,7 @@
 """Adds to a segment's MLflow run what the stages after training have found; never fails a stage because MLflow does."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matwm.config import TrackingConfig
@@ -17,9 +17,15 @@ PATIENCE_SECONDS = 15.0
 
 
 def report(
-    project: Path, segment: str, settings: TrackingConfig, *, points: Sequence[Point] = (), artifacts: Iterable[tuple[Path, str]] = ()
+    project: Path,
+    segment: str,
+    settings: TrackingConfig,
+    *,
+    points: Sequence[Point] = (),
+    artifacts: Iterable[tuple[Path, str]] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Log points, and files with the artifact folder that each goes to, to the run that trained a published segment.
+    """Log points, tags, and files with the artifact folder that each goes to, to the run that trained a published segment.
 
     What an unreachable store misses is kept in the segment's work directory. A point of an evaluation done again joins the old one.
     """
@@ -37,6 +43,8 @@ def report(
             tracker = Tracker(project, settings.experiment, work, settings.upload_seconds)
             tracker.attach(facts.get("run_id"))
             tracker.log(points, is_revision=True)
+            if tags:
+                tracker.tag(tags)
             for path, folder in artifacts:
                 tracker.artifact(path, folder)
             tracker.close(None, patience=PATIENCE_SECONDS)

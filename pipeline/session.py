@@ -158,6 +158,8 @@ class Session:
         if newest is not None and newest.step not in self._facts.setdefault("resumed_at", []):
             self._facts["resumed_at"].append(newest.step)
         self._good_step = newest.step if newest else None
+        modules = (trainer.learner.world_model, trainer.learner.agents)
+        self.tracker.tag({"matwm.parameters": str(sum(weight.numel() for module in modules for weight in module.parameters()))})
         if checkpoint is not None:
             try:
                 trainer.resume(checkpoint)
@@ -198,8 +200,7 @@ class Session:
         )
         for result in results:
             learners = [trainer.spec.agents[number] for number in result.learned]
-            names = {agent: best.key(str(result.mode), result.matchup, agent) for agent in learners}
-            points = [Point(name, trainer.env_step, result.agents[agent].mean) for agent, name in names.items()]
+            points = best.points(trainer.env_step, str(result.mode), result.matchup, {agent: result.agents[agent] for agent in learners})
             self.tracker.log(points, is_revision=True)
 
     def _keep(self, trainer: Trainer) -> None:
@@ -280,7 +281,7 @@ class Session:
             "matwm.env": self.config.env.name,
             "matwm.device": self._machine["device"],
             "matwm.torch": str(self._machine["libraries"]["torch"]),
-            best.MODES_TAG: ",".join(self.config.evaluation.modes),
+            **best.tags(self.config.evaluation),
             **{f"matwm.changed.{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
         }
         if not self.job.start.is_root:

@@ -77,7 +77,16 @@ def test_a_segments_last_step_is_judged_and_its_run_told(project: Path) -> None:
     wanted = {
         f"evaluation/{r.mode}/{r.matchup}/{r.spec.agents[number]}": r.returns[:, number].mean() for r in expected for number in r.learned
     }
-    assert {key: value for key, value in logged.items() if key.startswith("evaluation/")} == pytest.approx(wanted)
+    errors = {
+        f"evaluation/{r.mode}/{r.matchup}/{r.spec.agents[number]}/stderr": r.returns[:, number].std(ddof=1) / 3**0.5
+        for r in expected
+        for number in r.learned
+    }
+    assert {key: value for key, value in logged.items() if key.startswith("evaluation/")} == pytest.approx(wanted | errors)
+    assert (run.tags["matwm.evaluation.episodes"], run.tags["matwm.evaluation.seed"]) == ("3", "10000")
+    assert run.tags["matwm.evaluation.modes"] == "sampled,greedy"
+    modules = (networks.world_model, networks.actors)
+    assert int(run.tags["matwm.parameters"]) > sum(weight.numel() for module in modules for weight in module.parameters())
     assert run.status == "FINISHED"
     assert {"evaluation.json", "evaluation.csv", "plots/episode.gif"} <= artifacts(run.run_id)
 
@@ -115,6 +124,23 @@ def test_exactly_the_last_step_is_demanded_and_verified(project: Path, capsys: p
     assert evaluate.main(["s07"]) == 1
     assert "s07 is not there (known: s00)" in capsys.readouterr().err
     assert not any((project / name).exists() for name in WRITTEN)
+
+
+def test_a_checkpoint_of_other_values_is_not_judged(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tiny_params({**CHANGES, "seed": 7}, {"s00": {"from": "checkpoints/root", "until": 24}})
+    (project / "params.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    assert evaluate.main(["s00"]) == 1
+    assert 'was trained with other values than params.yaml has for segment s00: run "matwm repro"' in capsys.readouterr().err
+    write(project)
+
+    def faulty(*_: object) -> None:
+        raise ValueError("a mistake in the code")
+
+    monkeypatch.setattr(evaluate, "_results", faulty)
+    with pytest.raises(ValueError, match="a mistake"):
+        evaluate.main(["s00"])
 
 
 def test_a_store_that_does_not_answer_fails_nothing(
