@@ -26,12 +26,19 @@ def lock(project: Path) -> dict[str, Any]:
         data = yaml.load((project / "dvc.lock").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (OSError, yaml.YAMLError):
         return {}
-    return dict((data or {}).get("stages") or {})
+    stages = data.get("stages") if isinstance(data, dict) else None
+    return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
+
+
+def listed(entry: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
+    """Return the `deps` or `outs` of a stage's lock entry."""
+    found = entry.get(what)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def locked_output(entry: Mapping[str, Any], path: str) -> str | None:
     """Return the md5 that a stage's lock entry has for an output."""
-    return next((out.get("md5") for out in entry.get("outs", []) if out["path"] == path), None)
+    return next((out.get("md5") for out in listed(entry, "outs") if out.get("path") == path), None)
 
 
 def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any]) -> bool:
@@ -42,11 +49,12 @@ def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any
 
 def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield each parameter that a stage's lock entry has otherwise than it is now: path, what the lock says, what is."""
-    recorded = entry.get("params", {})
-    code = recorded.get("matwm/version.py", {})
+    found = entry.get("params")
+    recorded = found if isinstance(found, dict) else {}
+    code = recorded.get("matwm/version.py") or {}
     if code != {"NUMERICS": NUMERICS}:
         yield "NUMERICS", code.get("NUMERICS"), NUMERICS
-    for path, value in recorded.get("params.yaml", {}).items():
+    for path, value in (recorded.get("params.yaml") or {}).items():
         if not _same(now := _at(params, path), value):
             yield path, value, None if now is ABSENT else now
 

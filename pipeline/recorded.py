@@ -43,10 +43,14 @@ class LockedStage:
 
     def __init__(self, project: Path, segment: str) -> None:
         stages = dvc_files.lock(project)
+        if not stages and (project / "dvc.lock").exists():
+            raise RecordError(f"dvc.lock cannot be read: {_CHECKOUT.format('dvc.lock')}")
         self._project, self._segment = project, segment
         self._entry: dict[str, Any] | None = stages.get(f"train@{segment}")
         self._judged: dict[str, Any] = stages.get(f"evaluate@{segment}") or {}
         self._output = dvc_files.locked_output(self._entry or {}, f"checkpoints/{segment}")
+        if self._entry is not None and self._output is None:
+            raise RecordError(f"dvc.lock: train@{segment} has no checkpoints/{segment}: {_CHECKOUT.format('dvc.lock')}")
         self._listing = dvc_files.listing(project, self._output)
 
     @property
@@ -56,7 +60,7 @@ class LockedStage:
 
     def dependency(self, folder: str) -> str | None:
         """Return the md5 of the checkpoint that it began with."""
-        return next((dep.get("md5") for dep in (self._entry or {}).get("deps", []) if dep.get("path") == folder), None)
+        return next((dep.get("md5") for dep in dvc_files.listed(self._entry or {}, "deps") if dep.get("path") == folder), None)
 
     def check_step(self, step: int, md5s: Mapping[str, str]) -> None:
         """Compare one published checkpoint with DVC's listing, if that is in the cache.
@@ -82,14 +86,18 @@ class LockedStage:
                 _compare(folder, self._listing, found)
             if folder_md5(found) != self._output:
                 raise RecordError(f"{folder} has the md5 {folder_md5(found)}, dvc.lock says {self._output}: {_RESTORE}")
-        judged = next((dep.get("md5") for dep in self._judged.get("deps", []) if dep.get("path") == folder), None)
+        judged = next((dep.get("md5") for dep in dvc_files.listed(self._judged, "deps") if dep.get("path") == folder), None)
         if judged not in (None, self._output):
             raise RecordError(
                 f"dvc.lock: evaluate@{self._segment} judged {folder} with the md5 {judged}, train@{self._segment} has {self._output}"
             )
-        for out in [*(self._entry or {}).get("outs", []), *self._judged.get("outs", [])]:
+        for out in [*dvc_files.listed(self._entry or {}, "outs"), *dvc_files.listed(self._judged, "outs")]:
             if str(out.get("path")).startswith("metrics/"):
                 self._check_file(out["path"], out.get("md5"))
+
+    def describes(self, params: Mapping[str, Any]) -> bool:
+        """Return whether it is these parameters that the lock says were trained with."""
+        return self._entry is not None and next(dvc_files.changed_params(self._entry, params), None) is None
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Compare the parameters in the lock with params.yaml.

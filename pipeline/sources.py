@@ -141,9 +141,9 @@ def _add_work(found: dict[str, Facts], path: Path) -> None:
     facts = _known(found, record)
     facts.work = path.parent
     facts.machine = _mapping(record.get("machine")) or facts.machine
-    facts.started = record.get("started") or facts.started
-    facts.finished = record.get("finished") or facts.finished
-    facts.resumed_at = list(record.get("resumed_at") or [])
+    facts.started = _text(record.get("started")) or facts.started
+    facts.finished = _text(record.get("finished")) or facts.finished
+    facts.resumed_at = _steps(record.get("resumed_at"))
     facts.step = max(facts.step, *places.steps_in(path.parent / "checkpoints"), 0)
     if facts.parent_digest is None:
         _take_parent(facts, path.parent / "checkpoints")
@@ -157,17 +157,17 @@ def _add_record(found: dict[str, Facts], path: Path) -> None:
     project, parent = path.parents[2], _mapping(record.get("parent"))
     facts.published = places.published_folder(project, facts.segment)
     facts.step = max(facts.step, *places.steps_in(facts.published), _summary_step(path.parent), 0)
-    facts.parent_run, facts.parent_digest = parent.get("run_id"), parent.get("digest")
-    facts.parent_step = parent.get("step") or None
+    facts.parent_run, facts.parent_digest = _text(parent.get("run_id")), _text(parent.get("digest"))
+    facts.parent_step = next(iter(_steps([parent.get("step")])), None) or None
     facts.git, facts.numerics = _mapping(record.get("git")), record.get("numerics")
-    facts.machine = {name: record.get(name) for name in ("libraries", "device", "threads")}
-    facts.started, facts.finished = record.get("started"), record.get("finished")
-    facts.resumed_at = list(record.get("resumed_at") or [])
+    facts.machine = {"libraries": _mapping(record.get("libraries")), "device": record.get("device"), "threads": record.get("threads")}
+    facts.started, facts.finished = _text(record.get("started")), _text(record.get("finished"))
+    facts.resumed_at = _steps(record.get("resumed_at"))
     facts.evaluation = places.read_json(path.with_name("evaluation.json")) or {}
 
 
 def _known(found: dict[str, Facts], record: Mapping[str, Any]) -> Facts:
-    facts = Facts(record["segment"], record["key"], record.get("run_id"))
+    facts = Facts(record["segment"], record["key"], _text(record.get("run_id")))
     return found.setdefault(facts.id, facts)
 
 
@@ -176,7 +176,7 @@ def _take_parent(facts: Facts, checkpoints: Path) -> None:
     for step in places.steps_in(checkpoints):
         parent = _mapping((places.read_json(checkpoints / places.step_folder(step) / "manifest.json") or {}).get("parent"))
         if parent:
-            facts.parent_step, facts.parent_digest = parent.get("step") or None, parent.get("digest")
+            facts.parent_step, facts.parent_digest = next(iter(_steps([parent.get("step")])), None) or None, _text(parent.get("digest"))
             return
 
 
@@ -188,6 +188,14 @@ def _summary_step(metrics: Path) -> int:
 
 def _time(milliseconds: int | None) -> str | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _steps(value: Any) -> list[int]:
+    return [step for step in value if type(step) is int] if isinstance(value, list) else []
 
 
 def _mapping(value: Any) -> dict[str, Any]:

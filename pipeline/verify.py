@@ -111,9 +111,8 @@ class _Walk:
             node, step, place = self._parent(node), claim.parent.step, None
         asked = self.report.sound[0]
         if asked.digest not in self._witnesses:
-            self.report.warnings.append(
-                f"only {asked.place} itself says that it is what was trained: neither dvc.lock nor a copy in MLflow does"
-            )
+            what = f"nothing but the checkpoint itself ({asked.place}) says that it is what was trained"
+            self.report.warnings.append(f"{what}: neither dvc.lock nor another copy in MLflow does")
 
     def _located(self, node: Node | None, step: int, claim: Claim | None) -> Place:
         """Return where the checkpoint lies; of an ancestor, one elsewhere counts too if the digest is that which the child claims."""
@@ -123,7 +122,7 @@ class _Walk:
             found = next(self.where.by_digest(step, claim.parent.digest), None)
         if found is not None:
             return found
-        who = f"step {step} of {node.name}" if node else f"step {step}, digest {claim.parent.digest[:12] if claim else ''},"
+        who = f"step {step} of {node.name}" if node else f"step {step}, digest {claim.parent.digest[:12] if claim else ''}"
         needed = f", with which {claim.child} began," if claim else ""
         raise WrongError(f"the checkpoint of {who}{needed} is not here: {self._way_out(node, step)}")
 
@@ -187,7 +186,7 @@ class _Walk:
 
     def _dvc(self, node: Node | None, checkpoint: Checkpoint, place: Place, claim: Claim | None) -> None:
         """Compare a published or imported checkpoint with what DVC has recorded."""
-        path = checkpoint.path.absolute()
+        path = _placed(checkpoint.path)
         kind = place.kind if place.kind != "folder" else self._kind(path)
         if kind not in ("published", "imported"):
             return
@@ -205,7 +204,7 @@ class _Walk:
 
     def _kind(self, path: Path) -> str:
         for kind, folder in (("published", "checkpoints"), ("imported", "imports")):
-            if path.parent.parent == self.project / folder:
+            if path.parent.parent == (self.project / folder).resolve():
                 return kind
         return "folder"
 
@@ -246,8 +245,7 @@ class _Walk:
             raise WrongError(
                 f"MLflow's tags give {node.name} the key {facts.info.key}, {self._shown(facts.record or facts.work)} {facts.key}"
             )
-        if facts.published:
-            self._lock(node, facts)
+        self._lock(node, facts)
         self.report.warnings += check_commit(self.project, facts.git, node.name)
         above = self.lineage.nodes.get(node.parent)
         if above and above.facts:
@@ -255,14 +253,20 @@ class _Walk:
 
     def _lock(self, node: Node, facts: Facts) -> None:
         stage = LockedStage(self.project, facts.segment)
+        try:
+            params = read_params(self.project / places.PARAMS)
+        except ConfigError as error:
+            if facts.published and stage.is_recorded:
+                stage.check()
+                raise WrongError(f"{error.problems[0]}: it cannot be compared with dvc.lock") from None
+            return
+        # Without its run.json a run is not known to be the published one, but the lock knows what was trained with these parameters.
+        if not facts.published and not (node.is_current and stage.describes(params)):
+            return
         if not stage.is_recorded:
             self.report.warnings.append(f'dvc.lock has nothing of {node.name}: it was not trained by "dvc repro"')
             return
         stage.check()
-        try:
-            params = read_params(self.project / places.PARAMS)
-        except ConfigError as error:
-            raise WrongError(f"{error.problems[0]}: it cannot be compared with dvc.lock") from None
         if isinstance(segments := params.get("segments"), dict) and facts.segment in segments:
             stage.check_params(params)
         else:
@@ -301,5 +305,10 @@ class _Walk:
     def _shown(self, path: Path | None) -> str:
         if path is None:
             return "MLflow"
-        own = path.absolute()
-        return own.relative_to(self.project).as_posix() if own.is_relative_to(self.project) else str(own)
+        own, project = _placed(path), self.project.resolve()
+        return own.relative_to(project).as_posix() if own.is_relative_to(project) else str(own)
+
+
+def _placed(path: Path) -> Path:
+    """Return a path without links above its last part."""
+    return path.parent.resolve() / path.name

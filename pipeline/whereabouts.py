@@ -103,7 +103,7 @@ class Whereabouts:
             CheckpointError: the folder holds no checkpoint, or its manifest is damaged.
         """
         if Path(text).is_dir() and (os.sep in text or (Path(text) / "manifest.json").is_file()):
-            checkpoint = read_manifest(text)
+            checkpoint = read_manifest(Path(os.path.abspath(text)))  # noqa: PTH100  # a link stays a link
             return Target(self.maker(checkpoint.manifest, checkpoint.path), checkpoint.step, (Place("folder", checkpoint.path),))
         name, _, wanted = text.partition("@")
         node = self.lineage.find(name, is_trained=True)
@@ -112,9 +112,9 @@ class Whereabouts:
 
     def maker(self, manifest: Mapping[str, Any], path: Path | None = None) -> Node | None:
         """Return the run whose segment key a manifest gives, of several the one whose folder it lies in."""
-        key, own = manifest_key(manifest), path.absolute() if path else None
+        key, own = manifest_key(manifest), path.parent.resolve() if path else None
         nodes = [node for node in self.lineage.nodes.values() if node.facts and node.facts.key == key]
-        inside = [node for node in nodes if own and any(own.is_relative_to(folder.absolute()) for _, folder in self._folders(node))]
+        inside = [node for node in nodes if own and any(own == folder.resolve() for _, folder in self._folders(node))]
         return next(iter([*inside, *(node for node in nodes if node.is_current), *nodes]), None)
 
     def _chosen(self, node: Node, wanted: str) -> int:

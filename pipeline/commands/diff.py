@@ -29,9 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare them.
 
-    With --json: `{"a", "b" ({segment, run_id, step, digest, fingerprint}), "parameters" {path: {a, b}}, "code" {name: {a, b}} (only
-    what differs: commit, dirty, code, numerics, device, threads, libraries), "code_stat" (`git diff --stat`, null if a commit is not
-    here), "metrics" {name: {a, b}} (all; null where one has no such curve), "ancestor" {segment, run_id, step}}`.
+    With --json: `{"a", "b" ({segment, run_id, step, digest, fingerprint}), "parameters" {path: {a, b}}, "code" {name: {a, b}} (what is
+    known of both and differs: commit, dirty, code, numerics, device, threads, libraries), "code_stat" (`git diff --stat`, null if a
+    commit is not here), "metrics" {name: {a, b}} (all; null where one has no such curve), "ancestor" {segment, run_id, step}}`.
 
     Raises:
         ProjectError: there is no such run or step.
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     document = {
         **{name: _named(target, one) for name, (target, one) in zip("ab", both, strict=True)},
         "parameters": _pairs(compare.differing(opened[0].config, opened[1].config)),
-        "code": _pairs(compare.differing(code[0], code[1])),
+        "code": _pairs({name: pair for name, pair in compare.differing(code[0], code[1]).items() if None not in pair}),
         "code_stat": compare.code_stat(project, code[0]["commit"], code[1]["commit"]),
         "metrics": _pairs({name: (metrics[0].get(name), metrics[1].get(name)) for name in [*metrics[0], *metrics[1]]}),
         "ancestor": {

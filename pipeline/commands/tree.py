@@ -56,7 +56,7 @@ def _selected(lineage: Lineage, text: str | None) -> list[tuple[Node, int]]:
     """Return the nodes to show with their depths, parents first."""
     if text is None:
         return list(lineage.walk())
-    *above, node = lineage.ancestors(lineage.find(text))
+    *above, node = lineage.ancestors(lineage.find(text.partition("@")[0]))
     line = [(ancestor, depth) for depth, ancestor in enumerate([*above, node])]
     return [*line, *lineage.walk(node.id, len(line))]
 

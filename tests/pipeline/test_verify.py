@@ -169,6 +169,24 @@ def name_an_option_for_a_commit(project: Project) -> None:
     relock(project, "s00")
 
 
+def remove_the_record(project: Project) -> None:
+    (project.path / "metrics/s00/run.json").unlink()
+
+
+def garble_the_record(project: Project) -> None:
+    (project.path / "metrics/s01/run.json").write_text(
+        '{"key": "x", "run_id": 7, "parent": 3, "git": "a", "started": {}}', encoding="utf-8"
+    )
+
+
+def garble_the_lock(project: Project) -> None:
+    (project.path / "dvc.lock").write_text("stages: 7\n", encoding="utf-8")
+
+
+def garble_an_entry_of_the_lock(project: Project) -> None:
+    edit_lock(project, lambda stages: stages["train@s01"].update(outs=3))
+
+
 def change_a_curve(project: Project) -> None:
     path = project.path / "metrics/s01/training.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
@@ -233,6 +251,10 @@ TAMPERINGS: list[tuple[Callable[[Project], None], str]] = [
     (change_the_commit, "metrics/s00/run.json has the md5"),
     (change_the_commit_and_the_lock, "was trained on the commit dddddddddddd, which this repository does not have"),
     (name_an_option_for_a_commit, "was trained on the commit '--help', which is none"),
+    (remove_the_record, "metrics/s00/run.json is missing, though dvc.lock has it"),
+    (garble_the_record, "metrics/s01/run.json has the md5"),
+    (garble_the_lock, 'dvc.lock cannot be read: "git checkout dvc.lock" brings it back'),
+    (garble_an_entry_of_the_lock, "dvc.lock: train@s01 has no checkpoints/s01"),
     (change_a_curve, "metrics/s01/training.csv has the md5"),
     (change_an_evaluation, "metrics/s01/evaluation.json has the md5"),
     (remove_a_curve, "metrics/s00/episodes.csv is missing, though dvc.lock has it"),
@@ -281,8 +303,10 @@ def test_every_way_to_name_a_checkpoint_gives_the_same_document(made: Project, m
         "kind": "published",
     }
     assert [(one["segment"], one["step"]) for one in document["checkpoints"]] == [("s02", 60), ("s02", 40), ("s00", 20), (None, 0)]
-    named = json.loads(matwm_in(made, "verify", str(folder), "--json")[1])
-    assert [(one["segment"], one["step"]) for one in named["checkpoints"]] == [("s02", 60), ("s00", 20), (None, 0)]
+    for path in (folder, made.path / "metrics/../checkpoints/s02" / f"{step_name(60)}/"):
+        named = json.loads(matwm_in(made, "verify", str(path), "--json")[1])
+        assert (named["ok"], named["warnings"]) == (True, [])
+        assert [(one["segment"], one["step"]) for one in named["checkpoints"]] == [("s02", 60), ("s00", 20), (None, 0)]
 
 
 @pytest.mark.parametrize(("tamper", "sentence"), TAMPERINGS, ids=[tamper.__name__ for tamper, _ in TAMPERINGS])
@@ -324,7 +348,7 @@ def test_an_interrupted_run_is_verified_where_it_lies(made: Project, copied: Pro
     code, output, errors = matwm_in(made, "verify", "s03")
     assert code == 0
     assert [line.split()[1] for line in output.splitlines()[:-1]] == ["s03", "s01", "s00", "s00", "root"]
-    assert "itself says that it is what was trained" in errors, "MLflow's copy is the same file"
+    assert "says that it is what was trained: neither dvc.lock" in errors, "MLflow's copy is the same file"
     assert matwm_in(made, "verify", "s03", "--strict")[0] == 1
     assert matwm_in(made, "verify", "s03@final")[2].endswith("is KILLED, so it has no final step; it has 70\n")
     assert matwm_in(copied, "verify", "s03")[2] == ""
@@ -375,6 +399,7 @@ def test_an_import_must_be_what_its_dvc_file_says(copied: Project, matwm_in: Mat
     copied.dvc("add", str(folder.relative_to(copied.path)))
     for place in ("checkpoints/s02", "metrics/s02"):
         shutil.rmtree(copied.path / place)
+    edit_lock(copied, lambda stages: stages.pop("train@s02"))
     without_mlflow(copied)
     code, output, errors = matwm_in(copied, "verify", str(folder))
     assert (code, errors) == (0, f"warning: no record here says on which code s02 ({run[:12]}) was trained\n")
