@@ -205,3 +205,40 @@ def test_an_experiment_in_a_temporary_copy_shares_store_and_work(tmp_path: Path,
         assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
     assert len(list((project.path / ".matwm/work").iterdir())) == 1
     assert project.params()["seed"] == 0
+
+
+def test_an_experiment_on_an_override_is_a_branch_of_its_own(tmp_path: Path, store_template: Path) -> None:
+    override = {"actor_critic": {"learning_rate": 1e-4}}
+    chain = {
+        "s00": {"from": ROOT, "until": 30},
+        "s01": {"from": f"checkpoints/s00/{step_name(30)}", "until": 60, "override": override},
+    }
+    project = Project.create(tmp_path / "p", tiny_params({"run": {"save_interval": 30}}, chain), store_template)
+    repro(project, "s00", "s01")
+    project.commit("train")
+    first = project.json("metrics/s01/run.json")
+
+    where = "segments.s01.override"
+    project.dvc("exp", "run", "-S", f"{where}.actor_critic.learning_rate=2.0e-5", "-S", f"+{where}.replay.capacity=40", "train@s01")
+    facts = project.json("metrics/s01/run.json")
+    assert facts["run_id"] != first["run_id"]
+    assert facts["key"] != first["key"]
+    assert facts["parent"] == first["parent"], "the parent is not trained again"
+    config = project.json(f"checkpoints/s01/{step_name(60)}/manifest.json")["config"]
+    assert (config["actor_critic"]["learning_rate"], config["replay"]["capacity"]) == (2e-5, 40)
+    with sqlite3.connect(project.path / "mlflow.db") as database:
+        tags = dict(
+            database.execute("select key, value from tags where run_uuid = ? and key like 'matwm.changed.%'", (facts["run_id"],)).fetchall()
+        )
+        runs = database.execute("select count(*) from runs").fetchone()
+    assert tags == {"matwm.changed.actor_critic.learning_rate": "0.001 -> 2.0e-05", "matwm.changed.replay.capacity": "500 -> 40"}
+
+    said = project.dvc("exp", "run", "-S", f"+{where}.world_model.hidden_size=32", "train@s01", code=255)
+    sentences = [line for line in said.splitlines() if line.startswith("params.yaml: ")]
+    assert sentences == [
+        f"params.yaml: {where}.world_model.hidden_size is 32, but the checkpoint it starts from has 16, "
+        "which a continued segment cannot change: start a segment from checkpoints/root for that"
+    ]
+    assert project.json("metrics/s01/run.json") == facts, "nothing has started"
+    with sqlite3.connect(project.path / "mlflow.db") as database:
+        assert database.execute("select count(*) from runs").fetchone() == runs
