@@ -64,8 +64,8 @@ def _split(word: str) -> tuple[str, Any]:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise _ProblemError(f"{path} is {text!r}: write the value itself, without a reference")
         return path, read_yaml(text)
-    except (yaml.YAMLError, ValueError) as error:
-        why = getattr(error, "problem", None) or str(error)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = " ".join((getattr(error, "problem", None) or str(error)).split())
         raise _ProblemError(f"{path} is {text!r}, which is not valid YAML ({why}): put quotes around a text") from None
 
 
@@ -76,7 +76,7 @@ def _locate(path: str, data: Mapping[str, Any]) -> list[str | int]:
     for part in path.split("."):
         above = ".".join(map(str, parts))
         if isinstance(node, list):
-            if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
+            if part not in map(str, range(len(node))):
                 raise _ProblemError(f"{path}: {above} has the entries 0 to {len(node) - 1}, and no {part!r}")
             parts.append(int(part))
         elif not isinstance(node, Mapping):

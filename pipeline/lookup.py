@@ -1,5 +1,6 @@
 """Finds a run by the beginning of its ID and its checkpoints by step: in this graph first, in MLflow otherwise."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,8 @@ from pipeline import best, dvc_files, stores, tracking
 from pipeline import project as places
 from pipeline.project import ProjectError
 from pipeline.segments import ResolvedSegment, resolve_all
+
+STEP = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass
@@ -131,7 +134,7 @@ def choose_step(run: Run, wanted: str) -> int:
         if not steps:
             raise ProjectError(f"{who} has no checkpoint")
         return steps[-1]
-    if not wanted.isdigit():
+    if not STEP.fullmatch(wanted):
         raise ProjectError(f"{wanted!r} is no step: use a number, latest or final; {who}: {has}")
     if int(wanted) not in steps:
         raise ProjectError(f"{who} has no checkpoint of step {int(wanted)}; {has}")

@@ -67,6 +67,13 @@ def test_the_parent_stays_as_it_is() -> None:
         ("actor_critic.imagination.regimes.0={}", "actor_critic.imagination.regimes.0 is a section: set its values one by one, such as "),
         ("actor_critic.adam_betas.2=0", "actor_critic.adam_betas.2: actor_critic.adam_betas has the entries 0 to 1, and no '2'"),
         ("actor_critic.adam_betas.-1=0", "actor_critic.adam_betas.-1: actor_critic.adam_betas has the entries 0 to 1, and no '-1'"),
+        (
+            f"actor_critic.adam_betas.{'1' * 5000}=0",
+            f"actor_critic.adam_betas.{'1' * 5000}: actor_critic.adam_betas has the entries 0 to 1",
+        ),
+        (f"seed={'[' * 2000}{']' * 2000}", "seed is '[[["),
+        (f"seed={'9' * 5000}", "seed is '999"),
+        ("tracking.experiment=\udcff", "tracking.experiment is '\\udcff', which is not valid YAML"),
         ("until=5", "until: that is no parameter but the segment's own, which --until says"),
         ("segments.s00.until=5", "segments.s00.until is unknown: a branch changes parameters; segments are appended, not changed"),
     ],

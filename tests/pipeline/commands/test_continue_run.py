@@ -146,6 +146,13 @@ def test_a_reference_without_a_step_behind_the_at_is_refused(matwm: Matwm, train
     )
 
 
+@pytest.mark.parametrize("step", ["\u00b2", "9" * 5000, "4.0", "-40", "40@50"])
+def test_a_step_that_is_no_number_is_refused(matwm: Matwm, step: str) -> None:
+    code, _, errors = matwm(step, "--until", "120")
+    assert (code, len(errors.splitlines())) == (1, 1)
+    assert errors.startswith(f"{step!r} is no step: use a number, latest or final; ")
+
+
 def test_line_ends_stay_as_they_are(trained: Trained, matwm: Matwm) -> None:
     params = trained.path / "params.yaml"
     params.write_bytes(params.read_bytes().replace(b"\n", b"\r\n"))
