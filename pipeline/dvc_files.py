@@ -138,6 +138,12 @@ def has_remote(project: Path) -> bool:
     return bool(settings(project).get("remote"))
 
 
+def links(project: Path) -> bool:
+    """Return whether DVC gives a cached file a second name instead of copying it."""
+    kinds = settings(project).get("cache", {}).get("type") or []
+    return "hardlink" in (kinds.split(",") if isinstance(kinds, str) else kinds)
+
+
 def cache_folder(project: Path) -> Path:
     """Return where DVC keeps its objects."""
     configured = settings(project).get("cache", {}).get("dir")

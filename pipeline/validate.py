@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matwm.config import ConfigError, read_params
 from pipeline import project as places
+from pipeline.forecast import Forecast, forecast
+from pipeline.runs import TrackingError
 from pipeline.segments import ResolvedSegment, resolve_all
 
 MARKER = ".params.ok"
@@ -26,6 +28,16 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     return segments
 
 
+def foresee(project: Path, segments: dict[str, ResolvedSegment]) -> Forecast:
+    """Return what the segments that are not trained yet will take, and what there is to warn of.
+
+    Raises:
+        ConfigError: this machine has not the memory.
+        TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
+    """
+    return forecast(project, segments, read_params(project / places.PARAMS))
+
+
 def missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
     """Return a sentence if segments are to be trained on a device that is not here."""
     wanting = [name for name, segment in segments.items() if segment.config.run.device == "cuda"]
@@ -45,8 +57,9 @@ def main() -> int:
     """Run the stage: write the marker, or say what is wrong and return 1."""
     try:
         project = places.root()
-        validate(project)
-    except (ConfigError, places.ProjectError) as error:
+        for warning in foresee(project, validate(project)).warnings:
+            sys.stderr.write(f"{warning}\n")
+    except (ConfigError, places.ProjectError, TrackingError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     places.write_text(project / MARKER, MARKER_TEXT)

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pipeline import project as places
-from pipeline.validate import validate
+from pipeline.validate import foresee, validate
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: it is not.
     """
-    for segment in validate(places.root()).values():
-        sys.stdout.write(f"{segment.name}: from {segment.origin.folder} to step {segment.until}\n")
+    project = places.root()
+    segments = validate(project)
+    found = foresee(project, segments)
+    for segment in segments.values():
+        sys.stdout.write(
+            f"{segment.name}: from {segment.origin.folder} to step {segment.until}: {found.takes.get(segment.name, 'trained')}\n"
+        )
+    for warning in found.warnings:
+        sys.stderr.write(f"{warning}\n")
     return 0
