@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pipeline import project
 from pipeline.journal import TimedPoint
+from pipeline.masking import masked
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
     from mlflow import MlflowClient
@@ -126,9 +127,8 @@ def client(uri: str) -> "MlflowClient":
 
 
 def shown(uri: str) -> str:
-    """Return a URI as it may stand in a message: without the password."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}")) if parts.password else uri
+    """Return a URI as it may stand in a message: without user, password or token."""
+    return masked(uri)
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def sentence(uri: str, error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
     if "failed with exception" in text or "Max retries exceeded" in text:
         return _unanswered(uri)
-    return f"MLflow at {shown(uri)}: {text[:300]}"
+    return f"MLflow at {shown(uri)}: {masked(text)[:300]}"
 
 
 def knock(uri: str | None = None, seconds: float = 5.0) -> None:
