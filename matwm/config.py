@@ -255,6 +255,7 @@ class TrackingConfig(Section):
     experiment: str = field("MLflow experiment", branch="free", shapes=False, min_length=1)
     upload_seconds: float = field("seconds between batches of metrics", branch="free", shapes=False, gt=0)
     progress_seconds: float = field("seconds between lines of progress without a terminal", branch="free", shapes=False, gt=0)
+    push: bool = field("carry each checkpoint to the DVC remote while training", branch="free", shapes=False)
 
 
 class SegmentConfig(Section):

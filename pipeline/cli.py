@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": ("verify", "walk from a checkpoint back to the root and name the first thing that is wrong"),
     "prune": ("prune", "remove checkpoints that retention does not keep from MLflow and the work directories (dry run by default)"),
     "pin": ("pin", "keep a checkpoint from ever being pruned"),
+    "push": ("push", "carry finished checkpoints to the DVC remote, also while training"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
     "envs": ("envs", "list the scenarios"),
 }

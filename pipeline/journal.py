@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 import json
 import logging
 import math
@@ -259,6 +260,16 @@ def read_points(path: Path) -> list[TimedPoint]:
         return list(_points(path, 0, path.stat().st_size))
     except FileNotFoundError:
         return []
+
+
+def packed(points: Iterable[TimedPoint]) -> bytes:
+    """Return points as a journal has them, compressed; the same points give the same bytes."""
+    return gzip.compress(b"".join(map(_line, points)), mtime=0)
+
+
+def unpacked(data: bytes, source: Path) -> list[TimedPoint]:
+    """Return the points of `packed`; a line that is none is left out with a warning that names `source`."""
+    return [point for line in gzip.decompress(data).splitlines(keepends=True) for point in _parsed(line, source)]
 
 
 def _same(one: float, other: float) -> bool:

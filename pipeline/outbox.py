@@ -64,7 +64,9 @@ class Outbox:
                     logger.error("%s cannot be written: %s. It is held in memory until it can", self.path, error)
                 self._is_refused = True
 
-    def open(self, experiment: str, run_id: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def open(
+        self, experiment: str, run_id: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str], started_ms: int | None
+    ) -> None:
         """Describe the run that is to be running from now on; parameters get names that no `mlflow run -P` clashes with."""
         with self.change() as contents:
             contents.experiment = experiment
@@ -73,7 +75,7 @@ class Outbox:
             contents.params = {f"train.{key.removeprefix('train.')}": str(value) for key, value in params.items()}
             contents.tags.update({key: str(value) for key, value in tags.items()})
             contents.status = "RUNNING"
-            contents.started_ms = contents.started_ms or time.time_ns() // 1_000_000
+            contents.started_ms = contents.started_ms or started_ms or time.time_ns() // 1_000_000
             contents.has_news = True
 
     def end(self, status: str, ended_ms: int | None = None) -> None:

@@ -35,6 +35,15 @@ def follow_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def end_with(parent: int) -> None:
+    """Ask to be killed when this parent dies: for a helper that has nothing to finish and must never be left behind."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Interruption:
     """Ends the process at a signal: at once while there is nothing to save, later when the training loop looks.
 

@@ -1,4 +1,4 @@
-"""Brings back checkpoints that a segment's work directory lacks: from what is published, from DVC's cache, from MLflow."""
+"""Brings back checkpoints that a segment's work directory lacks: published, in DVC's cache, on the DVC remote, in MLflow."""
 
 import logging
 import shutil
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matwm.checkpoint import CheckpointError, publish, read_manifest
 from matwm.store import LocalStore
-from pipeline import dvc_files, stores, tracking
+from pipeline import dvc_files, elsewhere, tracking
 from pipeline import project as places
 from pipeline.job import Job
+from pipeline.journal import TimedPoint
 from pipeline.retention import retained_by
 from pipeline.segments import ResolvedSegment, manifest_key
 
@@ -49,18 +50,48 @@ def survey(store: LocalStore, segment: ResolvedSegment) -> Survey:
 
 
 def recover(job: Job, store: LocalStore) -> None:
-    """Bring every checkpoint of this very training to the store that it lacks and that is to be had.
+    """Bring to the store what it lacks of this very training and what is to be had: the newest sound checkpoint, and all that stay.
 
     After a raised `until` in a clone, for instance, the lock still says what `checkpoints/<segment>` held, and DVC's cache has it;
-    when the machine that trained is gone, MLflow has it.
+    when the machine that trained is gone, the DVC remote or MLflow has it.
     """
     cached = store.folder / ".cached"
     shutil.rmtree(cached, ignore_errors=True)
     for folder in _published(job.project, job.segment, cached):
         _take(folder, job.key, job.segment.until, store)
     shutil.rmtree(cached, ignore_errors=True)
-    if survey(store, job.segment).missing:
-        _pull(job.segment, job.key, store)
+    found = survey(store, job.segment)
+    if not found.missing:
+        return
+    sources = elsewhere.sources(job.project, job.segment.name, job.key)
+    there = sorted({step for source in sources for step in source.steps if step <= job.segment.until})
+    for step in reversed(there):
+        if step <= (found.newest or 0) or _bring(step, sources, store):
+            break
+    for step in survey(store, job.segment).missing:
+        if step in there and step < there[-1]:
+            _bring(step, sources, store)
+
+
+def earlier_points(job: Job, until: int) -> list[TimedPoint]:
+    """Return the metric points of this very training up to a step that another machine left in git or on the DVC remote."""
+    points = elsewhere.committed_points(job.project, job.segment.name, job.key)
+    points = points if any(point.step >= until for point in points) else elsewhere.pushed_points(job.project, job.key, until)
+    return [point for point in points if point.step <= until]
+
+
+def _bring(step: int, sources: list[elsewhere.Source], store: LocalStore) -> bool:
+    """Pull a checkpoint from the first source that has a sound one; say what is wrong with the others."""
+    near = [store.folder / places.step_folder(other) for other in store.steps()]
+    for source in sources:
+        if step in source.steps:
+            try:
+                source.pull(step, store.folder, near)
+            except (CheckpointError, tracking.TrackingError, places.ProjectError) as error:
+                logger.warning("%s: it is not used", error)
+            else:
+                return True
+    return False
 
 
 def _published(project: Path, segment: ResolvedSegment, cached: Path) -> list[Path]:
@@ -79,26 +110,6 @@ def _take(folder: Path, key: str, until: int, store: LocalStore) -> None:
         checkpoint = read_manifest(folder)
         if manifest_key(checkpoint.manifest) == key and checkpoint.step <= until:
             publish(folder, store.folder / folder.name)
-    except CheckpointError as error:
-        logger.warning("%s: it is not used", error)
-
-
-def _pull(segment: ResolvedSegment, key: str, store: LocalStore) -> None:
-    try:
-        run = tracking.find_by_key(segment.name, key)
-        if run is None:
-            return
-        artifacts = stores.MlflowStore()
-        for step in artifacts.steps(run.run_id):
-            if step <= segment.until and (step not in store.steps() or not _is_sound(store, step)):
-                _pull_step(artifacts, run.run_id, step, store)
-    except tracking.TrackingError as error:
-        logger.warning("%s. What it may have of this segment is trained again", error)
-
-
-def _pull_step(artifacts: stores.MlflowStore, run_id: str, step: int, store: LocalStore) -> None:
-    try:
-        artifacts.pull(run_id, step, store.folder)
     except CheckpointError as error:
         logger.warning("%s: it is not used", error)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
-from matwm.config import leaves
 from matwm.evaluation import evaluate
 from matwm.history import Point
 from matwm.store import LocalStore
@@ -18,11 +17,13 @@ from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
 from pipeline import ancestry, best, dvc_files, records, times
 from pipeline import project as places
+from pipeline.background import PATIENCE_SECONDS, Pusher
 from pipeline.job import Job
 from pipeline.journal import read_points
+from pipeline.labels import params_of
 from pipeline.process import Interruption
 from pipeline.progress import Display
-from pipeline.recovery import recover, survey
+from pipeline.recovery import earlier_points, recover, survey
 from pipeline.retention import retained_by
 from pipeline.saving import Saver
 from pipeline.tracking import Tracker
@@ -44,30 +45,31 @@ class Session:
         self._display: Display | None = None
         self._good_step: int | None = None
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
+        self.pusher = Pusher(job.project, job.work) if tracking.push else None
         self._missing: tuple[int, ...] = ()
         self._is_open = False
 
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
-        is_known = (self.job.work / "run.json").is_file()
         self._look_for_drift()
         found = survey(self.store, self.segment)
-        if found.missing and (not is_known or found.missing[0] < max(self.store.steps(), default=0)):
+        if found.missing:
             recover(self.job, self.store)
             found = survey(self.store, self.segment)
+        if found.newest and found.newest > self.tracker.journal.last_step and (points := earlier_points(self.job, found.newest)):
+            self.tracker.journal.adopt(points)
         if gone := [str(step) for step in found.missing if step < (found.newest or 0)]:
             logger.warning(
                 "segment %s is to keep step %s, of which there is no checkpoint any more: trained again", self.segment.name, ", ".join(gone)
             )
         self._missing = found.missing
         self._write_facts()
+        started_ms = _milliseconds(self._facts["started"])
         if not self.job.start.is_root:
-            begun_ms = int(datetime.fromisoformat(self._facts["started"]).timestamp() * 1000)
-            before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, begun_ms)
+            before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, started_ms)
             self.tracker.inherit(before, until=self.job.start.parent.step)
-        shaping = {path: str(value) for path, value, marks in leaves(self.config) if marks["shapes"]}
         self._is_open = True
-        self.tracker.start(self._facts["run_id"], self.segment.name, {**shaping, **self._batches()}, self._tags())
+        self.tracker.start(self._facts["run_id"], self.segment.name, params_of(self.config), self._tags(), started_ms=started_ms)
         for step in sorted({*found.wanted} - {*found.missing}):
             # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
             self.tracker.artifact(self.store.folder / places.step_folder(step))
@@ -111,17 +113,21 @@ class Session:
         self._write_records(read_manifest(target / folders[-1]))
 
     def close(self, status: str, patience: float | None = None) -> None:
-        """End the run in MLflow if it was opened, waiting at most `patience` seconds for it to take what is left."""
+        """End the run in MLflow if it was opened; wait at most `patience` seconds for it and the DVC remote to take what is left."""
         if not self._is_open:
             return
+        began = time.monotonic()
         try:
             self._write_facts()
         except OSError as error:  # A full disk, perhaps, which is why the run ends: MLflow is to hear of it all the same.
             logger.warning("%s cannot be written: %s", self.job.work / "run.json", error)
+        ended_ms = _milliseconds(self._facts["finished"]) if status == "FINISHED" else None
         if patience is None:
-            self.tracker.close(status)
+            self.tracker.close(status, ended_ms=ended_ms)
         else:
-            self.tracker.close(status, timeout=patience, patience=patience)
+            self.tracker.close(status, timeout=patience, patience=patience, ended_ms=ended_ms)
+        if self.pusher:
+            self.pusher.close(PATIENCE_SECONDS if patience is None else max(0.0, patience - (time.monotonic() - began)))
 
     def contradiction(self) -> str | None:
         """Say that a resume was not exact, and where it was noticed first; None if nothing was noticed."""
@@ -226,6 +232,8 @@ class Session:
         self.tracker.artifact(checkpoint.path)
         if self._display is not None:
             self._display.saved(checkpoint.step)
+        if self.pusher:
+            self.pusher.saved({*retained_by(self.segment, checkpoint), checkpoint.step})
 
     def _write_records(self, last: Checkpoint) -> None:
         folder = places.metrics_folder(self.job.project, self.segment.name)
@@ -244,19 +252,12 @@ class Session:
             **self._machine,
             "resumed_at": self._facts.get("resumed_at", []),
             "not_reproduced": self.tracker.journal.mismatches.facts(),
+            "experiment": self.tracker.experiment,
+            "tags": self.tracker.tags,
             "started": self._facts["started"],
             "finished": self._facts["finished"],
         }
         places.write_json(folder / "run.json", facts)
-
-    def _batches(self) -> dict[str, str]:
-        """Return what the configuration comes to for this team: batches after rounding up for each agent, and the horizon."""
-        num_agents, per_agent = self.config.env.num_agents, self.config.schedule.per_agent
-        return {
-            "actual.windows": str(num_agents * per_agent(self.config.world_model.windows, num_agents)),
-            "actual.starts": str(num_agents * per_agent(self.config.regime.starts, num_agents)),
-            "actual.horizon": str(self.config.regime.horizon),
-        }
 
     def _look_for_drift(self) -> None:
         """Say if what is there was computed by other versions or on another device: then the end may be another, too."""
@@ -304,4 +305,8 @@ class Session:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _milliseconds(time_of_day: str) -> int:
+    return round(datetime.fromisoformat(time_of_day).timestamp() * 1000)

@@ -70,19 +70,31 @@ class Tracker:
         return self._outbox.contents.run_id
 
     @property
+    def tags(self) -> dict[str, str]:
+        """The tags that were told to MLflow, but the one that says whose journal its points come from."""
+        return {key: value for key, value in self._outbox.contents.tags.items() if key != "matwm.writer"}
+
+    @property
     def mismatches(self) -> list[Mismatch]:
         """Every metric point that was contradicted by computing it again: empty if all resumes were exact."""
         return self.journal.mismatches.all()
 
     def start(
-        self, run_id: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str], wait_seconds: float | None = None
+        self,
+        run_id: str | None,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        wait_seconds: float | None = None,
+        *,
+        started_ms: int | None = None,
     ) -> None:
         """Open the run (again), or make it; wait at most `wait_seconds` for it (default: 60 for a database here, 10 for a server).
 
         Without an ID it is the run that this work directory had, else the newest with the tags' segment and key, else a new
         one. It is RUNNING from then on. Tags may change later, parameters keep their first values.
         """
-        self._outbox.open(self.experiment, run_id, name, params, tags)
+        self._outbox.open(self.experiment, run_id, name, params, tags, started_ms)
         self._begin(wait_seconds)
 
     def attach(self, run_id: str | None, wait_seconds: float | None = None) -> None:
@@ -141,14 +153,14 @@ class Tracker:
                 contents.uploads.append(entry)
         self._wake.set()
 
-    def close(self, status: str | None, timeout: float = 600.0, patience: float = 30.0) -> str | None:
+    def close(self, status: str | None, timeout: float = 600.0, patience: float = 30.0, *, ended_ms: int | None = None) -> str | None:
         """Send what is left, then set the status (FINISHED, KILLED or FAILED; None leaves it as it is).
 
         Gives up after `timeout` seconds in any case, and after `patience` seconds without an answer. Returns None when MLflow
         has everything, else the sentence (a warning too) that says what it lacks.
         """
         if status:
-            self._outbox.end(status)
+            self._outbox.end(status, ended_ms)
         closed = self._answered = time.monotonic()
         self._closing.set()
         self._wake.set()

@@ -188,6 +188,7 @@ MOVES: dict[str, Any] = {
     "tracking.experiment": "other",
     "tracking.upload_seconds": 1.0,
     "tracking.progress_seconds": 1.0,
+    "tracking.push": True,
 }
 NOT_MOVED = {
     "env.family": "there is one",

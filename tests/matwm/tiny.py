@@ -88,7 +88,7 @@ TINY: dict[str, Any] = {
     "run": {"device": "cpu", "threads": 1, "save_interval": 10, "metrics_interval": 5},
     "retention": {"keep_last": None, "keep_every": None, "keep_best": 0},
     "evaluation": {"episodes": 2, "seed": 100, "modes": ["sampled"], "interval": 0, "gif": False},
-    "tracking": {"experiment": "test", "upload_seconds": 0.5, "progress_seconds": 2.0},
+    "tracking": {"experiment": "test", "upload_seconds": 0.5, "progress_seconds": 2.0, "push": False},
 }
 TEAMS = {1: "simple_v3", 2: "simple_push_v3", 3: "simple_crypto_v3"}
 """A scenario for each size of a toy team: the configuration reads the size from the scenario."""

@@ -1,0 +1,110 @@
+"""Looks for a training where other machines may have left it: on the DVC remote, in MLflow, in git."""
+
+import logging
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from matwm.checkpoint import Checkpoint
+from pipeline import project as places
+from pipeline import remote, runs, stores, times, tracking
+from pipeline.journal import TimedPoint
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60.0
+"""For a DVC remote to say what it has: training must not wait for a host that is gone."""
+FILES = ("run.json", "training.csv", "episodes.csv", times.TIMES, times.EVALUATED)
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that has checkpoints of one training."""
+
+    steps: frozenset[int]
+    pull: Callable[[int, Path, Sequence[Path]], Checkpoint]
+    """Brings the checkpoint of a step to a folder, verified; chunks that lie in the given checkpoints need not be fetched."""
+
+
+def sources(project: Path, segment: str, key: str) -> list[Source]:
+    """Return the places that have checkpoints of a training, the quickest first; one that does not answer is left out with a warning."""
+    return [found for look in (_on_remote, _in_mlflow) if (found := look(project, segment, key))]
+
+
+def pushed_points(project: Path, key: str, until: int) -> list[TimedPoint]:
+    """Return the metric points that the DVC remote has of a training up to a step; none if it does not answer."""
+    try:
+        there = _within(lambda: remote.default(project))
+        return _within(lambda: there.points(key, until)) if there else []
+    except remote.RemoteError as error:
+        logger.warning("%s: the curves of this run begin later than its training", error)
+        return []
+
+
+def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
+    """Return the metric points that the last commit has of a training; DVC has deleted the files by the time that a stage runs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in FILES:
+            shown = subprocess.run(
+                ["git", "show", f"HEAD:./metrics/{segment}/{name}"],
+                cwd=project, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            )  # fmt: skip
+            if shown.returncode == 0:
+                (Path(temporary) / name).write_bytes(shown.stdout)
+        if (places.read_json(Path(temporary) / "run.json") or {}).get("key") != key:
+            return []
+        return times.recorded_points(Path(temporary))
+
+
+def _on_remote(project: Path, segment: str, key: str) -> Source | None:
+    try:
+        there = _within(lambda: remote.default(project))
+        if there is None:
+            return None
+        return Source(frozenset(_within(lambda: there.steps(key))), lambda step, folder, near: there.pull(key, step, folder, near))
+    except remote.RemoteError as error:
+        logger.warning("%s. What it may have of segment %s is not used", error, segment)
+        return None
+
+
+def _in_mlflow(project: Path, segment: str, key: str) -> Source | None:
+    try:
+        run = tracking.find_by_key(segment, key)
+        if run is None:
+            return None
+        store = stores.MlflowStore()
+        return Source(frozenset(store.steps(run.run_id)), lambda step, folder, near: store.pull(run.run_id, step, folder))
+    except runs.TrackingError as error:
+        logger.warning("%s. What it may have of segment %s is not used", error, segment)
+        return None
+
+
+def _within(call: Callable[[], ResultT]) -> ResultT:
+    """Return what a call returns, if it does so soon.
+
+    Raises:
+        RemoteError: it does not, or it raised this.
+    """
+    results: list[ResultT] = []
+    errors: list[remote.RemoteError] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except remote.RemoteError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="remote", daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise remote.RemoteError(f"the default DVC remote has not answered within {PATIENCE_SECONDS:.0f} s")
+    return results[0]

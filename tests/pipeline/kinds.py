@@ -1,0 +1,80 @@
+"""Starts what DVC remotes can be besides a folder: an S3 server and an SSH server on this machine, and says how DVC is told of them."""
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SECRET = "hidden-from-everyone"
+
+
+@contextmanager
+def s3() -> Iterator[tuple[str, list[str]]]:
+    """Yield URL and settings of a bucket in memory."""
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") is None:
+        pytest.skip("no S3 server to test with: install the extras dev and s3")
+    port = _free_port()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, port, environment):
+        import boto3
+
+        endpoint = f"http://127.0.0.1:{port}"
+        keys = {"aws_access_key_id": "somebody", "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+        boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="bucket")
+        settings = [f"endpointurl = {endpoint}", "access_key_id = somebody", f"secret_access_key = {SECRET}", "region = us-east-1"]
+        yield "s3://bucket/some/where", settings
+
+
+@contextmanager
+def ssh(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield URL and settings of a folder that an SSH server of our own serves."""
+    server = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
+    if server is None or importlib.util.find_spec("sshfs") is None:
+        pytest.skip("no SSH server to test with: install openssh-server and the extra ssh")
+    port = _free_port()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True, stdin=subprocess.DEVNULL)
+    shutil.copy(folder / "user.pub", folder / "authorized_keys")
+    lines = [f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {folder / 'host'}", f"AuthorizedKeysFile {folder / 'authorized_keys'}"]
+    lines += ["StrictModes no", "UsePAM no", "PasswordAuthentication no", "PidFile none", "Subsystem sftp internal-sftp"]
+    lines += ["PermitRootLogin prohibit-password"] if os.getuid() == 0 else []
+    (folder / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    with _running([server, "-D", "-e", "-f", str(folder / "config")], port, dict(os.environ)):
+        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        yield f"ssh://{user}@127.0.0.1:{port}{folder / 'remote'}", [f"keyfile = {folder / 'user'}", "allow_agent = false"]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def _running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[None]:
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not _answers(port):
+            assert process.poll() is None and time.monotonic() < end, f"{command[0]} does not start"
+            time.sleep(0.05)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
