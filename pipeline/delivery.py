@@ -45,7 +45,7 @@ class Delivery:
         if run_id is None:
             if contents.name is None:
                 raise NoSuchRunError
-            tags = _cut({**contents.tags, "matwm.writer": contents.writer}, LONGEST_TAG)
+            tags = cut({**contents.tags, "matwm.writer": contents.writer}, LONGEST_TAG)
             experiment = runs.experiment_id(self.uri, contents.experiment)
             made = runs.client(self.uri).create_run(experiment, start_time=contents.started_ms, run_name=contents.name, tags=tags)
             run_id = made.info.run_id
@@ -69,12 +69,12 @@ class Delivery:
             return
         params, tags = dict(contents.params), dict(contents.tags)
         there = runs.client(self.uri).get_run(self._run_id).data.params
-        wanted = _cut(params, LONGEST_PARAM)
+        wanted = cut(params, LONGEST_PARAM)
         for key in sorted(key for key in wanted if there.get(key, wanted[key]) != wanted[key]):
             logger.warning("run %s keeps %s = %s in MLflow, though it is %s now", self._run_id, key, there[key], wanted[key])
-        for batch in _batches([Param(key, value) for key, value in wanted.items() if key not in there], LABELS_PER_CALL):
+        for batch in batches([Param(key, value) for key, value in wanted.items() if key not in there], LABELS_PER_CALL):
             runs.client(self.uri).log_batch(self._run_id, params=batch, synchronous=True)
-        for batch in _batches([RunTag(key, value) for key, value in _cut(tags, LONGEST_TAG).items()], LABELS_PER_CALL):
+        for batch in batches([RunTag(key, value) for key, value in cut(tags, LONGEST_TAG).items()], LABELS_PER_CALL):
             runs.client(self.uri).log_batch(self._run_id, tags=batch, synchronous=True)
         with self._outbox.change() as contents:
             contents.has_news = contents.params != params or contents.tags != tags
@@ -177,7 +177,7 @@ class Delivery:
             logger.error("MLflow does not get %s: %s", path, error)
 
 
-def _cut(texts: Mapping[str, str], longest: int) -> dict[str, str]:
+def cut(texts: Mapping[str, str], longest: int) -> dict[str, str]:
     """Shorten what MLflow would refuse, ending in a digest, so that different long values stay different."""
     return {
         key: text if len(text) <= longest else f"{text[: longest - 80]}… sha256 {sha256(text.encode()).hexdigest()}"
@@ -185,5 +185,6 @@ def _cut(texts: Mapping[str, str], longest: int) -> dict[str, str]:
     }
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield items in lists that MLflow takes in one call."""
     return (items[start : start + size] for start in range(0, len(items), size))

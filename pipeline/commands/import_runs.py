@@ -1,0 +1,68 @@
+"""`matwm import`: gives MLflow the runs back that a clone has from git and the DVC remote."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline import project as places
+from pipeline.commands.table import table
+from pipeline.project import ProjectError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("runs", nargs="*", metavar="RUN|SEGMENT", help="beginning of a run's ID, or a segment (default: all of metrics/)")
+    parser.add_argument("--json", action="store_true", help="as a list of objects")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Import what MLflow lacks; a run that is there is left as it is.
+
+    Raises:
+        ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that says what to do.
+    """
+    from matwm.config import load_config
+    from pipeline import giving_back, tracking
+
+    project = places.root()
+    tracking.configure(project)
+    experiment = load_config(project / places.PARAMS).tracking.experiment
+    rows: list[dict[str, Any]] = []
+    records = [giving_back.read_record(project, segment) for segment in _chosen(project, options.runs)]  # all, before any is written
+    for record in records:
+        is_new = giving_back.give_back(project, record, experiment)
+        facts = {"run_id": record.run_id, "segment": record.segment, "imported": is_new}
+        rows.append(facts | {"points": len(record.points), "checkpoints": sorted(record.checkpoints)})
+    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else _shown(rows))
+    return 0
+
+
+def _chosen(project: Path, references: list[str]) -> list[str]:
+    """Return the segments whose runs are meant."""
+    known: dict[str, str] = {}
+    for path in sorted((project / "metrics").glob("*/run.json")):
+        known[path.parent.name] = str((places.read_json(path) or {}).get("run_id") or "")
+    if not known:
+        raise ProjectError("metrics/ has no run to import: check out a commit in which a segment is trained")
+    listed = ", ".join(f"{run_id[:12] or 'no run'} ({segment})" for segment, run_id in known.items())
+    chosen: list[str] = []
+    for reference in references:
+        found = (
+            [reference] if reference in known else [name for name, run_id in known.items() if reference and run_id.startswith(reference)]
+        )
+        if len(found) > 1:
+            raise ProjectError(f"{len(found)} runs begin with {reference!r}: {listed}: give more of the ID")
+        if not found:
+            raise ProjectError(f"metrics/ has no run or segment {reference!r}; it has {listed}")
+        chosen += [name for name in found if name not in chosen]
+    return chosen or [name for name, run_id in known.items() if run_id]
+
+
+def _shown(rows: list[dict[str, Any]]) -> str:
+    lines = [["run", "segment", "", "points", "checkpoints"]]
+    for row in rows:
+        what = "imported" if row["imported"] else "is there already"
+        lines.append([row["run_id"][:12], row["segment"], what, str(row["points"]), ", ".join(map(str, row["checkpoints"]))])
+    return table(lines)

@@ -1,0 +1,271 @@
+"""Other machines: separate folders, separate stores, and between them only git, a DVC remote or an MLflow server. Each test is a story."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from matwm.checkpoint import open_checkpoint, step_name
+from pipeline import giving_back, runs, stores
+from pipeline.journal import TimedPoint
+from tests.pipeline.projects import Project, tiny_params, until
+
+ROOT = "checkpoints/root"
+LAST = 200
+
+
+def params(*, push: bool = False) -> dict[str, object]:
+    return tiny_params({"tracking": {"push": push}}, {"s00": {"from": ROOT, "until": LAST}})
+
+
+def output_hash(project: Project, name: str = "s00") -> str:
+    lock = yaml.safe_load((project.path / "dvc.lock").read_text(encoding="utf-8"))
+    return next(out["md5"] for out in lock["stages"][f"train@{name}"]["outs"] if out["path"] == f"checkpoints/{name}")
+
+
+def run_id(project: Project, name: str = "s00") -> str:
+    return project.json(f"metrics/{name}/run.json")["run_id"]
+
+
+def fingerprint(project: Project, name: str = "s00", step: int = LAST) -> str:
+    return open_checkpoint(project.path / "checkpoints" / name / step_name(step)).fingerprint
+
+
+def in_work(project: Project) -> dict[str, Any]:
+    """Return what the work directory knows about its run."""
+    (path,) = (project.path / ".matwm/work").glob("*/run.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def local_history(project: Project, run: str) -> list[TimedPoint]:
+    return runs.metric_history(run, f"sqlite:///{project.path / 'mlflow.db'}")
+
+
+def computed(points: list[TimedPoint]) -> list[tuple[str, int, float]]:
+    """Return what does not depend on the clock, sorted."""
+    return sorted((point.key, point.step, point.value) for point in points if not point.key.startswith(("time/", "checkpoint/")))
+
+
+def are_single(points: list[TimedPoint]) -> bool:
+    return max(Counter((point.key, point.step) for point in points).values()) == 1
+
+
+def add_remote(project: Project, url: Path | str) -> None:
+    project.dvc("remote", "add", "--default", "store", str(url))
+    project.dvc("remote", "modify", "store", "verify", "true")
+    project.git("commit", "-q", "-am", "remote")
+
+
+def stop_at(project: Project, step: int, **environment: str) -> tuple[subprocess.Popen[str], int]:
+    """Train until a step has a checkpoint, and hold the trainer there."""
+    dvc = project.start("dvc", "repro", "train@s00", **environment)
+    work = project.path / ".matwm/work"
+    until(lambda: any(work.glob(f"*/checkpoints/{step_name(step)}/manifest.json")))
+    (lock,) = work.glob("*/lock")
+    trainer = int(lock.read_text(encoding="ascii"))
+    os.kill(trainer, signal.SIGSTOP)
+    return dvc, trainer
+
+
+def crawl(trainer: int, condition: Callable[[], object]) -> None:
+    """Let a held trainer run for moments, until something has come of it."""
+    while not condition():
+        os.kill(trainer, signal.SIGCONT)
+        time.sleep(0.02)
+        os.kill(trainer, signal.SIGSTOP)
+        time.sleep(0.1)
+
+
+def lose(project: Project, dvc: subprocess.Popen[str], trainer: int) -> None:
+    """Take the machine away: processes and disk."""
+    os.kill(dvc.pid, signal.SIGKILL)
+    os.kill(trainer, signal.SIGKILL)
+    dvc.wait(timeout=60)
+    shutil.rmtree(project.path)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Project:
+    """A machine that was never interrupted."""
+    project = Project.create(tmp_path_factory.mktemp("reference") / "p", params(), store_template)
+    project.dvc("repro", "train@s00")
+    project.commit("trained")
+    return project
+
+
+def test_a_lost_machine_loses_at_most_one_interval(tmp_path: Path, store_template: Path, reference: Project) -> None:
+    origin, first = tmp_path / "origin", Project.create(tmp_path / "first", params(push=True), store_template)
+    remote = tmp_path / "remote"
+    add_remote(first, remote)
+    first.git("clone", "-q", "--bare", ".", str(origin))
+    dvc, trainer = stop_at(first, 80)
+    until(lambda: list(remote.glob("matwm/*/*.json")))
+    pushed = max(int(path.stem[-9:]) for path in remote.glob("matwm/*/*.json"))
+    lose(first, dvc, trainer)
+
+    second = Project(origin).clone(tmp_path / "second", store_template)
+    said = second.matwm("repro", "train@s00")
+    assert "WARNING" not in said
+    assert fingerprint(second) == fingerprint(reference)
+    assert output_hash(second) == output_hash(reference)
+    assert second.json("metrics/s00/run.json")["resumed_at"] == [pushed]
+    points = local_history(second, run_id(second))
+    assert are_single(points)
+    assert computed(points) == computed(local_history(reference, run_id(reference))), "the curve is whole though its store was lost"
+    sent = re.search(r"(\d+) files? pushed", second.dvc("push"))
+    assert sent and int(sent[1]) == 1, "the folder's own list: every checkpoint is there"
+
+
+# (a) Only git and the DVC remote.
+
+
+def everything(project: Project, run: str) -> dict[str, Any]:
+    """Return what MLflow here knows of a run, but who told it."""
+    uri = f"sqlite:///{project.path / 'mlflow.db'}"
+    found = runs.client(uri).get_run(run)
+    tags = {key: value for key, value in found.data.tags.items() if key not in ("matwm.writer", "matwm.imported_from")}
+    return {
+        "status": found.info.status,
+        "name": found.info.run_name,
+        "times": (found.info.start_time, found.info.end_time),
+        "experiment": runs.client(uri).get_experiment(found.info.experiment_id).name,
+        "params": found.data.params,
+        "tags": tags,
+        "points": sorted(local_history(project, run)),
+        "artifacts": artifacts(uri, run),
+    }
+
+
+def artifacts(uri: str, run: str, folder: str | None = None) -> set[str]:
+    found: set[str] = set()
+    for entry in runs.client(uri).list_artifacts(run, folder):
+        found |= artifacts(uri, run, entry.path) if entry.is_dir else {entry.path}
+    return found
+
+
+def test_git_and_the_remote_give_the_runs_back(tmp_path: Path, store_template: Path, reference: Project) -> None:
+    first = Project(tmp_path / "first")
+    shutil.copytree(reference.path, first.path, symlinks=True)
+    runs_of_reference = everything(reference, run_id(reference))
+    add_remote(first, tmp_path / "remote")
+    first.matwm("continue", f"{run_id(first)[:10]}@120", "--until", "160")
+    first.dvc("repro", "train@s01", "evaluate@s01")
+    child, parent = run_id(first, "s01"), run_id(first)
+    first.dvc("push")
+    first.commit("s01")
+    told = everything(first, child)
+
+    second = first.clone(tmp_path / "second", store_template)
+    assert 'run "dvc pull" first' in second.matwm("import", code=1)
+    second.dvc("pull", "train@s00", "train@s01", "evaluate@s01")
+    rows = json.loads(second.matwm("import", "--json"))
+    assert [(row["run_id"], row["imported"]) for row in rows] == [(parent, True), (child, True)]
+    assert everything(second, child) == told
+    assert everything(second, parent)["points"] == runs_of_reference["points"]
+    assert stores.MlflowStore(f"sqlite:///{second.path / 'mlflow.db'}").steps(child) == [160]
+    database = (second.path / "mlflow.db").read_bytes()
+    assert [row["imported"] for row in json.loads(second.matwm("import", parent[:8], "s01", "--json"))] == [False, False]
+    assert (second.path / "mlflow.db").read_bytes() == database, "twice changes nothing"
+
+    second.matwm("continue", f"{child[:9]}@final", "--until", "200")
+    second.dvc("repro", "train@s02")
+    tags = everything(second, run_id(second, "s02"))["tags"]
+    assert tags["mlflow.parentRunId"] == tags["matwm.parent_run"] == child
+    assert fingerprint(second, "s02") == fingerprint(reference)
+
+
+def test_an_import_that_was_killed_is_completed_and_a_run_that_is_there_is_left_alone(
+    tmp_path: Path, reference: Project, store_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    shutil.copy(store_template, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    runs.configure(tmp_path)
+    record = giving_back.read_record(reference.path, "s00")
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.MlflowStore, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            giving_back.give_back(reference.path, record, "matwm")
+    assert giving_back.give_back(reference.path, record, "matwm") is True
+    assert stores.MlflowStore(uri).steps(record.run_id) == list(range(40, LAST + 1, 40))
+    assert sorted(runs.metric_history(record.run_id, uri)) == sorted(local_history(reference, record.run_id))
+    runs.client(uri).set_tag(record.run_id, "note", "mine")
+    assert giving_back.give_back(reference.path, record, "matwm") is False
+    assert runs.client(uri).get_run(record.run_id).data.tags["note"] == "mine"
+    runs.client(uri).delete_run(record.run_id)
+    with pytest.raises(runs.TrackingError, match=f"but deleted: `mlflow runs restore --run-id {record.run_id}`"):
+        giving_back.give_back(reference.path, record, "matwm")
+
+
+# (b) Only a server, and (c) both.
+
+
+@pytest.fixture
+def empty_server(server: Any) -> Any:
+    """The server without a run of these trainings."""
+    for run in runs.list_runs(uri=server.uri):
+        runs.client(server.uri).delete_run(run.run_id)
+    return server
+
+
+def test_a_server_alone_is_enough_to_go_on(empty_server: Any, tmp_path: Path, store_template: Path, reference: Project) -> None:
+    first = Project.create(tmp_path / "first", params(), store_template)
+    origin = tmp_path / "origin"
+    first.git("clone", "-q", "--bare", ".", str(origin))
+    secret = empty_server.uri.replace("//", "//me:hidden@")
+    dvc, trainer = stop_at(first, 120, MLFLOW_TRACKING_URI=secret)
+    crawl(trainer, lambda: in_work(first).get("run_id"))
+    run = in_work(first)["run_id"]
+    crawl(trainer, lambda: stores.MlflowStore(empty_server.uri).steps(run))
+    lose(first, dvc, trainer)
+
+    second = Project(origin).clone(tmp_path / "second", store_template)
+    said = second.dvc("repro", "train@s00", MLFLOW_TRACKING_URI=secret)
+    assert run_id(second) == run
+    assert fingerprint(second) == fingerprint(reference)
+    assert output_hash(second) == output_hash(reference)
+    points = runs.metric_history(run, empty_server.uri)
+    assert are_single(points)
+    assert computed(points) == computed(local_history(reference, run_id(reference)))
+    found = runs.get_run(run, empty_server.uri)
+    assert found and found.status == "FINISHED"
+    assert stores.MlflowStore(empty_server.uri).steps(run) == list(range(40, LAST + 1, 40))
+    told = runs.client(empty_server.uri).get_run(run).data
+    assert "hidden" not in f"{said}{told.tags}{told.params}"
+    assert not [path for path in second.path.rglob("*") if path.is_file() and b"me:hidden" in path.read_bytes()]
+
+
+def test_with_both_the_newest_sound_checkpoint_counts(empty_server: Any, tmp_path: Path, store_template: Path, reference: Project) -> None:
+    first = Project.create(tmp_path / "first", params(push=True), store_template)
+    remote, origin = tmp_path / "remote", tmp_path / "origin"
+    add_remote(first, remote)
+    first.git("clone", "-q", "--bare", ".", str(origin))
+    dvc, trainer = stop_at(first, 80, MLFLOW_TRACKING_URI=empty_server.uri)
+    until(lambda: list(remote.glob("matwm/*/*.json")))
+    first.matwm("push", "s00")
+    (index, *_) = sorted(remote.glob("matwm/*/*.json"), reverse=True)
+    lose(first, dvc, trainer)
+    newest = int(index.stem[-9:])
+    tree = json.loads(index.read_text(encoding="utf-8"))["tree"]
+    listed = json.loads((remote / "files/md5" / tree[:2] / tree[2:]).read_text(encoding="utf-8"))
+    (md5,) = [row["md5"] for row in listed if row["relpath"] == "agents.safetensors"]
+    damaged = remote / "files/md5" / md5[:2] / md5[2:]
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+
+    second = Project(origin).clone(tmp_path / "second", store_template)
+    said = second.matwm("repro", "train@s00", MLFLOW_TRACKING_URI=empty_server.uri)
+    assert f"object files/md5/{md5[:2]}/{md5[2:]}, agents.safetensors of {step_name(newest)}, is damaged" in said
+    assert fingerprint(second) == fingerprint(reference)
+    assert output_hash(second) == output_hash(reference)
+    assert are_single(runs.metric_history(run_id(second), empty_server.uri))
