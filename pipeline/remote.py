@@ -259,7 +259,7 @@ def named(project: Path, name: str | None) -> Remote:
     if chosen in known:
         return Remote(chosen, settings)
     if name:
-        raise RemoteError(f"there is no DVC remote {name}: there {'are ' + ', '.join(known) if known else 'is none'}")
+        raise RemoteError(f"there is no DVC remote {name} (known: {', '.join(known) or 'none'})")
     if known:
         raise RemoteError(f'no DVC remote is the default one: "dvc remote default {known[0]}" makes it so')
     raise RemoteError('no DVC remote is set: "dvc remote add --default store URL", then "dvc remote modify store verify true"')

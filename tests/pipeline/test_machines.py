@@ -222,7 +222,7 @@ def test_a_server_alone_is_enough_to_go_on(empty_server: Any, tmp_path: Path, st
     first = Project.create(tmp_path / "first", params(), store_template)
     origin = tmp_path / "origin"
     first.git("clone", "-q", "--bare", ".", str(origin))
-    secret = empty_server.uri.replace("//", "//me:hidden@")
+    secret = empty_server.uri.replace("//", "//me:sesame@")
     dvc, trainer = stop_at(first, 120, MLFLOW_TRACKING_URI=secret)
     crawl(trainer, lambda: in_work(first).get("run_id"))
     run = in_work(first)["run_id"]
@@ -241,8 +241,8 @@ def test_a_server_alone_is_enough_to_go_on(empty_server: Any, tmp_path: Path, st
     assert found and found.status == "FINISHED"
     assert stores.MlflowStore(empty_server.uri).steps(run) == list(range(40, LAST + 1, 40))
     told = runs.client(empty_server.uri).get_run(run).data
-    assert "hidden" not in f"{said}{told.tags}{told.params}"
-    assert not [path for path in second.path.rglob("*") if path.is_file() and b"me:hidden" in path.read_bytes()]
+    assert "sesame" not in f"{said}{told.tags}{told.params}"
+    assert not [path for path in second.path.rglob("*") if path.is_file() and b"me:sesame" in path.read_bytes()]
 
 
 def test_with_both_the_newest_sound_checkpoint_counts(empty_server: Any, tmp_path: Path, store_template: Path, reference: Project) -> None:

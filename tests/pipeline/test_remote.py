@@ -263,7 +263,7 @@ def test_a_remote_that_is_not_there_is_named(project: Path) -> None:
     assert remote.default(project) is None
     with pytest.raises(RemoteError, match='no DVC remote is set: "dvc remote add --default store URL"'):
         remote.named(project, None)
-    with pytest.raises(RemoteError, match="there is no DVC remote other: there is none"):
+    with pytest.raises(RemoteError, match=r"there is no DVC remote other \(known: none\)"):
         remote.named(project, "other")
 
 
