@@ -1,6 +1,7 @@
 """Looks for a training where other machines may have left it: on the DVC remote, in MLflow, in git."""
 
 import logging
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -48,7 +49,12 @@ def pushed_points(project: Path, key: str, until: int) -> list[TimedPoint]:
 
 
 def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
-    """Return the metric points that the last commit has of a training; DVC has deleted the files by the time that a stage runs."""
+    """Return the metric points that the last commit has of a training; DVC has deleted the files by the time that a stage runs.
+
+    None without git, or if the commit holds something else: then the curves begin later, and training goes on.
+    """
+    if shutil.which("git") is None:
+        return []
     with tempfile.TemporaryDirectory() as temporary:
         for name in FILES:
             shown = subprocess.run(
@@ -59,7 +65,11 @@ def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
                 (Path(temporary) / name).write_bytes(shown.stdout)
         if (places.read_json(Path(temporary) / "run.json") or {}).get("key") != key:
             return []
-        return times.recorded_points(Path(temporary))
+        try:
+            return times.recorded_points(Path(temporary))
+        except places.ProjectError as error:
+            logger.warning("metrics/%s in the last commit cannot be read: %s", segment, error)
+            return []
 
 
 def _on_remote(project: Path, segment: str, key: str) -> Source | None:

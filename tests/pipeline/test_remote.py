@@ -299,6 +299,22 @@ def test_a_remote_that_never_answers_is_not_waited_for(
     assert "has not answered" in caplog.text
 
 
+def test_a_commit_with_damaged_times_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    project = Project(tmp_path / "committed")
+    metrics = project.path / "metrics/s00"
+    metrics.mkdir(parents=True)
+    (metrics / "run.json").write_text(json.dumps({"key": KEY}), encoding="utf-8")
+    (metrics / "times.csv").write_text("step,timestamp_ms,key,value\n5,1000,time/speed,2.5\n", encoding="utf-8")
+    project.git("init", "-q")
+    project.commit("sound")
+    assert elsewhere.committed_points(project.path, "s00", KEY) == [TimedPoint("time/speed", 5, 2.5, 1000)]
+    assert elsewhere.committed_points(project.path, "s00", "b" * 64) == []
+    (metrics / "times.csv").write_text("step,timestamp_ms,key,value\nfive,,,\n", encoding="utf-8")
+    project.commit("damaged")
+    assert elsewhere.committed_points(project.path, "s00", KEY) == []
+    assert "metrics/s00 in the last commit cannot be read" in caplog.text
+
+
 # In the background.
 
 
