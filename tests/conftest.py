@@ -35,6 +35,7 @@ def _subnormal_floats() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-golden", action="store_true", help="record the golden numbers anew (tests/matwm/test_golden.py)")
+    parser.addoption("--record-golden-checkpoint", action="store_true", help="… and checkpoint (tests/matwm/test_golden_checkpoint.py)")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -42,3 +43,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from tests.matwm import test_golden
 
         test_golden.record()
+    if session.config.getoption("--record-golden-checkpoint"):
+        from tests.matwm import test_golden_checkpoint
+
+        test_golden_checkpoint.record()
