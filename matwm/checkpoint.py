@@ -182,6 +182,8 @@ class Checkpoint:
     def _check(self, name: str, read: Callable[[Path], Any]) -> Any:
         """Read a file, or its digest, and compare it with the manifest."""
         path, facts = self.path / name, self.manifest["files"][name]
+        if path.is_symlink() or (path.parent != self.path and path.parent.is_symlink()):
+            raise CheckpointError(f"{path} is a link: a checkpoint holds plain files")
         try:
             size, found = path.stat().st_size, read(path)
         except OSError as error:

@@ -62,6 +62,8 @@ class Session:
             logger.warning(
                 "segment %s is to keep step %s, of which there is no checkpoint any more: trained again", self.segment.name, ", ".join(gone)
             )
+        if found.newest is None and not self.job.start.is_root:
+            open_checkpoint(self.job.start.folder)  # Refuse one that is damaged before there is a run.
         self._missing = found.missing
         self._write_facts()
         started_ms = _milliseconds(self._facts["started"])
