@@ -138,6 +138,26 @@ def has_remote(project: Path) -> bool:
     return bool(settings(project).get("remote"))
 
 
+def set_aside(project: Path, md5: str, shelf: Path) -> None:
+    """Take the list of a directory's files out of DVC's cache for a while: DVC then calls the stage instead of putting that output back."""
+    listed = _object(cache_folder(project), md5)
+    if listed.is_file():
+        shelf.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(listed, shelf / md5)  # first: killed in between, nothing is lost
+        listed.unlink()
+
+
+def put_back(project: Path, shelf: Path) -> None:
+    """Return to DVC's cache what was set aside: earlier commits name it."""
+    for kept in shelf.glob("*.dir"):
+        listed = _object(cache_folder(project), kept.name)
+        if not listed.exists():
+            listed.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, listed)
+            listed.chmod(0o444)
+        kept.unlink()
+
+
 def links(project: Path) -> bool:
     """Return whether DVC gives a cached file a second name instead of copying it."""
     kinds = settings(project).get("cache", {}).get("type") or []

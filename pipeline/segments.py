@@ -14,7 +14,7 @@ from typing import Any
 from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, SegmentConfig, parse_config, parse_segments
 from matwm.version import NUMERICS
-from pipeline import dvc_files, imports, overrides
+from pipeline import dvc_files, imports, overrides, republish
 from pipeline import project as places
 
 SOURCE = "params.yaml"
@@ -202,7 +202,7 @@ class _Graph:
                     f".from is {entry.from_!r}, but segments.{origin.segment} goes from step {start} to {end} and has no step {origin.step}"
                 )
             steps = _trained_steps(self.project, origin.segment, self.params)
-            if steps is not None and origin.step not in steps:
+            if steps is not None and origin.step not in steps and not republish.can_be_had(self.project, origin.segment, origin.step):
                 raise _ProblemError(
                     f".from is {entry.from_!r}, but {origin.segment} is trained and has "
                     f"step{'s' * (len(steps) != 1)} {', '.join(map(str, steps))}: choose one of these"

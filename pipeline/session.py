@@ -15,7 +15,7 @@ from matwm.history import Point
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import ancestry, best, dvc_files, records, times
+from pipeline import ancestry, best, dvc_files, records, republish, times
 from pipeline import project as places
 from pipeline.background import PATIENCE_SECONDS, Pusher
 from pipeline.job import Job
@@ -112,6 +112,7 @@ class Session:
             logger.warning("%s in DVC's cache is damaged: it is replaced", path)
         shutil.rmtree(target, ignore_errors=True)
         incoming.rename(target)
+        republish.settle(self.job.project)
         self._write_records(read_manifest(target / folders[-1]))
 
     def close(self, status: str, patience: float | None = None) -> None:

@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 from matwm.config import ConfigError, read_params
+from matwm.manifest import CheckpointError
 from pipeline import project as places
+from pipeline import republish
 from pipeline.forecast import Forecast, forecast
 from pipeline.runs import TrackingError
 from pipeline.segments import ResolvedSegment, resolve_all
@@ -57,9 +59,13 @@ def main() -> int:
     """Run the stage: write the marker, or say what is wrong and return 1."""
     try:
         project = places.root()
-        for warning in foresee(project, validate(project)).warnings:
+        segments = validate(project)
+        for warning in foresee(project, segments).warnings:
             sys.stderr.write(f"{warning}\n")
-    except (ConfigError, places.ProjectError, TrackingError) as error:
+        for name, segment in segments.items():
+            if lacking := republish.lacking(project, name, segment.needed, read_params(project / places.PARAMS)):
+                republish.bring_back(project, name, lacking)
+    except (ConfigError, places.ProjectError, CheckpointError, TrackingError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     places.write_text(project / MARKER, MARKER_TEXT)
