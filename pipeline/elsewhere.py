@@ -28,6 +28,7 @@ ResultT = TypeVar("ResultT")
 class Source:
     """A place that has checkpoints of one training."""
 
+    name: str
     steps: frozenset[int]
     pull: Callable[[int, Path, Sequence[Path]], Checkpoint]
     """Brings the checkpoint of a step to a folder, verified; chunks that lie in the given checkpoints need not be fetched."""
@@ -77,7 +78,8 @@ def _on_remote(project: Path, segment: str, key: str) -> Source | None:
         there = _within(lambda: remote.default(project))
         if there is None:
             return None
-        return Source(frozenset(_within(lambda: there.steps(key))), lambda step, folder, near: there.pull(key, step, folder, near))
+        steps = frozenset(_within(lambda: there.steps(key)))
+        return Source(there.shown, steps, lambda step, folder, near: there.pull(key, step, folder, near))
     except remote.RemoteError as error:
         logger.warning("%s. What it may have of segment %s is not used", error, segment)
         return None
@@ -89,7 +91,8 @@ def _in_mlflow(project: Path, segment: str, key: str) -> Source | None:
         if run is None:
             return None
         store = stores.MlflowStore()
-        return Source(frozenset(store.steps(run.run_id)), lambda step, folder, near: store.pull(run.run_id, step, folder))
+        name = f"run {run.run_id[:12]} in MLflow at {runs.shown(store.uri)}"
+        return Source(name, frozenset(store.steps(run.run_id)), lambda step, folder, near: store.pull(run.run_id, step, folder))
     except runs.TrackingError as error:
         logger.warning("%s. What it may have of segment %s is not used", error, segment)
         return None

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def _bring(step: int, sources: list[elsewhere.Source], store: LocalStore) -> boo
             except (CheckpointError, tracking.TrackingError, places.ProjectError) as error:
                 logger.warning("%s: it is not used", error)
             else:
+                sys.stderr.write(f"the checkpoint of step {step} comes from {source.name}\n")
                 return True
     return False
 

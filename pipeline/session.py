@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
+import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -176,6 +177,8 @@ class Session:
                 raise
             except ValueError as error:
                 raise places.ProjectError(f"{checkpoint.path} does not fit segment {self.segment.name}: {error}") from error
+            whose = "its own checkpoint" if newest else f"{self.segment.origin.folder},"
+            sys.stderr.write(f"{self.segment.name} goes on from {whose} of step {checkpoint.step}\n")
         return trainer
 
     def _train_to(self, target: int, trainer: Trainer, display: Display, interruption: Interruption) -> bool:
