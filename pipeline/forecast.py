@@ -26,8 +26,10 @@ class Forecast:
     warnings: list[str]
 
 
-def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapping[str, Any]) -> Forecast:
+def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapping[str, Any], *, remembers: bool = True) -> Forecast:
     """Return what the segments will take, with a sentence for each disk or memory that will not hold it.
+
+    With `remembers`, sizes of networks are kept in `.matwm` for the next time.
 
     Raises:
         ConfigError: a segment needs more memory than this machine has, whatever else happens.
@@ -40,7 +42,7 @@ def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mappin
     for name, segment in graph.items():
         if dvc_files.is_trained(stages, name, params):
             continue
-        found = estimate.sizes(segment.config, home)
+        found = estimate.sizes(segment.config, home if remembers else None)
         disk = estimate.disk(segment, _made(project, segment, graph), found)
         memory = estimate.memory(segment.config, segment.until, found)
         for place, size in _copies(project, segment, disk):

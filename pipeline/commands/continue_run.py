@@ -17,6 +17,7 @@ from matwm.config import Config, ConfigError, leaves, parse_config, read_params
 from pipeline import assignments, effects, imports, lookup, overrides, params_file, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
+from pipeline.forecast import forecast
 from pipeline.importing import imported
 from pipeline.project import ProjectError
 from pipeline.segments import resolve_all
@@ -131,7 +132,11 @@ def _override(config: Config, parent: Config, base: Config) -> dict[str, Any]:
 
 def _check(params: Mapping[str, Any], name: str, entry: Mapping[str, Any], project: Path, parent: Config) -> None:
     """Raise ConfigError if params.yaml would not be valid with the new segment, here."""
-    segment = resolve_all({**params, "segments": {**params["segments"], name: dict(entry)}}, project)[name]
+    whole = {**params, "segments": {**params["segments"], name: dict(entry)}}
+    graph = resolve_all(whole, project)
+    segment = graph[name]
+    for warning in forecast(project, graph, whole, remembers=False).warnings:
+        sys.stderr.write(f"{warning}\n")
     if segment.config.run.device != parent.run.device and (problems := missing_devices({name: segment})):
         raise ConfigError(problems)
 
