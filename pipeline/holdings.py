@@ -51,9 +51,12 @@ class Place(Protocol):
 class LocalPlace:
     """Checkpoints in a folder of this machine."""
 
-    def __init__(self, name: str, folder: Path, work: Path | None = None) -> None:
-        """`work`: the work directory that the folder is in, whose lock a process that trains there has."""
-        self.name, self.folder, self.work = name, folder, work
+    def __init__(self, name: str, folder: Path, work: Path | None = None, *, is_own: bool = True) -> None:
+        """`work`: the work directory that the folder is in, whose lock a process that trains there has.
+
+        Nothing is ever removed from a place that is not this project's own.
+        """
+        self.name, self.folder, self.work, self.is_own = name, folder, work, is_own
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint here."""
@@ -68,7 +71,15 @@ class LocalPlace:
         return open_checkpoint(self.folder / places.step_folder(step))
 
     def remove(self, steps: Iterable[int], *, is_live: bool) -> None:
-        """Remove checkpoints, manifest first: what is left after a crash is none any more, and goes the next time."""
+        """Remove checkpoints, manifest first: what is left after a crash is none any more, and goes the next time.
+
+        Raises:
+            ProjectError: the place is not this project's own.
+        """
+        if not self.is_own:
+            if set(steps) & set(self.steps()):
+                raise places.ProjectError(not_own(self.folder))
+            return
         for step in steps:
             (self.folder / places.step_folder(step) / MANIFEST).unlink(missing_ok=True)
         for folder in self.leftovers():
@@ -222,11 +233,23 @@ def gather(project: Path, scratch: Path) -> list[Held]:
         one.pins = {step: note for tag, note in info.tags.items() if tag.startswith(PIN) and (step := _pinned(tag)) is not None}
         folder = stores.local_folder(info.artifact_uri)
         repository = get_artifact_repository(info.artifact_uri, tracking_uri=runs.configured_uri())
-        one.places.append(LocalPlace("MLflow", folder / "checkpoints") if folder else RemotePlace(info.run_id, repository, scratch))
+        one.places.append(_in_mlflow(folder) if folder else RemotePlace(info.run_id, repository, scratch))
         held[info.run_id] = one
     for work in sorted((places.home(project) / ".matwm" / "work").glob("*/checkpoints")):
         _add_work(held, work.parent)
     return list(held.values())
+
+
+def not_own(folder: Path) -> str:
+    """Say that checkpoints are not this project's to remove."""
+    return (
+        f"MLflow's database here leads to {folder}, which is not beside it: this project was copied or moved, and those may be "
+        'another project\'s checkpoints. Nothing is removed: run "matwm doctor --fix" first'
+    )
+
+
+def _in_mlflow(folder: Path) -> LocalPlace:
+    return LocalPlace("MLflow", folder / "checkpoints", is_own=stores.is_own(folder, runs.configured_uri()))
 
 
 def _add_work(held: dict[str, Held], work: Path) -> None:

@@ -74,6 +74,12 @@ def execute(decisions: Iterable[Decision]) -> None:
                 place.remove(steps, is_live=run.is_live)
 
 
+def foreign(decisions: Iterable[Decision]) -> LocalPlace | None:
+    """Return a place from which something would go that is not this project's own, None if there is none."""
+    touched = (place for one in decisions if not one.is_kept for place in one.run.where[one.step])
+    return next((place for place in touched if isinstance(place, LocalPlace) and not place.is_own), None)
+
+
 @dataclass(frozen=True)
 class Bytes:
     """What the removal comes to."""

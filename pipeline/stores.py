@@ -1,6 +1,7 @@
 """Says where checkpoints come from and go to, by run ID and step: they are artifacts of their run in MLflow."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -142,6 +143,18 @@ def local_folder(artifact_uri: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return Path(artifact_uri) if not parts.scheme else None
+
+
+def is_own(folder: Path, uri: str) -> bool:
+    """Return whether a run's artifacts lie beside the database that knows it; a copied project's still lead to the original's.
+
+    What a server keeps on this machine is its own.
+    """
+    if not uri.startswith("sqlite:///"):
+        return True
+    home = Path(uri.removeprefix("sqlite:///")).parent.resolve()
+    # What is above `mlruns` is resolved and that itself is not: it may be a link to a larger disk.
+    return any(above.name == "mlruns" and above.parent.resolve() == home for above in Path(os.path.abspath(folder)).parents)  # noqa: PTH100
 
 
 @contextmanager

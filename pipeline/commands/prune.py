@@ -14,6 +14,7 @@ from matwm.config import RetentionConfig, read_params
 from pipeline import holdings, lookup, pruning, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
+from pipeline.project import ProjectError
 from pipeline.pruning import Bytes, Decision
 from pipeline.segments import ResolvedSegment, resolve_all
 
@@ -46,9 +47,13 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=work, prefix=".prune-") as scratch:
         decisions = _decide(project, graph, Path(scratch), _flags(options), only)
         size = pruning.weigh(decisions)
+        shown = [decision for decision in decisions if only in (None, decision.run.name)]
+        if strange := pruning.foreign(shown):
+            if options.yes:
+                raise ProjectError(holdings.not_own(strange.folder))
+            sys.stderr.write(f"{holdings.not_own(strange.folder)}\n")
         if options.yes:
-            pruning.execute(decision for decision in decisions if only in (None, decision.run.name))
-    shown = [decision for decision in decisions if only in (None, decision.run.name)]
+            pruning.execute(shown)
     sys.stdout.write(_json(shown, size, options.yes) if options.json else _shown(shown, size, options.yes))
     return 0
 

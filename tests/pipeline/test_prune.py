@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from matwm.checkpoint import open_checkpoint, step_name
-from pipeline import cli, runs, stores
+from pipeline import cli, holdings, runs, stores
+from pipeline.project import ProjectError
 from tests.pipeline.test_train import ROOT, StopAfter, facts, project, run, steps_counted, work, write
 
 __all__ = ["project"]
@@ -154,6 +155,48 @@ def test_a_pin_stays_until_it_is_taken_away(project: Path, matwm: Matwm) -> None
     assert matwm("pin", run_id[:8])[2] == f"'{run_id[:8]}' names no step: write {run_id[:8]}@STEP, @latest or @final\n"
     assert matwm("pin", "--remove", f"{run_id[:8]}@80")[:2] == (0, f"step 80 of {who} is no longer pinned\n")
     assert kept(matwm)[80] == []
+
+
+def test_a_copied_project_does_not_touch_what_the_original_keeps(
+    project: Path, matwm: Matwm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(project, LONG, {"retention": {"keep_last": 1}})
+    run(project)
+    run_id = facts(project)["run_id"]
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy)
+    matwm("pin", f"{run_id}@40")
+    monkeypatch.chdir(copy)
+    code, out, errors = matwm("prune")
+    assert code == 0
+    assert "Nothing has been changed: add --yes to remove them." in out
+    assert f"MLflow's database here leads to {project / 'mlruns'}" in errors
+    assert matwm("prune", "--yes")[:2] == (1, "")
+    assert in_work(copy) == in_work(project) == [40, 80, 120, 160, 200]
+    (held,) = holdings.gather(copy, tmp_path / "scratch")
+    for place in held.places[1:]:
+        with pytest.raises(ProjectError, match=r"not beside it.*Nothing is removed: run \"matwm doctor --fix\" first"):
+            place.remove([40], is_live=False)
+        place.remove([], is_live=False)
+    assert "mlruns" in matwm("doctor", "--fix")[1]
+    assert matwm("prune", "--yes")[::2] == (0, "")
+    assert (in_mlflow(run_id), in_work(copy)) == ([200], [200])
+    monkeypatch.chdir(project)
+    runs.configure(project)
+    assert in_mlflow(run_id) == in_work(project) == [40, 80, 120, 160, 200]
+
+
+def test_artifacts_behind_a_link_to_another_disk_are_the_projects_own(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/mlruns").symlink_to(tmp_path / "disk")
+    (tmp_path / "other way").symlink_to(tmp_path / "project")
+    uri = f"sqlite:///{tmp_path / 'project'}/mlflow.db"
+    assert stores.is_own(tmp_path / "project/mlruns/matwm/a/artifacts", uri)
+    assert stores.is_own(tmp_path / "other way/mlruns/matwm/a/artifacts", uri)
+    assert not stores.is_own(tmp_path / "project/mlruns/../../other/mlruns/matwm/a/artifacts", uri)
+    assert not stores.is_own(tmp_path / "disk/matwm/a/artifacts", uri)
+    assert stores.is_own(tmp_path / "disk/matwm/a/artifacts", "http://127.0.0.1:5000")
 
 
 @pytest.mark.parametrize(
