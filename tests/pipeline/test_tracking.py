@@ -236,7 +236,7 @@ def test_a_resume_that_was_not_exact_is_reported_though_only_mlflow_remembers(pr
     elsewhere.log([Point("world_model/loss", 1, 0.75)])
     elsewhere.close("FINISHED")
     assert elsewhere.mismatches[0] == mismatch
-    again = tracker(project, "elsewhere")
+    again = tracker(project, "other machine")
     assert len(again.mismatches) == 2, "a later process knows it too"
     tags = raw_run(first.run_id).data.tags
     assert (tags["matwm.not_reproduced"], tags["matwm.not_reproduced_points"]) == (str(mismatch), "2")
