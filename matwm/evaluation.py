@@ -4,6 +4,7 @@ Episode e starts from the environment seed `first_seed + e` in every match-up. A
 match-up's name: a result does not depend on what else is evaluated, and nothing outside notices that it was.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,15 +96,21 @@ def evaluate(
     modes: Sequence[Mode],
     acting_context: int,
     against: Sequence[LineUp] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Result]:
     """Return, for each mode, self-play and the match-ups of learned agents with each frozen opponent (or with `against` alone).
 
-    Training that goes on afterwards is bit for bit what it would have been.
+    Training that goes on afterwards is bit for bit what it would have been. `should_stop` is asked before every step of the
+    environments; where it says yes there are no results at all.
     """
     self_play = LineUp((None,) * len(SIDES[env.name]))
     line_ups = [self_play, *opponents(env)] if against is None else list(against)
     # The generators come back as they were, on every device that seeding touches.
-    with torch.random.fork_rng(range(torch.cuda.device_count())), _Table(env, first_seed, episodes) as table:
+    with (
+        contextlib.suppress(_StoppedError),
+        torch.random.fork_rng(range(torch.cuda.device_count())),
+        _Table(env, first_seed, episodes, should_stop) as table,
+    ):
         results: list[Result] = []
         for mode in modes:
             for line_up in line_ups:
@@ -111,7 +118,8 @@ def evaluate(
                 learned = tuple(number for number in range(table.spec.num_agents) if number not in casting)
                 team = _Team(world_model, actors, learned, acting_context, greedy=mode == "greedy")
                 results.append(table.play(line_up, mode, casting, team))
-    return results
+        return results
+    return []
 
 
 def reference_lines(env: EnvConfig, *, episodes: int, first_seed: int, line_ups: Sequence[LineUp] | None = None) -> list[Result]:
@@ -124,6 +132,10 @@ def reference_lines(env: EnvConfig, *, episodes: int, first_seed: int, line_ups:
 def matchup_name(line_up: LineUp) -> str:
     """Return what a line-up is called in results: that of learners alone is `self_play`."""
     return "self_play" if all(tactic is None for tactic in line_up.tactics) else line_up.name
+
+
+class _StoppedError(Exception):
+    """Whoever asked for the evaluation does not want it any more."""
 
 
 class _Team:
@@ -147,8 +159,8 @@ class _Team:
 class _Table:
     """Environments to play at, used again for every match-up, since a seed alone determines an episode."""
 
-    def __init__(self, env: EnvConfig, first_seed: int, episodes: int) -> None:
-        self._first_seed = first_seed
+    def __init__(self, env: EnvConfig, first_seed: int, episodes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self._first_seed, self._should_stop = first_seed, should_stop
         self._seeds = tuple(range(first_seed, first_seed + episodes))
         self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, LOCKSTEP))]
         self.spec = self._envs[0].spec
@@ -182,6 +194,8 @@ class _Table:
         rngs = {number: generator_for(self._first_seed, f"{stream}/{self.spec.agents[number]}", group) for number in casting}
 
         def choose(obs: Float[np.ndarray, "E N O"], mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
+            if self._should_stop():
+                raise _StoppedError
             actions = np.zeros(obs.shape[:2], np.int64)
             for number, script in casting.items():
                 actions[:, number] = script.act(obs[:, number, : sizes[number]], rngs[number])

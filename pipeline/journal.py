@@ -101,6 +101,11 @@ class Journal:
         """Return whether there is a value of this metric at this step."""
         return step in self._values.get(key, {})
 
+    def has_evaluation(self, step: int) -> bool:
+        """Return whether the policies of this step have been evaluated while training."""
+        with self._lock:
+            return any(step in values for key, values in self._values.items() if key.startswith(EVALUATION))
+
     def inherit(self, points: Iterable[TimedPoint], until: int) -> None:
         """Take over points of the ancestors, which end at step `until`, with their times; what is there already stays."""
         with self._lock:

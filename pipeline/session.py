@@ -48,6 +48,7 @@ class Session:
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
         self.pusher = Pusher(job.project, job.work) if tracking.push else None
         self._missing: tuple[int, ...] = ()
+        self._newest: int | None = None
         self._is_open = False
 
     def open(self) -> None:
@@ -65,7 +66,7 @@ class Session:
             )
         if found.newest is None and not self.job.start.is_root:
             open_checkpoint(self.job.start.folder)  # Refuse one that is damaged before there is a run.
-        self._missing = found.missing
+        self._missing, self._newest = found.missing, found.newest
         self._write_facts()
         started_ms = _milliseconds(self._facts["started"])
         if not self.job.start.is_root:
@@ -87,13 +88,12 @@ class Session:
         display = self._display = Display(self.segment.name, self.segment.until, line_seconds=self.config.tracking.progress_seconds)
         with display, self.saver:
             trainer: Trainer | None = None
-            for target in self._missing:
+            for target in self._targets():
                 # To load a large replay takes long. Later there is something to save, and `_train_to` looks for signals.
                 with interruption.prompt() if trainer is None else contextlib.nullcontext():
                     trainer = self._at_most(target, trainer, display)
                 if not self._train_to(target, trainer, display, interruption):
                     return False
-                self._save(trainer)
         return True
 
     def publish(self) -> None:
@@ -152,6 +152,10 @@ class Session:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is its parent's, of step {self.job.start.parent.step}"
 
+    def _targets(self) -> list[int]:
+        """Return the steps to train to, and the newest checkpoint's if the process before could not evaluate it any more."""
+        return sorted({*self._missing, *(step for step in [self._newest] if step is not None and self._owes_evaluation(step))})
+
     def _at_most(self, target: int, trainer: Trainer | None, display: Display) -> Trainer:
         """Return the trainer, or one from the newest sound checkpoint on the way to `target` if that is farther."""
         if trainer is not None and not any(trainer.env_step < step <= target for step in self.store.steps()):
@@ -182,24 +186,44 @@ class Session:
         return trainer
 
     def _train_to(self, target: int, trainer: Trainer, display: Display, interruption: Interruption) -> bool:
+        """Train to a step, where a checkpoint is saved; return False if a signal came first."""
+        if self._owes_evaluation(trainer.env_step) and not self._evaluate(trainer, interruption):
+            return False
         while trainer.env_step < target:
             if interruption.signal is not None:
                 self._keep(trainer)
                 return False
             trainer.step()
             self.saver.check()
-            self.tracker.log(trainer.drain())
-            if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
-                display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
-            if trainer.env_step % self.config.run.metrics_interval == 0:
-                self.tracker.log([Point("time/steps_per_second", trainer.env_step, display.rate)])
-            if self.config.evaluation.interval and trainer.env_step % self.config.evaluation.interval == 0:
-                self._evaluate(trainer)
+            self._tell(trainer, display)
+            if trainer.env_step == target:
+                self._save(trainer)  # Before it is evaluated, which can take minutes.
+            if self._is_evaluated(trainer.env_step) and not self._evaluate(trainer, interruption):
+                return False
             display.advance(trainer.env_step)
         return True
 
-    def _evaluate(self, trainer: Trainer) -> None:
-        """Tell MLflow how the policies do now; training goes on as if nobody had looked."""
+    def _tell(self, trainer: Trainer, display: Display) -> None:
+        """Tell MLflow, and whoever watches, what the step brought."""
+        self.tracker.log(trainer.drain())
+        if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
+            display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
+        if trainer.env_step % self.config.run.metrics_interval == 0:
+            self.tracker.log([Point("time/steps_per_second", trainer.env_step, display.rate)])
+
+    def _is_evaluated(self, step: int) -> bool:
+        interval = self.config.evaluation.interval
+        return bool(interval) and step % interval == 0
+
+    def _owes_evaluation(self, step: int) -> bool:
+        """Return whether a step of this segment that has been trained lacks its evaluation."""
+        return self._is_evaluated(step) and step > self.job.start.parent.step and not self.tracker.journal.has_evaluation(step)
+
+    def _evaluate(self, trainer: Trainer, interruption: Interruption) -> bool:
+        """Tell MLflow how the policies do now; return False if a signal came first: then nothing is told, and all is saved.
+
+        Training goes on as if nobody had looked. What a signal cuts short is done by the process that goes on from here.
+        """
         judging, learner = self.config.evaluation, trainer.learner
         results = evaluate(
             learner.world_model,
@@ -209,11 +233,17 @@ class Session:
             first_seed=judging.seed,
             modes=judging.modes,
             acting_context=self.config.schedule.acting_context,
+            should_stop=lambda: interruption.signal is not None,
         )
+        if not results:
+            self._keep(trainer)
+            return False
+        points: list[Point] = []
         for result in results:
-            learners = [trainer.spec.agents[number] for number in result.learned]
-            points = best.points(trainer.env_step, str(result.mode), result.matchup, {agent: result.agents[agent] for agent in learners})
-            self.tracker.log(points, is_revision=True)
+            learners = {trainer.spec.agents[number]: result.agents[trainer.spec.agents[number]] for number in result.learned}
+            points += best.points(trainer.env_step, str(result.mode), result.matchup, learners)
+        self.tracker.log(points, is_revision=True)
+        return True
 
     def _keep(self, trainer: Trainer) -> None:
         """Save where a signal came; such a checkpoint is for going on and is not published."""

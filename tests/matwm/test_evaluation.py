@@ -185,3 +185,13 @@ def test_training_does_not_notice_an_evaluation() -> None:
         alone.step()
     assert watched.learner.world_model.training == alone.learner.world_model.training
     assert fingerprint(watched.parts()) == fingerprint(alone.parts())
+
+
+def test_an_evaluation_that_is_not_wanted_any_more_stops_at_the_next_step_without_a_result(trainer: Trainer) -> None:
+    net, before, looks = networks(trainer), torch.get_rng_state(), []
+    results = evaluate(
+        net.world_model, net.actors, net.env, episodes=2, first_seed=7, modes=["sampled"], acting_context=net.acting_context,
+        should_stop=lambda: looks.append(None) is None and len(looks) == 4,
+    )  # fmt: skip
+    assert (results, len(looks)) == ([], 4), "episodes have 6 steps"
+    assert torch.equal(torch.get_rng_state(), before)

@@ -6,7 +6,8 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any
 import pytest
 import yaml
 
+from matwm import evaluation
 from matwm.checkpoint import CheckpointError, open_checkpoint, step_name
 from matwm.config import parse_config
 from matwm.learner import NonFiniteLossError
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import process, runs, stores, tracking
+from pipeline import process, runs, session, stores, tracking
 from pipeline import project as places
 from pipeline.process import Interruption
 from pipeline.train import train
@@ -344,6 +346,41 @@ def test_a_signal_in_the_step_before_a_save_waits_for_it_and_makes_no_other(
         assert run(project, interruption=interruption) == 128 + signal.SIGTERM
     assert LocalStore(work(project) / "checkpoints").steps() == [40]
     assert "the last good checkpoint is of step 40: the same command goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("step", "missing"), [(20, range(21, 81)), (40, range(41, 81)), (80, ())])
+def test_a_signal_while_policies_are_evaluated_saves_at_once_and_the_evaluation_comes_later(
+    project: Path, monkeypatch: pytest.MonkeyPatch, step: int, missing: Iterable[int]
+) -> None:
+    write(project, changes={"evaluation": {"interval": 20}})
+    choose, calls = evaluation.choose_actions, []
+
+    def disturbed(*arguments: Any, **named: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return choose(*arguments, **named)
+
+    with monkeypatch.context() as patch, Interruption() as interruption:
+        evaluate = session.evaluate
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            if trained[-1] == step:
+                patch.setattr(evaluation, "choose_actions", disturbed)
+            return evaluate(*arguments, **named)
+
+        patch.setattr(session, "evaluate", watched)
+        with steps_counted(monkeypatch) as trained:
+            assert run(project, interruption=interruption) == 128 + signal.SIGTERM
+    assert len(calls) == 3, "the step of the episodes in which the signal came is the last one"
+    assert (trained[-1], LocalStore(work(project) / "checkpoints").steps()[-1]) == (step, step)
+    assert not (project / "checkpoints/s00").exists()
+    with steps_counted(monkeypatch) as trained:
+        assert run(project) == 0
+    assert trained == list(missing)
+    points = Counter(point.step for point in tracking.metric_history(facts(project)["run_id"]) if point.key.endswith("/adversary_0/stderr"))
+    assert points.keys() == {20, 40, 60, 80}
+    assert len(set(points.values())) == 1
 
 
 def test_a_checkpoint_at_every_step_is_possible(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
