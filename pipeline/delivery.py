@@ -1,14 +1,16 @@
 """Brings one run in MLflow up to date with its journal and outbox; every call here may wait for a server."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline import runs, stores
 from pipeline.journal import Journal, TimedPoint
-from pipeline.outbox import Outbox
+from pipeline.outbox import Contents, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +26,26 @@ class NoSuchRunError(Exception):
     """The run is not in this store, and nothing is known from which to make it."""
 
 
+class AbandonedError(Exception):
+    """Nobody waits for this thread any more, and another process may have the work directory by now."""
+
+
 class Delivery:
     """One run in one store. Whatever is sent twice ends up there once, so a call that failed is simply made again."""
 
-    def __init__(self, uri: str, journal: Journal, outbox: Outbox, on_answer: Callable[[], None]) -> None:
-        """`on_answer` is called whenever the store has taken something."""
+    def __init__(self, uri: str, journal: Journal, outbox: Outbox, on_answer: Callable[[], None], abandoned: threading.Event) -> None:
+        """`on_answer` is called whenever the store has taken something. After `abandon` nothing is written here any more."""
         self.uri = uri
         self._journal = journal
         self._outbox = outbox
         self._on_answer = on_answer
+        self._abandoned = abandoned
+        self._noting = threading.Lock()
+
+    def abandon(self) -> None:
+        """Return when nothing is being written to the work directory; from now on, nothing is."""
+        with self._noting:
+            self._abandoned.set()
 
     def open_run(self) -> str:
         """Make sure that the run is there, with its history in the journal, and running if it shall; return its ID.
@@ -51,7 +64,7 @@ class Delivery:
             run_id = made.info.run_id
         else:
             self._take_over(run_id)
-        with self._outbox.change() as contents:
+        with self._note() as contents:
             contents.has_news |= contents.run_id != run_id
             contents.run_id = run_id
             contents.tags["matwm.writer"] = contents.writer
@@ -76,7 +89,7 @@ class Delivery:
             runs.client(self.uri).log_batch(self._run_id, params=batch, synchronous=True)
         for batch in batches([RunTag(key, value) for key, value in cut(tags, LONGEST_TAG).items()], LABELS_PER_CALL):
             runs.client(self.uri).log_batch(self._run_id, tags=batch, synchronous=True)
-        with self._outbox.change() as contents:
+        with self._note() as contents:
             contents.has_news = contents.params != params or contents.tags != tags
         self._on_answer()
 
@@ -85,7 +98,9 @@ class Delivery:
         points, position = self._journal.unsent(self._run_id, POINTS_PER_CALL)
         if points:
             self._send_batch(points)
-            self._journal.mark_sent(self._run_id, position)
+            with self._noting:
+                self._demand()
+                self._journal.mark_sent(self._run_id, position)
             self._on_answer()
         return bool(points)
 
@@ -103,7 +118,7 @@ class Delivery:
             runs.client(self.uri).log_artifacts(self._run_id, str(path), folder)
         else:
             runs.client(self.uri).log_artifact(self._run_id, str(path), folder)
-        with self._outbox.change() as contents:
+        with self._note() as contents:
             contents.uploads.remove(entry)
         self._on_answer()
         return True
@@ -114,10 +129,26 @@ class Delivery:
         if status is None:
             return
         runs.client(self.uri).set_terminated(self._run_id, status, end_time=self._outbox.contents.ended_ms)
-        with self._outbox.change() as contents:
+        with self._note() as contents:
             contents.is_running = False
             contents.status = None if contents.status == status else contents.status
         self._on_answer()
+
+    @contextmanager
+    def _note(self) -> Iterator[Contents]:
+        """Yield the outbox's contents for a change.
+
+        Raises:
+            AbandonedError: the directory may be another process's by now.
+        """
+        with self._noting:
+            self._demand()
+            with self._outbox.change() as contents:
+                yield contents
+
+    def _demand(self) -> None:
+        if self._abandoned.is_set():
+            raise AbandonedError
 
     @property
     def _run_id(self) -> str:
@@ -144,8 +175,11 @@ class Delivery:
     def _take_over(self, run_id: str) -> None:
         run = runs.client(self.uri).get_run(run_id)
         if run.data.tags.get("matwm.writer") != self._outbox.contents.writer:
-            self._journal.adopt(runs.metric_history(run_id, self.uri))
-            with self._outbox.change() as contents:
+            history = runs.metric_history(run_id, self.uri)
+            with self._noting:
+                self._demand()
+                self._journal.adopt(history)
+            with self._note() as contents:
                 contents.has_news = True
         if self._outbox.contents.status == "RUNNING" and run.info.status != "RUNNING":
             runs.client(self.uri).update_run(run_id, "RUNNING")

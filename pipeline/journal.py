@@ -167,13 +167,18 @@ class Journal:
         return sum(1 for _ in _points(self.path, self._cursor(run_id) if run_id else 0, self._size))
 
     def flush(self) -> None:
-        """Write what a full disk has refused so far: no checkpoint may be newer than the points on the disk.
+        """Return when every point is on the disk itself: no checkpoint may be newer than the points that a power cut leaves.
 
         Raises:
-            OSError: it still does.
+            OSError: a full disk still refuses some.
         """
         with self._lock:
             self._write_held()
+            descriptor = os.dup(self._file.fileno())  # Waiting for the disk is not for those who record, and the file may be replaced.
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Close the file; recording afterwards is an error. What a full disk refuses to the end is computed again."""
@@ -219,8 +224,8 @@ class Journal:
 
     def _replace(self, known: list[TimedPoint], own: list[TimedPoint]) -> None:
         data = b"".join(map(_line, [*known, *own]))
+        self._cursor_path.unlink(missing_ok=True)  # It counts bytes of the old file: it must not outlive that in a crash.
         write_durably(self.path, data)
-        self._cursor_path.unlink(missing_ok=True)  # It counted bytes of the old file.
         self._file.close()
         self._file = self.path.open("ab", buffering=0)
         self._size = len(data)

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import shutil
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,7 @@ class Session:
         tracking = self.config.tracking
         self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
         self.saver = Saver(self.store, job.start.parent, self._note_save, prepare=self.tracker.journal.flush)
+        self._writing = threading.Lock()
         self._display: Display | None = None
         self._good_step: int | None = None
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
@@ -337,7 +339,8 @@ class Session:
         self._write_facts()
 
     def _write_facts(self) -> None:
-        places.write_json(self.job.work / "run.json", {**self._facts, "segment": self.segment.name, "key": self.job.key})
+        with self._writing:  # The thread that talks to MLflow writes them too.
+            places.write_json(self.job.work / "run.json", {**self._facts, "segment": self.segment.name, "key": self.job.key})
 
 
 def _now() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline import runs
-from pipeline.delivery import Delivery, NoSuchRunError
+from pipeline.delivery import AbandonedError, Delivery, NoSuchRunError
 from pipeline.journal import Journal, Point, TimedPoint, num_sent_bytes
 from pipeline.mismatches import Mismatch
 from pipeline.outbox import Outbox
@@ -52,14 +52,14 @@ class Tracker:
         self._outbox = Outbox(work_dir / "outbox.json")
         if not len(self.journal) or self.journal.has_lost_sent_points or not self._outbox.contents.writer:
             self._outbox.renew_writer()
-        self._delivery = Delivery(self.uri, self.journal, self._outbox, self._note_answer)
+        self._abandoned = threading.Event()
+        self._delivery = Delivery(self.uri, self.journal, self._outbox, self._note_answer, self._abandoned)
         self._upload_seconds = upload_seconds
         self._on_run = on_run or (lambda run_id: None)
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._wake = threading.Event()
         self._has_tried = threading.Event()
         self._closing = threading.Event()
-        self._abandoned = threading.Event()
         self._is_unknown = False
         self._failures = 0
         self._answered = time.monotonic()
@@ -169,7 +169,7 @@ class Tracker:
             if silence > (patience if self._failures else 4 * patience):  # A large file is silent, too, while it is on its way.
                 break
             self._thread.join(0.05)
-        self._abandoned.set()
+        self._delivery.abandon()
         self._wake.set()
         missing = self.missing()
         if missing:
@@ -213,6 +213,8 @@ class Tracker:
                 self._send()
                 if is_last:
                     break
+            except AbandonedError:
+                break
             except NoSuchRunError:
                 self._is_unknown = True
                 logger.warning("MLflow at %s has no run %s: nothing is added to it", runs.shown(self.uri), self.run_id)

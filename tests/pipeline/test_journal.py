@@ -3,11 +3,13 @@
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from pipeline import journal as journals
 from pipeline.journal import Journal, TimedPoint
 from pipeline.mismatches import Mismatch
 
@@ -216,3 +218,28 @@ def test_a_full_disk_leaves_a_file_of_whole_lines_and_costs_no_point(
 def test_the_last_step_is_the_highest_on_record_after_a_restart_too(path: Path):
     Journal(path).record([Point("loss", 7, 0.1), Point("loss", 3, 0.1)], 1000)
     assert Journal(path).last_step == 7
+
+
+def test_a_flush_returns_when_the_disk_itself_has_every_point(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A checkpoint is on the disk when it is there: a power cut must not leave it without the points before it."""
+    synced: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size)))
+    journal = Journal(path)
+    journal.record([Point("loss", 1, 0.1)], 1000)
+    assert synced == []
+    journal.flush()
+    assert synced == [(path.stat().st_ino, path.stat().st_size)]
+
+
+def test_a_crash_while_the_file_is_replaced_leaves_no_note_about_the_other_one(path: Path, monkeypatch: pytest.MonkeyPatch):
+    told = Journal(path)
+    told.record([Point("loss", step, 0.5) for step in range(5)], 7)
+    told.mark_sent("run", told.unsent("run", 10)[1])
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journals, "write_durably", crash)
+    with pytest.raises(KeyboardInterrupt):
+        told.adopt([TimedPoint("loss", 0, 0.5, 1)])
+    assert Journal(path).num_unsent("run") == 5

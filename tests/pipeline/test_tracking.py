@@ -524,6 +524,26 @@ def test_an_unreadable_outbox_costs_no_point(root: Path, caplog: pytest.LogCaptu
     assert "outbox.json cannot be read" in caplog.text
 
 
+def test_a_thread_that_nobody_waits_for_writes_nothing_in_a_directory_that_may_be_anothers(root: Path, monkeypatch: pytest.MonkeyPatch):
+    real, is_sending, may_return = delivery.Delivery._send_batch, threading.Event(), threading.Event()
+
+    def slow(self: delivery.Delivery, points: Any) -> None:
+        real(self, points)
+        is_sending.set()
+        may_return.wait()
+
+    monkeypatch.setattr(delivery.Delivery, "_send_batch", slow)
+    run = tracker(root)
+    run.start(None, "s00", {}, keys())
+    run.log(losses(range(5)))
+    assert is_sending.wait(60)
+    assert "5 metric points" in str(run.close("KILLED", timeout=0.1))
+    before = {path: path.read_bytes() for path in run.work_dir.iterdir()}
+    may_return.set()
+    run._thread.join()
+    assert {path: path.read_bytes() for path in run.work_dir.iterdir()} == before
+
+
 # Adding to a run afterwards.
 
 
