@@ -1,12 +1,13 @@
 """Pushes finished checkpoints to the DVC remote while training goes on: in a process of its own, one at a time."""
 
 import logging
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pipeline import project as places
@@ -42,15 +43,20 @@ class Pusher:
         if self._thread.ident is None:
             self._thread.start()
 
-    def close(self, patience: float = PATIENCE_SECONDS) -> None:
-        """Wait at most `patience` seconds for what is on its way, and for another try at what failed."""
+    def close(self, patience: float = PATIENCE_SECONDS, left: Callable[[], float] = lambda: math.inf) -> None:
+        """Wait at most `patience` seconds for what is on its way, and for another try at what failed.
+
+        `left`, which is asked all the while, can say that no seconds are left.
+        """
         if self._thread.ident is None:
             return
         with self._news:
             self._is_wanted |= self._has_failed
             self._is_closing = True
             self._news.notify()
-        self._thread.join(patience)
+        end = time.monotonic() + patience
+        while self._thread.is_alive() and (seconds := min(end - time.monotonic(), left())) > 0:
+            self._thread.join(min(seconds, 0.1))
         if self._thread.is_alive():
             logger.warning('what the DVC remote still lacks is not waited for: "matwm push" or "dvc push" sends it')
             with self._news:

@@ -5,12 +5,13 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import signal
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -110,6 +111,19 @@ class Interruption:
         time.sleep(PATIENCE_SECONDS)
         if not (self._is_deferred or self._is_over):
             os._exit(self.exit_code)
+
+
+def allowance(interruption: Interruption, seconds: float) -> Callable[[], float]:
+    """Return what says how long may still be waited: for ever until a signal is seen, `seconds` in all from then on."""
+    end: float | None = None
+
+    def left() -> float:
+        nonlocal end
+        if end is None and interruption.signal is not None:
+            end = time.monotonic() + seconds
+        return math.inf if end is None else end - time.monotonic()
+
+    return left
 
 
 def leave_closed_terminal() -> None:

@@ -19,11 +19,11 @@ from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
 from pipeline import ancestry, best, dvc_files, records, republish, times
 from pipeline import project as places
-from pipeline.background import PATIENCE_SECONDS, Pusher
+from pipeline.background import Pusher
 from pipeline.job import Job
 from pipeline.journal import read_points
 from pipeline.labels import params_of
-from pipeline.process import Interruption
+from pipeline.process import Interruption, allowance
 from pipeline.progress import Display
 from pipeline.recovery import earlier_points, recover, survey
 from pipeline.retention import retained_by
@@ -31,6 +31,9 @@ from pipeline.saving import Saver
 from pipeline.tracking import Tracker
 
 logger = logging.getLogger(__name__)
+
+SIGNAL_PATIENCE_SECONDS = 8.0
+"""For MLflow and the DVC remote to take what is left when a signal has come: whoever sent it will not wait for long."""
 
 
 class Session:
@@ -118,22 +121,18 @@ class Session:
         republish.settle(self.job.project)
         self._write_records(read_manifest(target / folders[-1]))
 
-    def close(self, status: str, patience: float | None = None) -> None:
-        """End the run in MLflow if it was opened; wait at most `patience` seconds for it and the DVC remote to take what is left."""
+    def close(self, status: str, interruption: Interruption) -> None:
+        """End the run in MLflow if it was opened; wait for it and the DVC remote to take what is left, not long once a signal came."""
         if not self._is_open:
             return
-        began = time.monotonic()
         try:
             self._write_facts()
         except OSError as error:  # A full disk, perhaps, which is why the run ends: MLflow is to hear of it all the same.
             logger.warning("%s cannot be written: %s", self.job.work / "run.json", error)
-        ended_ms = _milliseconds(self._facts["finished"]) if status == "FINISHED" else None
-        if patience is None:
-            self.tracker.close(status, ended_ms=ended_ms)
-        else:
-            self.tracker.close(status, timeout=patience, patience=patience, ended_ms=ended_ms)
+        left = allowance(interruption, SIGNAL_PATIENCE_SECONDS)
+        self.tracker.close(status, ended_ms=_milliseconds(self._facts["finished"]) if status == "FINISHED" else None, left=left)
         if self.pusher:
-            self.pusher.close(PATIENCE_SECONDS if patience is None else max(0.0, patience - (time.monotonic() - began)))
+            self.pusher.close(left=left)
 
     def contradiction(self) -> str | None:
         """Say that a resume was not exact, and where it was noticed first; None if nothing was noticed."""

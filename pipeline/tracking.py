@@ -1,6 +1,7 @@
 """Tells MLflow about a run from a thread of its own, so that training never waits for it."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -153,18 +154,27 @@ class Tracker:
                 contents.uploads.append(entry)
         self._wake.set()
 
-    def close(self, status: str | None, timeout: float = 600.0, patience: float = 30.0, *, ended_ms: int | None = None) -> str | None:
+    def close(
+        self,
+        status: str | None,
+        timeout: float = 600.0,
+        patience: float = 30.0,
+        *,
+        ended_ms: int | None = None,
+        left: Callable[[], float] = lambda: math.inf,
+    ) -> str | None:
         """Send what is left, then set the status (FINISHED, KILLED or FAILED; None leaves it as it is).
 
-        Gives up after `timeout` seconds in any case, and after `patience` seconds without an answer. Returns None when MLflow
-        has everything, else the sentence (a warning too) that says what it lacks.
+        Gives up after `timeout` seconds in any case, after `patience` seconds without an answer, and when `left`, which is
+        asked all the while, says that no seconds are left. Returns None when MLflow has everything, else the sentence (a
+        warning too) that says what it lacks.
         """
         if status:
             self._outbox.end(status, ended_ms)
         closed = self._answered = time.monotonic()
         self._closing.set()
         self._wake.set()
-        while self._thread.is_alive() and time.monotonic() - closed < timeout:
+        while self._thread.is_alive() and time.monotonic() - closed < timeout and left() > 0:
             silence = time.monotonic() - self._answered
             if silence > (patience if self._failures else 4 * patience):  # A large file is silent, too, while it is on its way.
                 break

@@ -15,9 +15,6 @@ from pipeline.process import Interruption, exclusive, follow_parent
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
     from pipeline.session import Session
 
-SIGNAL_PATIENCE_SECONDS = 8.0
-"""For MLflow to take what is left when a signal ends the process: whoever sent it will not wait for long."""
-
 
 def train(project: Path, name: str, interruption: Interruption) -> int:
     """Train and publish a segment of the project; return the exit code.
@@ -52,21 +49,23 @@ def _run(session: "Session", interruption: Interruption) -> int:
             session.publish()
     except (NonFiniteLossError, UnsavedError) as error:
         is_killed = isinstance(error, UnsavedError) and interruption.signal is not None
-        session.close("KILLED" if is_killed else "FAILED", SIGNAL_PATIENCE_SECONDS if is_killed else None)
+        session.close("KILLED" if is_killed else "FAILED", interruption)
         sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")
         return interruption.exit_code if is_killed else 1
     except SystemExit:  # a signal, while there was nothing to save
-        session.close("KILLED", SIGNAL_PATIENCE_SECONDS)
+        session.close("KILLED", interruption)
         sys.stderr.write(f"segment {session.segment.name} is interrupted before it trained: the same command goes on\n")
         raise
     except BaseException:
-        session.close("FAILED")
+        session.close("FAILED", interruption)
         raise
     if is_complete:
-        session.close("FINISHED")
+        session.close("FINISHED", interruption)
         _say(session.contradiction())
+        # Also after a signal: all is trained and published, but DVC records only a stage that exits with 0. What a signal cuts
+        # short is the telling of MLflow, and the next command sends the rest.
         return 0
-    session.close("KILLED", SIGNAL_PATIENCE_SECONDS)
+    session.close("KILLED", interruption)
     sys.stderr.write(f"segment {session.segment.name} is interrupted; {session.last_good()}: the same command goes on from there\n")
     _say(session.contradiction())
     return interruption.exit_code

@@ -1,5 +1,6 @@
 """A signal that comes before training has anything to save ends the process at once and leaves nothing behind."""
 
+import math
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import yaml
 
 from pipeline import tracking
 from pipeline import train as stage
-from pipeline.process import Interruption
+from pipeline.process import Interruption, allowance
 from tests.pipeline.projects import SOURCE, tiny_params
 
 ROOT = "checkpoints/root"
@@ -133,3 +134,12 @@ def test_a_process_in_the_midst_of_its_imports_ends_at_a_signal(project: Path) -
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (143, "")
     assert not (project / ".matwm").exists()
+
+
+def test_who_waits_for_others_waits_less_once_a_signal_has_come() -> None:
+    with Interruption() as interruption, interruption.deferred():
+        left = allowance(interruption, 8.0)
+        assert left() == math.inf
+        signal.raise_signal(signal.SIGTERM)
+        first = left()
+        assert left() <= first <= 8.0

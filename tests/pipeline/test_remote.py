@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import threading
@@ -355,3 +356,12 @@ def test_a_pusher_that_is_given_up_leaves_no_process(project: Path, save: Save, 
     assert process.poll() is not None
     assert "is not waited for" in caplog.text
     assert subprocess.run(["ps", "-p", str(process.pid)], capture_output=True, check=False).returncode != 0
+
+
+def test_a_pusher_in_a_hurry_gives_up_before_its_patience_ends(project: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
+    pusher = Pusher(project, work_in(project, save(100)))
+    pusher.saved([100])
+    looks = iter([math.inf, math.inf, 0.0])
+    pusher.close(left=lambda: next(looks))
+    assert list(looks) == []
+    assert "is not waited for" in caplog.text

@@ -3,8 +3,10 @@
 import csv
 import json
 import logging
+import os
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +25,7 @@ from matwm.learner import NonFiniteLossError
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import process, runs, session, stores, tracking
+from pipeline import delivery, process, runs, session, stores, tracking
 from pipeline import project as places
 from pipeline.process import Interruption
 from pipeline.train import train
@@ -381,6 +383,30 @@ def test_a_signal_while_policies_are_evaluated_saves_at_once_and_the_evaluation_
     points = Counter(point.step for point in tracking.metric_history(facts(project)["run_id"]) if point.key.endswith("/adversary_0/stderr"))
     assert points.keys() == {20, 40, 60, 80}
     assert len(set(points.values())) == 1
+
+
+def test_a_signal_while_mlflow_is_waited_for_at_the_end_cuts_only_the_waiting_short(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(project, {"s00": {"from": ROOT, "until": 40}})
+    monkeypatch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 0.1)
+    answer, answered = threading.Event(), []
+
+    def silent(self: delivery.Delivery) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        answered.append(answer.wait(60))
+
+    with monkeypatch.context() as patch, Interruption() as interruption:
+        patch.setattr(delivery.Delivery, "send_status", silent)
+        assert run(project, interruption=interruption) == 0, "the segment is complete, and DVC is to know it"
+    assert answered == [], "it was not waited for"
+    answer.set()
+    assert "they are kept in" in caplog.text
+    before = digests(project)
+    assert [info.status for info in tracking.list_runs()] == ["RUNNING"]
+    assert run(project) == 0
+    assert [info.status for info in tracking.list_runs()] == ["FINISHED"]
+    assert digests(project) == before
 
 
 def test_a_checkpoint_at_every_step_is_possible(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
