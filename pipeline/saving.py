@@ -59,6 +59,11 @@ class Saver:
                 raise
             logger.error("%s", failure)
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save is in flight."""
+        return self._thread is not None and self._thread.is_alive()
+
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Take a snapshot and return; it is saved behind the caller. A save in flight is waited for first.
 

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SIGNAL_PATIENCE_SECONDS = 8.0
 """For MLflow and the DVC remote to take what is left when a signal has come: whoever sent it will not wait for long."""
+LONG_SAVE_SECONDS = 3.0
+"""After a save that took longer than this another one may not end before a signal's sender loses patience."""
 
 
 class Session:
@@ -50,6 +52,7 @@ class Session:
         self._writing = threading.Lock()
         self._display: Display | None = None
         self._good_step: int | None = None
+        self._save_seconds = 0.0
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
         self.pusher = Pusher(job.project, job.work) if tracking.push else None
         self._missing: tuple[int, ...] = ()
@@ -247,8 +250,14 @@ class Session:
         return True
 
     def _keep(self, trainer: Trainer) -> None:
-        """Save where a signal came; such a checkpoint is for going on and is not published."""
+        """Save where a signal came; such a checkpoint is for going on and is not published.
+
+        If a save was in flight and slow, its checkpoint has to do: whoever sent the signal will not wait for two in a row.
+        """
+        was_saving = self.saver.is_saving
         self.saver.wait()
+        if was_saving and self._save_seconds > LONG_SAVE_SECONDS:
+            return
         if trainer.env_step not in (self._good_step, self.job.start.parent.step):
             self._save(trainer)
             self.saver.wait()
@@ -260,7 +269,7 @@ class Session:
         self.tracker.log([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
 
     def _note_save(self, checkpoint: Checkpoint, seconds: float) -> None:
-        self._good_step = checkpoint.step
+        self._good_step, self._save_seconds = checkpoint.step, seconds
         self.tracker.log([Point("checkpoint/save_seconds", checkpoint.step, seconds)])
         self._saved(checkpoint)
 

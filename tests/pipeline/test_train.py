@@ -28,6 +28,7 @@ from matwm.trainer import Trainer, build_trainer
 from pipeline import delivery, process, runs, session, stores, tracking
 from pipeline import project as places
 from pipeline.process import Interruption
+from pipeline.saving import Saver
 from pipeline.train import train
 from tests.pipeline.projects import SOURCE, tiny_params
 
@@ -317,7 +318,10 @@ def test_what_a_save_costs_is_recorded_once_for_each(project: Path) -> None:
     assert not [name for name in last.history() if "checkpoint/" in name], "measured times are no part of a checkpoint"
 
 
-def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("long", "steps"), [(3.0, [40, 43]), (0.4, [40])])
+def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came_if_that_is_quick(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], long: float, steps: list[int]
+) -> None:
     write(project)
     save = LocalStore.save
 
@@ -326,10 +330,26 @@ def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came(project: 
         return save(self, *rest, **named)
 
     with monkeypatch.context() as patch:
+        patch.setattr(session, "LONG_SAVE_SECONDS", long)
         patch.setattr(LocalStore, "save", slow)
         assert run(project, interruption=StopAfter(43)) == 128 + signal.SIGTERM
-    assert LocalStore(work(project) / "checkpoints").steps() == [40, 43]
-    assert stores.MlflowStore().steps(tracking.list_runs()[0].run_id) == [40, 43]
+    assert LocalStore(work(project) / "checkpoints").steps() == steps
+    assert stores.MlflowStore().steps(tracking.list_runs()[0].run_id) == steps
+    assert f"the last good checkpoint is of step {steps[-1]}: the same command goes on" in capsys.readouterr().err
+    with steps_counted(monkeypatch) as taken:
+        assert run(project) == 0
+    assert taken == list(range(steps[-1] + 1, 81))
+
+
+def test_a_signal_saves_where_it_came_however_long_that_takes_if_nothing_is_in_flight(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(project)
+    monkeypatch.setattr(session, "LONG_SAVE_SECONDS", 0.0)
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", lambda self, take: (save(self, take), self.wait()))
+    assert run(project, interruption=StopAfter(45)) == 128 + signal.SIGTERM
+    assert LocalStore(work(project) / "checkpoints").steps() == [40, 45]
 
 
 def test_a_signal_in_the_step_before_a_save_waits_for_it_and_makes_no_other(
