@@ -8,14 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from matwm.checkpoint import Checkpoint, open_checkpoint
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
 from matwm.config import ConfigError, read_params
-from pipeline import best, dvc_files, stores, tracking
+from matwm.manifest import MANIFEST, ROOT
+from pipeline import best, stores, tracking
 from pipeline import project as places
 from pipeline.project import ProjectError
 from pipeline.segments import ResolvedSegment, resolve_all
 
 STEP = re.compile(r"[0-9]{1,12}")
+REFERENCE = "RUN|SEGMENT[@STEP]"
+REFERENCE_HELP = "beginning of a run's ID, or a segment; STEP is a number, latest (default) or final"
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Run:
 
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `metrics/<segment>/run.json` says of this very run."""
+    is_current: bool = False
+    """Whether it is the training that params.yaml describes under the segment's name, finished or not."""
 
     @cached_property
     def best(self) -> best.Best | None:
@@ -67,7 +72,7 @@ class Run:
         return sorted(there | set(self.published))
 
 
-def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapping[str, Any]) -> tuple[list[Run], str | None]:
+def known_runs(project: Path, graph: Mapping[str, ResolvedSegment]) -> tuple[list[Run], str | None]:
     """Return all runs, newest first, and why MLflow was of no help, if so."""
     trouble = None
     found: dict[str, Run] = {}
@@ -76,18 +81,19 @@ def known_runs(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapp
             found[info.run_id] = Run(
                 info.run_id, info.segment, info.status, info.step, info.parent_run_id, info.parent_step, is_in_mlflow=True, info=info
             )
+            found[info.run_id].is_current = _has_key(graph.get(info.segment or ""), info.key, info.tags.get("matwm.parent_digest"))
     except tracking.TrackingError as error:
         trouble = str(error)
-    stages = dvc_files.lock(project)
     for path in sorted((project / "metrics").glob("*/run.json")):
         facts, name = places.read_json(path), path.parent.name
         if facts is None or not facts.get("run_id"):
             continue
         run = found.setdefault(facts["run_id"], _recorded(facts, places.read_json(path.with_name("train.json")) or {}))
         run.evaluation, run.facts = places.read_json(path.with_name("evaluation.json")) or {}, facts
-        if _is_current(graph, stages, params, name):
-            folder = places.published_folder(project, name)
-            run.published = {step: folder / places.step_folder(step) for step in places.steps_in(folder)}
+        if _is_current(project, graph, name):
+            folder, run.is_current = places.published_folder(project, name), True
+            steps = [step for step in places.steps_in(folder) if step <= graph[name].until]
+            run.published = {step: folder / places.step_folder(step) for step in steps}
             run.step = max(run.step, *run.published, 0)
     return sorted(found.values(), key=lambda run: run.started, reverse=True), trouble
 
@@ -96,21 +102,21 @@ def runs_of(project: Path) -> tuple[list[Run], str | None]:
     """Return what `known_runs` does, also with a params.yaml that is being edited: only what it describes is then not recognised."""
     tracking.configure(project)
     try:
-        params = read_params(project / places.PARAMS)
-        graph = resolve_all(params, project)
+        graph = resolve_all(read_params(project / places.PARAMS), project)
     except ConfigError:
-        params, graph = {}, {}
-    return known_runs(project, graph, params)
+        graph = {}
+    return known_runs(project, graph)
 
 
 def find(prefix: str, runs: list[Run], trouble: str | None) -> Run:
-    """Return the one run whose ID begins with `prefix`, or that is the present run of the segment of that name.
+    """Return the newest run of the segment of that name, one that params.yaml describes first; else the one whose ID begins so.
 
     Raises:
         ProjectError: there is none, or more than one; the message names what there is.
     """
-    matching = [run for run in runs if prefix and run.run_id.startswith(prefix)]
-    matching = matching or [run for run in runs if run.segment == prefix and run.published]
+    named = [run for run in runs if prefix and run.segment == prefix]
+    named = sorted(named, key=lambda run: (bool(run.published), run.is_current), reverse=True)[:1]
+    matching = named or [run for run in runs if prefix and run.run_id.startswith(prefix)]
     if len(matching) == 1:
         return matching[0]
     excuse = f" ({trouble})" if trouble else ""
@@ -126,7 +132,7 @@ def choose_step(run: Run, wanted: str) -> int:
         ProjectError: it has no such step; the message names those it has.
     """
     steps = run.steps()
-    has = f"it has {', '.join(map(str, steps)) or 'no checkpoint'}"
+    has = f"it has {places.named(steps) or 'no checkpoint'}"
     who = f"run {run.run_id[:12]} ({run.segment})"
     if wanted == "final" and run.status != "FINISHED":
         raise ProjectError(f"{who} is {run.status}, so it has no final step; {has}")
@@ -164,6 +170,18 @@ def split_reference(text: str) -> tuple[str, str]:
     return run, step or "latest"
 
 
+def whole_run(text: str) -> str:
+    """Return a reference to a run as a whole.
+
+    Raises:
+        ProjectError: it names a step.
+    """
+    run, at, _ = text.partition("@")
+    if at:
+        raise ProjectError(f"{text!r} names a step, and this takes a run without one: write {run or 'RUN'}")
+    return run
+
+
 def _recorded(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Run:
     """Return a run that MLflow here does not know: this is a clone, and git has its facts and what its last step came to."""
     parent = facts.get("parent") or {}
@@ -179,15 +197,34 @@ def _recorded(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Run:
     )
 
 
-def _is_current(graph: Mapping[str, ResolvedSegment], stages: Mapping[str, Any], params: Mapping[str, Any], name: str) -> bool:
-    """Return whether what is published under a name is what params.yaml would train, ancestors included."""
+def _has_key(segment: ResolvedSegment | None, key: str | None, parent_digest: str | None) -> bool:
+    return segment is not None and parent_digest is not None and segment.key(parent_digest) == key
+
+
+def _is_current(project: Path, graph: Mapping[str, ResolvedSegment], name: str) -> bool:
+    """Return whether what git records under a name is the training that params.yaml describes, ancestors included.
+
+    By segment keys: what shapes no training (`retention`, `until`, `tracking`) may have been edited since.
+    """
     while name in graph:
-        if not dvc_files.is_trained(stages, name, params):
+        facts = places.read_json(places.metrics_folder(project, name) / "run.json") or {}
+        parent, origin = facts.get("parent") or {}, graph[name].origin
+        if not _has_key(graph[name], facts.get("key"), parent.get("digest")) or parent.get("step") != origin.step:
             return False
-        if graph[name].origin.segment is None:
-            return True
-        name = graph[name].origin.segment or ""
+        if origin.segment is None:
+            return origin.folder != places.ROOT_CHECKPOINT or parent["digest"] == ROOT.digest
+        if not _may_be(project / origin.folder, parent["digest"]):
+            return False
+        name = origin.segment
     return False
+
+
+def _may_be(folder: Path, digest: str) -> bool:
+    """Return whether a folder holds the checkpoint of a digest, as far as that can be known: a clone may not have it yet."""
+    try:
+        return not (folder / MANIFEST).is_file() or read_manifest(folder).digest == digest
+    except CheckpointError:
+        return False
 
 
 def _listed(runs: list[Run], at_most: int = 8) -> str:

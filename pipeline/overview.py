@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import mismatches
+from pipeline import mismatches, runs
 from pipeline.lookup import Run
 
 CHANGED = "matwm.changed."
@@ -27,7 +27,7 @@ def entry(run: Run) -> dict[str, Any]:
         "experiment": info.experiment if info else None,
         "status": run.status,
         "step": run.step,
-        "until": _number(tags.get("matwm.until")),
+        "until": runs.number(tags.get("matwm.until")),
         "parent_run_id": run.parent_run_id,
         "parent_step": run.parent_step,
         "best": run.best._asdict() if run.best else None,
@@ -46,7 +46,7 @@ def not_reproduced(tags: Mapping[str, str], facts: Mapping[str, Any]) -> dict[st
     """Return how many metric points contradict what a resume made of them, and the first as a sentence; None if all is exact."""
     recorded = facts.get("not_reproduced") or {}
     first = tags.get(mismatches.TAG) or recorded.get("first")
-    return {"points": _number(tags.get(mismatches.COUNT_TAG)) or recorded.get("points"), "first": first} if first else None
+    return {"points": runs.number(tags.get(mismatches.COUNT_TAG)) or recorded.get("points"), "first": first} if first else None
 
 
 def age(moment: str | None, now: datetime) -> str:
@@ -63,7 +63,3 @@ def age(moment: str | None, now: datetime) -> str:
 
 def _moment(milliseconds: int | None) -> str | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None

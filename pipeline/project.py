@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,12 @@ def steps_in(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(step for child in folder.iterdir() if (step := step_of(child)) is not None and (child / "manifest.json").is_file())
+
+
+def named(steps: Iterable[int], at_most: int = 8) -> str:
+    """Return steps for a sentence, of many the first two and the last: `40, 80, … 2680 (67 in all)`."""
+    texts = [str(step) for step in steps]
+    return ", ".join(texts) if len(texts) <= at_most else f"{texts[0]}, {texts[1]}, … {texts[-1]} ({len(texts)} in all)"
 
 
 def work_folder(project: Path, segment: str, key: str) -> Path:

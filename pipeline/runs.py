@@ -31,6 +31,8 @@ SETTINGS = {
 LARGEST_FLOAT = 1.7976931348623157e308
 """What MLflow's database writes for an infinity."""
 
+NUMBER = re.compile(r"[0-9]{1,12}")
+
 _configured: dict[str, str] = {}
 
 
@@ -75,8 +77,12 @@ class RunInfo:
     @property
     def parent_step(self) -> int | None:
         """The step of the checkpoint it started from, None at a root."""
-        step = self.tags.get("matwm.parent_step", "")
-        return int(step) if step.isdigit() else None
+        return number(self.tags.get("matwm.parent_step"))
+
+
+def number(text: str | None) -> int | None:
+    """Return the whole number that a tag holds, None if it holds something else: anybody can write tags."""
+    return int(text) if text and NUMBER.fullmatch(text) else None
 
 
 def configure(root: Path) -> str | None:
@@ -320,14 +326,13 @@ def _pages(search: Any, **options: Any) -> Iterator[Any]:
 
 def _info(run: Any, experiment: str) -> RunInfo:
     tags = dict(run.data.tags)
-    step = tags.get("matwm.step", "")
     latest = run.data._metric_objs
     return RunInfo(
         run_id=run.info.run_id,
         name=run.info.run_name,
         experiment=experiment,
         status=run.info.status,
-        step=int(step) if step.isdigit() else 0,
+        step=number(tags.get("matwm.step")) or 0,
         artifact_uri=run.info.artifact_uri,
         tags=tags,
         started_ms=run.info.start_time,

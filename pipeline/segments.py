@@ -205,7 +205,7 @@ class _Graph:
             if steps is not None and origin.step not in steps and not republish.can_be_had(self.project, origin.segment, origin.step):
                 raise _ProblemError(
                     f".from is {entry.from_!r}, but {origin.segment} is trained and has "
-                    f"step{'s' * (len(steps) != 1)} {', '.join(map(str, steps))}: choose one of these"
+                    f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these"
                 )
         if entry.until <= origin.step:
             raise _ProblemError(f".until is {entry.until}, which is not beyond step {origin.step} of {origin.folder}: raise it")

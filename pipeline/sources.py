@@ -123,10 +123,10 @@ def _from_mlflow(info: tracking.RunInfo) -> Facts:
         parent_digest=tags.get("matwm.parent_digest"),
         status=info.status,
         step=info.step,
-        until=_number(tags.get("matwm.until")),
+        until=runs.number(tags.get("matwm.until")),
         changed={path.removeprefix(CHANGED): _two_values(text) for path, text in tags.items() if path.startswith(CHANGED)},
         git={"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")},
-        numerics=_number(tags.get("matwm.numerics")),
+        numerics=runs.number(tags.get("matwm.numerics")),
         machine=machine,
         started=_time(info.started_ms),
         finished=_time(info.ended_ms),
@@ -200,10 +200,6 @@ def _steps(value: Any) -> list[int]:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
 
 
 def _two_values(text: str) -> tuple[Any, Any]:

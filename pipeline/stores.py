@@ -79,7 +79,7 @@ class MlflowStore:
         """
         name, target = step_name(step), target_dir / step_name(step)
         if step not in (there := self.steps(run_id)):
-            raise CheckpointError(f"run {run_id} has no checkpoint of step {step}; it has {', '.join(map(str, there)) or 'none'}")
+            raise CheckpointError(f"run {run_id} has no checkpoint of step {step}; it has {project.named(there) or 'none'}")
         with self._artifacts(run_id) as (folder, repository):
             if folder is not None:
                 return publish(folder / "checkpoints" / name, target)

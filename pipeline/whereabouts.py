@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
+from pipeline import lookup, stores, tracking
 from pipeline import project as places
-from pipeline import stores, tracking
 from pipeline.lineage import Lineage, Node
 from pipeline.project import ProjectError
 from pipeline.segments import manifest_key
@@ -102,12 +102,12 @@ class Whereabouts:
             ProjectError: there is no such run or step; the message names what there is.
             CheckpointError: the folder holds no checkpoint, or its manifest is damaged.
         """
-        if Path(text).is_dir() and (os.sep in text or (Path(text) / "manifest.json").is_file()):
+        if is_folder(text) and (os.sep in text or (Path(text) / "manifest.json").is_file()):
             checkpoint = read_manifest(Path(os.path.abspath(text)))  # noqa: PTH100  # a link stays a link
             return Target(self.maker(checkpoint.manifest, checkpoint.path), checkpoint.step, (Place("folder", checkpoint.path),))
-        name, _, wanted = text.partition("@")
+        name, wanted = lookup.split_reference(text)
         node = self.lineage.find(name, is_trained=True)
-        step = self._chosen(node, wanted or "latest")
+        step = self._chosen(node, wanted)
         return Target(node, step, tuple(self.places(node, step)))
 
     def maker(self, manifest: Mapping[str, Any], path: Path | None = None) -> Node | None:
@@ -119,14 +119,14 @@ class Whereabouts:
 
     def _chosen(self, node: Node, wanted: str) -> int:
         steps = self.steps(node)
-        has = f"it has {', '.join(map(str, steps)) or 'no checkpoint'}"
+        has = f"it has {places.named(steps) or 'no checkpoint'}"
         if wanted == "final" and node.state != "FINISHED":
             raise ProjectError(f"{node.name} is {node.state}, so it has no final step; {has}")
         if wanted in ("latest", "final"):
             if not steps:
                 raise ProjectError(f"{node.name} has no checkpoint: it is {node.state}")
             return steps[-1]
-        if not (wanted.isascii() and wanted.isdigit()):
+        if not lookup.STEP.fullmatch(wanted):
             raise ProjectError(f"{wanted!r} is no step: use a number, latest or final; {node.name}: {has}")
         if int(wanted) not in steps:
             raise ProjectError(f"{node.name} has no checkpoint of step {int(wanted)}; {has}")
@@ -154,6 +154,11 @@ class Whereabouts:
                 step: Place("mlflow", folder and folder / places.step_folder(step), info.run_id, step) for step in steps
             }
         return self._listed[node.id]
+
+
+def is_folder(text: str) -> bool:
+    """Return whether somebody named a folder; what is too long for a name is none."""
+    return os.path.isdir(text)  # noqa: PTH112  # Path.is_dir raises there
 
 
 def is_there(folder: Path) -> bool:

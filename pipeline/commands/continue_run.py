@@ -28,7 +28,7 @@ NEXT_NAME = re.compile(r"s(\d+)$")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("run", metavar="RUN[@STEP]", help="beginning of a run's ID; STEP is a number, latest (default) or final")
+    parser.add_argument("run", metavar=lookup.REFERENCE, help=lookup.REFERENCE_HELP)
     parser.add_argument("--until", type=int, required=True, metavar="N", help="environment step to train to")
     parser.add_argument(
         "--set", dest="words", action="append", default=[], metavar="KEY=VALUE",
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     graph = resolve_all(params, project)
     name = _free_name(options.name, params["segments"])
     prefix, wanted = lookup.split_reference(options.run)
-    found = lookup.find(prefix, *lookup.known_runs(project, graph, params))
+    found = lookup.find(prefix, *lookup.known_runs(project, graph))
     step = lookup.choose_step(found, wanted)
     with ExitStack() as stack:
         brought = None if step in found.published else stack.enter_context(imported(project, found, step))
@@ -65,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
         _check(params, name, entry, project, parent)
         text = params_file.with_segment(params_file.read(path), name, entry)
         _say_change(name, found, checkpoint, parent, config, options.until, unchanged)
+        if brought:
+            sys.stdout.write(f"{'would be ' * options.dry_run}imported from MLflow: {entry['from']}\n")
         if options.dry_run:
             sys.stdout.write(f"nothing is written: params.yaml would get\n{params_file.lines(name, entry)}")
             return 0

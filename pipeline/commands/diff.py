@@ -9,20 +9,18 @@ from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, read_manifest
-from pipeline import compare
+from pipeline import compare, lookup
 from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.lineage import read_lineage
 from pipeline.project import ProjectError
 from pipeline.whereabouts import Target, Whereabouts, scratch_folder
 
-REFERENCE = "RUN[@STEP]|DIR"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("first", metavar="A", help=f"{REFERENCE}: a run's ID or a segment; STEP is a number, latest (default) or final")
-    parser.add_argument("second", metavar="B", help=f"{REFERENCE}")
+    parser.add_argument("first", metavar="A", help=f"{lookup.REFERENCE}|DIR: {lookup.REFERENCE_HELP}")
+    parser.add_argument("second", metavar="B", help="likewise")
     parser.add_argument("--json", action="store_true", help="as one object")
 
 

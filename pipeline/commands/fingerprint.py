@@ -1,6 +1,7 @@
 """`matwm fingerprint`: prints the fingerprint of a checkpoint's training state."""
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 from matwm.checkpoint import open_checkpoint
 from pipeline import lookup
 from pipeline import project as places
+from pipeline.whereabouts import is_folder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar="DIR|RUN@STEP")
+    parser.add_argument("checkpoint", metavar=f"{lookup.REFERENCE}|DIR", help=lookup.REFERENCE_HELP)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -23,11 +25,11 @@ def run(options: argparse.Namespace) -> int:
         ProjectError: there is none.
     """
     reference = options.checkpoint
-    if Path(reference).is_dir():
+    if is_folder(reference):
         sys.stdout.write(f"{open_checkpoint(reference).fingerprint}\n")
         return 0
-    if "@" not in reference:
-        raise places.ProjectError(f"{reference!r} is neither a checkpoint's folder nor RUN@STEP")
+    if os.sep in reference:
+        raise places.ProjectError(f"{reference!r} is neither a checkpoint's folder nor {lookup.REFERENCE}")
     project = places.root()
     prefix, wanted = lookup.split_reference(reference)
     run = lookup.find(prefix, *lookup.runs_of(project))

@@ -1,4 +1,4 @@
-"""`matwm pin R@S`: keeps a checkpoint from ever being pruned, by a tag of its run in MLflow."""
+"""`matwm pin RUN@STEP`: keeps a checkpoint from ever being pruned, by a tag of its run in MLflow."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ LONGEST_NOTE = 500
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar="R@S", help="beginning of a run's ID; S is a number, latest or final")
+    parser.add_argument("checkpoint", metavar=lookup.REFERENCE, help=lookup.REFERENCE_HELP)
     parser.add_argument("--note", default="", metavar="TEXT", help="why; `matwm prune` shows it")
     parser.add_argument("--remove", action="store_true", help="take the pin away")
 
@@ -26,8 +26,6 @@ def run(options: argparse.Namespace) -> int:
     """
     project = places.root()
     prefix, wanted = lookup.split_reference(options.checkpoint)
-    if "@" not in options.checkpoint:
-        raise ProjectError(f"{options.checkpoint!r} names no step: write {options.checkpoint}@STEP, @latest or @final")
     if options.remove and options.note:
         raise ProjectError("--note belongs to a pin, and --remove takes one away: use one of them")
     if len(options.note) > LONGEST_NOTE:
@@ -51,8 +49,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _pinned_step(info: runs.RunInfo, run: lookup.Run, wanted: str, who: str) -> int:
     """Return the step whose pin is to go, also if its checkpoint is gone."""
-    step = int(wanted) if wanted.isdigit() else lookup.choose_step(run, wanted)
+    step = int(wanted) if lookup.STEP.fullmatch(wanted) else lookup.choose_step(run, wanted)
     if f"{PIN}{places.step_folder(step)}" not in info.tags:
-        pinned = [str(places.step_of(tag.removeprefix(PIN))) for tag in info.tags if tag.startswith(PIN)]
-        raise ProjectError(f"step {step} of {who} is not pinned; pinned: {', '.join(sorted(pinned)) or 'none'}")
+        tagged = (places.step_of(tag.removeprefix(PIN)) for tag in info.tags if tag.startswith(PIN))
+        pinned = sorted(step for step in tagged if step is not None)
+        raise ProjectError(f"step {step} of {who} is not pinned; pinned: {places.named(pinned) or 'none'}")
     return step

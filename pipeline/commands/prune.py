@@ -24,7 +24,7 @@ COLLECT = "dvc gc --all-commits --all-experiments"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("run", nargs="?", metavar="R", help="beginning of a run's ID, or a segment's name (default: all runs)")
+    parser.add_argument("run", nargs="?", metavar="RUN|SEGMENT", help="beginning of a run's ID, or a segment (default: all runs)")
     parser.add_argument("--keep-last", type=_count, metavar="N", help="keep the newest N (default: what params.yaml says of the run)")
     parser.add_argument("--keep-every", type=_steps, metavar="K", help="keep the first at or beyond every K environment steps")
     parser.add_argument("--keep-best", type=_count, metavar="B", help="keep the B best by the mean return of 20 training episodes")
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     project = places.root()
     tracking.configure(project)
     graph = resolve_all(read_params(project / places.PARAMS), project)
-    only = None if options.run is None else lookup.find(options.run, *lookup.runs_of(project)).run_id
+    only = None if options.run is None else lookup.find(lookup.whole_run(options.run), *lookup.runs_of(project)).run_id
     work = places.home(project) / ".matwm"
     work.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work, prefix=".prune-") as scratch:

@@ -9,8 +9,8 @@ from typing import Any
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError
 from matwm.manifest import ROOT
+from pipeline import lookup, tracking
 from pipeline import project as places
-from pipeline import tracking
 from pipeline.commands.table import table
 from pipeline.lineage import Node, read_lineage
 from pipeline.project import ProjectError
@@ -19,9 +19,7 @@ from pipeline.whereabouts import Place, Target, Whereabouts, scratch_folder
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "checkpoint", metavar="RUN[@STEP]|DIR", help="a run's ID (its beginning) or a segment; STEP is a number, latest (default) or final"
-    )
+    parser.add_argument("checkpoint", metavar=f"{lookup.REFERENCE}|DIR", help=lookup.REFERENCE_HELP)
     parser.add_argument("--json", action="store_true", help="as one object")
 
 

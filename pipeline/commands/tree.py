@@ -5,8 +5,8 @@ import json
 import sys
 from typing import Any
 
+from pipeline import lookup, tracking, upkeep
 from pipeline import project as places
-from pipeline import tracking, upkeep
 from pipeline.best import Best
 from pipeline.commands.table import table
 from pipeline.lineage import Lineage, Node, read_lineage
@@ -19,7 +19,7 @@ BRANCHES = {"├ ": "|-", "└ ": "`-", "│ ": "| ", "→": "->"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "run", nargs="?", metavar="RUN", help="beginning of a run's ID or a segment: only its ancestors and what is below it"
+        "run", nargs="?", metavar="RUN|SEGMENT", help="beginning of a run's ID, or a segment: only its ancestors and what is below it"
     )
     parser.add_argument("--json", action="store_true", help="as one object; `nodes` lists parents before children")
 
@@ -56,7 +56,7 @@ def _selected(lineage: Lineage, text: str | None) -> list[tuple[Node, int]]:
     """Return the nodes to show with their depths, parents first."""
     if text is None:
         return list(lineage.walk())
-    *above, node = lineage.ancestors(lineage.find(text.partition("@")[0]))
+    *above, node = lineage.ancestors(lineage.find(lookup.whole_run(text)))
     line = [(ancestor, depth) for depth, ancestor in enumerate([*above, node])]
     return [*line, *lineage.walk(node.id, len(line))]
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import lookup
 from pipeline import project as places
 from pipeline.lineage import read_lineage
 from pipeline.verify import Report, Sound, verify
@@ -17,9 +18,7 @@ if TYPE_CHECKING:  # It trains: most verifications do not.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "checkpoint", metavar="RUN[@STEP]|DIR", help="a run's ID (its beginning) or a segment; STEP is a number, latest (default) or final"
-    )
+    parser.add_argument("checkpoint", metavar=f"{lookup.REFERENCE}|DIR", help=lookup.REFERENCE_HELP)
     parser.add_argument("--deep", action="store_true", help="also train the last interval again and compare")
     parser.add_argument("--strict", action="store_true", help="take warnings for failures")
     parser.add_argument("--json", action="store_true", help="as one object")

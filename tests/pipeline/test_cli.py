@@ -198,6 +198,7 @@ def test_a_run_that_the_graph_has_left_is_imported_with_its_values(trained: Trai
         "until": 120,
         "override": {"actor_critic": {"learning_rate": 0.001}},
     }
+    assert f"\nimported from MLflow: {folder}\n" in output
     assert output.endswith(f"git add params.yaml {folder}.dvc imports/{trained.run_id}/.gitignore\n")
     seen = trained.project.git("status", "--porcelain", "-uall", "imports").split()
     assert seen == ["??", f"imports/{trained.run_id}/.gitignore", "??", f"{folder}.dvc"]

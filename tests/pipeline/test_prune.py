@@ -152,7 +152,13 @@ def test_a_pin_stays_until_it_is_taken_away(project: Path, matwm: Matwm) -> None
     assert in_mlflow(run_id) == in_work(project) == [80, 200]
     assert matwm("pin", "--remove", f"{run_id[:8]}@200") == (1, "", f"step 200 of {who} is not pinned; pinned: 80\n")
     assert matwm("pin", f"{run_id[:8]}@40") == (1, "", f"{who} has no checkpoint of step 40; it has 80, 200\n")
-    assert matwm("pin", run_id[:8])[2] == f"'{run_id[:8]}' names no step: write {run_id[:8]}@STEP, @latest or @final\n"
+    assert matwm("pin", "s00")[1] == f"step 200 of {who} is pinned: matwm prune keeps it\n", "as everywhere: the latest"
+    for step in ("²", "9" * 5000, "4.0", "-80"):
+        code, out, errors = matwm("pin", "--remove", f"{run_id[:8]}@{step}")
+        assert (code, out, errors.splitlines()[1:]) == (1, "", [])
+        assert errors.startswith(f"{step!r} is no step: use a number, latest or final; ")
+    assert matwm("pin", "--remove", f"{run_id[:8]}@200")[0] == 0
+    assert matwm("pin", "--remove", f"{run_id[:8]}@")[2].startswith(f"{run_id[:8]}@ has no step behind the @")
     assert matwm("pin", "--remove", f"{run_id[:8]}@80")[:2] == (0, f"step 80 of {who} is no longer pinned\n")
     assert kept(matwm)[80] == []
 
@@ -207,6 +213,8 @@ def test_artifacts_behind_a_link_to_another_disk_are_the_projects_own(tmp_path: 
         (["--keep-every", "0"], "'0' is no whole number from 1"),
         (["--keep-worst", "1"], "unrecognized arguments"),
         (["nobody"], "no run begins with 'nobody'"),
+        (["s00@40"], "'s00@40' names a step, and this takes a run without one: write s00"),
+        (["s00@"], "'s00@' names a step, and this takes a run without one: write s00"),
     ],
 )
 def test_what_is_mistyped_is_refused_in_a_sentence(project: Path, matwm: Matwm, arguments: list[str], words: str) -> None:

@@ -93,6 +93,21 @@ def test_a_dry_run_of_an_import_leaves_nothing(trained: Trained, matwm: Matwm) -
     assert (trained.path / "params.yaml").read_bytes() == before
 
 
+def test_edits_that_shape_no_training_leave_the_checkpoint_in_this_graph(trained: Trained, matwm: Matwm) -> None:
+    trained.project.edit("retention.keep_last", 1)
+    trained.project.edit("tracking.upload_seconds", 3.0)
+    trained.project.edit("run.save_interval", 20)
+    trained.project.edit("segments.s00.until", 160)
+    code, output, _ = matwm(80, "--until", "120", "--dry-run")
+    assert (code, "imported" in output) == (0, False)
+    assert output.endswith(f"  s01: {{from: checkpoints/s00/{step_name(80)}, until: 120}}\n")
+    trained.project.edit("segments.s00.until", 60)
+    assert f"would be imported from MLflow: imports/{trained.run_id}/{step_name(80)}\n" in matwm(80, "--until", "120", "--dry-run")[1]
+    trained.project.edit("segments.s00.until", 80)
+    trained.project.edit("actor_critic.entropy", 0.5)
+    assert f"would be imported from MLflow: imports/{trained.run_id}/{step_name(80)}\n" in matwm(80, "--until", "120", "--dry-run")[1]
+
+
 def test_a_value_that_the_parent_has_is_left_out(trained: Trained, matwm: Matwm) -> None:
     code, output, _ = matwm(80, "--until", "120", "--set", "actor_critic.learning_rate=0.001", "--set", "seed=1")
     assert code == 0
@@ -203,5 +218,5 @@ def test_a_branch_is_a_run_of_its_own_that_says_what_it_changed(tmp_path: Path, 
     }
     manifest = one.project.json(f"checkpoints/s02/{step_name(80)}/manifest.json")
     assert (manifest["config"]["actor_critic"]["learning_rate"], manifest["config"]["replay"]["capacity"]) == (1e-4, 30)
-    parent = one.project.json(f"imports/{second}/{step_name(60)}/manifest.json")
+    parent = one.project.json(f"checkpoints/s01/{step_name(60)}/manifest.json")
     assert parent["config"]["actor_critic"]["learning_rate"] == 1e-4
