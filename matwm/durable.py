@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _SAVING = ".saving-"
+_FRESH = ".fresh-"
 
 
 def mark(path: Path) -> tuple[int, ...]:
@@ -58,15 +59,18 @@ def new_folder(parent: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError), _opened(left) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left)
-    temporary = parent / f"{_SAVING}{secrets.token_hex(8)}"
-    temporary.mkdir()
+    name = secrets.token_hex(8)
+    fresh, temporary = parent / f"{_FRESH}{name}", parent / f"{_SAVING}{name}"
+    fresh.mkdir()
     try:
-        with _opened(temporary) as handle:
+        with _opened(fresh) as handle:
             with contextlib.suppress(OSError):  # a file system that cannot lock folders keeps what dead processes left
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fresh.rename(temporary)  # Only now: another process would take it for a dead one's before it is locked.
             yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in (fresh, temporary):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
