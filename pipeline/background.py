@@ -29,7 +29,7 @@ class Pusher:
         self._is_wanted = self._has_failed = self._is_closing = False
         self._process: subprocess.Popen[str] | None = None
         self._began = 0.0
-        self._thread = threading.Thread(target=self._work_off, name="push", daemon=True)
+        self._thread = self._new_thread()
 
     def saved(self, steps: Iterable[int]) -> None:
         """Send what the remote lacks of these checkpoints, as soon as the push before has ended."""
@@ -40,8 +40,16 @@ class Pusher:
             self._steps = sorted(steps)
             self._is_wanted = True
             self._news.notify()
-        if self._thread.ident is None:
+        if self._thread.is_alive():
+            return
+        try:
+            self._thread = self._new_thread()
             self._thread.start()
+        except RuntimeError as error:  # The machine has no thread to give at this moment.
+            self._note(1, str(error))
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._work_off, name="push", daemon=True)
 
     def close(self, patience: float = PATIENCE_SECONDS, left: Callable[[], float] = lambda: math.inf) -> None:
         """Wait at most `patience` seconds for what is on its way, and for another try at what failed.
@@ -73,7 +81,11 @@ class Pusher:
                 if not self._is_wanted:
                     return
                 self._is_wanted = False
-                self._process = self._started()
+                try:
+                    self._process = self._started()
+                except OSError as error:  # No memory or no process number to be had: at the next save there may be.
+                    self._note(1, f"no process can be started ({error.strerror})")
+                    continue
             _, said = self._process.communicate()
             self._note(self._process.returncode, said)
             self._process = None

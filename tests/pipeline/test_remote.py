@@ -1,5 +1,6 @@
 """Checkpoints on a DVC remote: what is sent, what is believed, and what a person is told."""
 
+import errno
 import hashlib
 import json
 import math
@@ -365,3 +366,41 @@ def test_a_pusher_in_a_hurry_gives_up_before_its_patience_ends(project: Path, sa
     pusher.close(left=lambda: next(looks))
     assert list(looks) == []
     assert "is not waited for" in caplog.text
+
+
+def test_a_process_that_cannot_be_started_once_is_loud_and_tried_again(
+    project: Path, save: Save, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wait_until: Callable[..., None]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    pusher = Pusher(project, work_in(project, save(100)))
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        pusher.saved([100])
+        wait_until(lambda: caplog.records)
+    pusher.saved([100])
+    pusher.close()
+    said = "a checkpoint is not on the DVC remote: no process can be started (Resource temporarily unavailable). Training goes on; "
+    assert [record.message for record in caplog.records] == [f"{said}it is tried again at the next save"]
+    assert store_of(project).steps(KEY) == [100]
+
+
+def test_a_thread_that_died_or_could_not_be_started_is_replaced(
+    project: Path, save: Save, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pusher = Pusher(project, work_in(project, save(100)))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        pusher.saved([100])
+    assert "can't start new thread. Training goes on" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(Pusher, "_work_off", lambda self: None)
+        pusher.saved([100])
+        pusher._thread.join()
+    pusher.saved([100])
+    pusher.close()
+    assert store_of(project).steps(KEY) == [100]
