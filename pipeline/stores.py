@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from matwm import durable
 from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest, step_name
 from pipeline import project, runs
 from pipeline.runs import TrackingError
@@ -83,7 +83,7 @@ class MlflowStore:
         with self._artifacts(run_id) as (folder, repository):
             if folder is not None:
                 return publish(folder / "checkpoints" / name, target)
-            with _scratch_folder(target_dir, f"{run_id[:8]}-{step}") as scratch:
+            with _scratch_folder(target_dir) as scratch:
                 arrived = scratch / "checkpoints" / name
                 try:
                     _download(repository, name, scratch)
@@ -158,16 +158,11 @@ def is_own(folder: Path, uri: str) -> bool:
 
 
 @contextmanager
-def _scratch_folder(target_dir: Path, name: str) -> Iterator[Path]:
+def _scratch_folder(target_dir: Path) -> Iterator[Path]:
     """Yield a folder on the file system of `target_dir`, gone afterwards; without making `target_dir`, which may never be needed."""
     nearest = next(folder for folder in (target_dir, *target_dir.absolute().parents) if folder.is_dir())
-    scratch = nearest / f".pull-{name}"
-    shutil.rmtree(scratch, ignore_errors=True)  # A killed process left it.
-    scratch.mkdir()
-    try:
+    with durable.new_folder(nearest) as scratch:
         yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _upload(checkpoint: Checkpoint, repository: "ArtifactRepository", on_answer: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from pipeline.checks.finding import Finding, Patient, few, size
 from pipeline.process import if_free
 
 TORCH = "2.13.0"
-TEMPORARY = (".saving-*", ".cached", ".pull-*", "step_*.tmp")
+TEMPORARY = (".saving-*", ".fresh-*", ".cached", ".pull-*", ".remote-*", "step_*.tmp")
 """What a dead process can leave among checkpoints; nobody reads it again."""
 OLD_SECONDS = 3600
 
@@ -80,7 +80,8 @@ def threads(patient: Patient) -> Iterator[Finding]:
 
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """No dead process has left half-written folders."""
-    found = [path for work in (patient.home / ".matwm" / "work").glob("*") if _is_free(work) for path in _temporary(work / "checkpoints")]
+    works = [work for work in (patient.home / ".matwm" / "work").glob("*") if _is_free(work)]
+    found = [path for work in works for folder in (work, work / "checkpoints") for path in _temporary(folder)]
     found += [path for path in (patient.home / ".matwm").glob("tmp*") if _is_old(path)]
     found += [path for path in patient.project.glob("checkpoints/.*.incoming") if _is_old(path)]
     if found:

@@ -313,3 +313,11 @@ def test_old_work_is_named_and_leftovers_are_deleted(project: Project) -> None:
     leftovers(project)
     assert {one.check: one.mended for one in found(project, is_fixing=True)} == {"leftovers": "1 deleted", "old-work": None}
     assert checks(project) == ["old-work"]
+
+
+def test_what_earlier_versions_and_killed_pulls_left_is_found_where_it_can_lie(project: Project) -> None:
+    work = project.path / ".matwm/work/s00-0123"
+    for name in (".pull-0f0f0f0f-40", "checkpoints/.pull-0f0f0f0f-40", "checkpoints/.remote-0f0f", "checkpoints/.fresh-0f0f"):
+        (work / name).mkdir(parents=True)
+    assert {one.check: one.mended for one in found(project, is_fixing=True)} == {"leftovers": "4 deleted"}
+    assert not list(work.rglob(".*"))

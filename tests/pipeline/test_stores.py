@@ -1,5 +1,7 @@
 """The checkpoint store: one contract, kept by artifacts in a local folder and by artifacts that a real server hands out."""
 
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +85,21 @@ def test_a_damaged_artifact_is_refused_by_name_and_leaves_nothing_behind(place: 
         store.pull(run_id, 100, tmp_path / "pulled")
     assert "step_000000100" in str(refused.value)
     assert not (tmp_path / "pulled").exists()
-    assert not list(tmp_path.glob(".pull*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_pull_leaves_goes_with_the_next(server: object, save: Save, tmp_path: Path):
+    run_id, store = new_run(), MlflowStore()
+    store.put(run_id, save(100).path)
+    script = "import os, sys; from pathlib import Path; from pipeline import stores\n"
+    script += "stores.open_checkpoint = lambda *_: os._exit(9)\n"
+    script += "stores.MlflowStore(sys.argv[1]).pull(sys.argv[2], 100, Path(sys.argv[3]))"
+    (tmp_path / "pulled").mkdir()
+    command = [sys.executable, "-c", script, store.uri, run_id, str(tmp_path / "pulled")]
+    assert subprocess.run(command, check=False).returncode == 9
+    (left,) = (tmp_path / "pulled").iterdir()
+    assert store.pull(run_id, 100, tmp_path / "pulled").step == 100
+    assert not left.exists()
 
 
 def test_a_damaged_replay_chunk_is_refused_by_name(place: Path, save: Save, tmp_path: Path):
