@@ -58,13 +58,14 @@ def trainings(project: Path) -> list[Training]:
 
 
 def push_new(training: Training, remote: Remote, steps: Iterable[int]) -> Iterator[tuple[int, Sent]]:
-    """Send those of these checkpoints that have no index on the remote yet; yield each with what was sent.
+    """Send those of these checkpoints that have no entry on the remote yet, or none that can be read; yield each with what was sent.
 
     Raises:
         RemoteError, ProjectError: as `Remote.push`; what was yielded before is there.
     """
-    there = remote.steps(training.key)
-    yield from _push(training, remote, sorted({*steps} & {*training.checkpoints} - {*there}), there, verify=False)
+    there, here = remote.steps(training.key), {*steps} & {*training.checkpoints}
+    missing = here - remote.readable(training.key, here & {*there})
+    yield from _push(training, remote, sorted(missing), there, verify=False)
 
 
 def push_all(training: Training, remote: Remote, *, verify: bool = False) -> Iterator[tuple[int, Sent]]:

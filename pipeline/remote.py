@@ -12,14 +12,18 @@ import hashlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dvc_files
 from pipeline import project as places
+from pipeline.entries import Entry, entry_in, listed_files
 from pipeline.folder_hash import hashed_files, tree_of
 from pipeline.journal import TimedPoint, packed, unpacked
 from pipeline.masking import masked
@@ -32,23 +36,12 @@ if TYPE_CHECKING:
 SECRET = ("password", "secret", "token", "access_key", "account_key", "connection_string", "sas", "credential")
 """Parts of the names of a remote's settings whose values are nobody's business."""
 
+RENAMED = ("local", "ssh")
+"""Remotes on which a killed upload leaves half a file, and which can give a file another name at once: objects of a cloud are whole."""
+
 
 class RemoteError(places.ProjectError):
     """A DVC remote does not do what was asked; the message is one sentence that names it."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The index of one checkpoint on the remote."""
-
-    key: str
-    step: int
-    tree: str
-    """Hash of the folder as DVC computes it, with `.dir`."""
-    manifest: str
-    """Digest of the manifest."""
-    segment: str | None = None
-    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ class Remote:
             self._path = self._fs.join(path, "matwm")
 
     def steps(self, key: str) -> list[int]:
-        """Return the steps of a segment's checkpoints that are whole on the remote, ascending."""
+        """Return the steps that the remote's index lists of a segment, ascending; whether an entry can be read is not looked at."""
         with self._explained():
             self._fs.fs.invalidate_cache()
             try:
@@ -94,6 +87,12 @@ class Remote:
             except FileNotFoundError:
                 return []
         return sorted(step for name in names if name.suffix == ".json" and (step := places.step_of(name.stem)) is not None)
+
+    def readable(self, key: str, steps: Iterable[int]) -> set[int]:
+        """Return those of a segment's steps whose entries can be read: a pusher that was killed may have left half of one."""
+        asked = list(steps)
+        with ThreadPoolExecutor(8) as pool:
+            return {step for step, entry in zip(asked, pool.map(partial(self._entry, key), asked), strict=True) if entry}
 
     def push(self, folder: Path, entry: Mapping[str, Any], points: Iterable[TimedPoint] = (), *, verify: bool = False) -> Sent:
         """Send what the remote lacks of a checkpoint, then its index; `entry` are the fields of one but `tree` and `manifest`.
@@ -130,21 +129,27 @@ class Remote:
             RemoteError: the remote does not answer or has no such checkpoint.
             CheckpointError: it is damaged there; the object is named.
         """
+        from matwm import durable
         from matwm.checkpoint import CheckpointError, publish, read_manifest
+        from pipeline.segments import manifest_key
 
         entry = self._entry(key, step)
         if entry is None:
             raise RemoteError(f"{self.shown} has no checkpoint of step {step} of this segment")
-        target_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".remote-", dir=target_dir) as temporary:
-            scratch = Path(temporary) / places.step_folder(step)
+        with durable.new_folder(target_dir) as temporary:
+            scratch = temporary / places.step_folder(step)
             scratch.mkdir()
-            self._fetch(entry.tree, Path(temporary) / "tree", f"the list of files of {scratch.name}")
-            listed = {row["relpath"]: row["md5"] for row in json.loads((Path(temporary) / "tree").read_bytes())}
+            self._fetch(entry.tree, temporary / "tree", f"the list of files of {scratch.name}")
+            try:
+                listed = listed_files((temporary / "tree").read_bytes())
+            except ValueError as error:
+                raise CheckpointError(f"{self.shown}: the list of files of {scratch.name} is damaged: {error}") from None
             self._fetch(listed.get("manifest.json", ""), scratch / "manifest.json", f"manifest.json of {scratch.name}")
             checkpoint = read_manifest(scratch)
             if (checkpoint.digest, checkpoint.step) != (entry.manifest, step):
                 raise CheckpointError(f"{self.shown}: the index of {scratch.name} names another manifest than lies there")
+            if manifest_key(checkpoint.manifest) != key:
+                raise CheckpointError(f"{self.shown}: {scratch.name}, listed as segment {key[:12]}, is of another training")
             for name in checkpoint.manifest["files"]:  # Names that are safe to use: the manifest is checked.
                 (scratch / name).parent.mkdir(exist_ok=True)
                 if not (name.startswith("replay/") and _linked(name, near, scratch)):
@@ -165,12 +170,9 @@ class Remote:
         """Return the index of a checkpoint, None if there is none or it cannot be read (then it is written again)."""
         with self._explained():
             try:
-                data = json.loads(self._fs.cat_file(self._name(key, step, "json")))
-                entry = Entry(**{name: data.get(name) for name in Entry.__dataclass_fields__})
-            except (FileNotFoundError, ValueError, AttributeError):
+                return entry_in(self._fs.cat_file(self._name(key, step, "json")), key, step)
+            except FileNotFoundError:
                 return None
-        is_whole = (entry.key, entry.step) == (key, step) and isinstance(entry.tree, str) and isinstance(entry.manifest, str)
-        return entry if is_whole else None
 
     def _add(self, sources: Mapping[str, Path], *, verify: bool) -> Sent:
         """Send the objects that are not there, or not whole there: a killed upload over SSH leaves a half file under its name."""
@@ -201,10 +203,12 @@ class Remote:
     def _fetch(self, oid: str, target: Path, what: str) -> None:
         from matwm.checkpoint import CheckpointError
 
+        if not oid:
+            raise CheckpointError(f"{self.shown}: {what} is not among the files that are listed there")
         name = f"files/md5/{oid[:2]}/{oid[2:]}"
         with self._explained(), contextlib.suppress(FileNotFoundError):
             self._fs.get_file(self._odb.oid_to_path(oid), str(target))
-        if not oid or not target.is_file():
+        if not target.is_file():
             raise CheckpointError(f"{self.shown}: object {name}, {what}, is not there")
         with target.open("rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
@@ -218,7 +222,12 @@ class Remote:
         source = scratch / "upload"
         source.write_bytes(data)
         self._fs.makedirs(self._fs.parent(name))
-        self._fs.put_file(str(source), name)
+        if self._fs.protocol not in RENAMED:
+            self._fs.put_file(str(source), name)
+            return
+        part = f"{name}.{uuid.uuid4().hex}.part"
+        self._fs.put_file(str(source), part)
+        self._fs.mv(part, name)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

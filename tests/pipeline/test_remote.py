@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +14,20 @@ from pathlib import Path
 import pytest
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from matwm.version import NUMERICS
 from pipeline import elsewhere, pushing, remote
 from pipeline.background import Pusher
 from pipeline.folder_hash import hashed_files, tree_of
 from pipeline.journal import Journal, TimedPoint
 from pipeline.project import ProjectError
 from pipeline.remote import Remote, RemoteError
+from pipeline.segments import segment_key
 from tests.pipeline import kinds
 from tests.pipeline.projects import Project
 
 Save = Callable[..., Checkpoint]
-KEY = "a" * 64
+KEY = segment_key(NUMERICS, {"seed": 1}, "0" * 64)
+"""Of what `save` makes."""
 POINTS = [TimedPoint("loss", step, step / 3, 1000 + step) for step in (50, 100, 150, 200)]
 
 
@@ -160,19 +164,103 @@ def test_an_index_that_cannot_be_read_counts_as_none_and_is_written_again(projec
     assert store_of(project).pull(KEY, 100, tmp_path / "pulled").digest == checkpoint.digest
 
 
-def test_no_name_out_of_a_remote_leads_out_of_the_folder(project: Path, save: Save, tmp_path: Path) -> None:
-    checkpoint = save(100)
-    store_of(project).push(checkpoint.path, about(100))
-    files = {**hashed_files(checkpoint.path), "../../escaped": hashed_files(checkpoint.path)["progress.json"]}
-    listing = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]).encode()
+def put_listing(tmp_path: Path, listing: bytes) -> None:
+    """Have the index name this list of files, whole by its hash."""
     tree = f"{hashlib.md5(listing).hexdigest()}.dir"
     place = tmp_path / "remote/files/md5" / tree[:2] / tree[2:]
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(listing)
     index = tmp_path / "remote/matwm" / KEY / "step_000000100.json"
     index.write_text(json.dumps(json.loads(index.read_text(encoding="utf-8")) | {"tree": tree}), encoding="utf-8")
-    store_of(project).pull(KEY, 100, tmp_path / "deep/pulled")
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped", "."])
+def test_no_name_out_of_a_remote_leads_out_of_the_folder(project: Path, save: Save, tmp_path: Path, name: str) -> None:
+    checkpoint = save(100)
+    store_of(project).push(checkpoint.path, about(100))
+    files = {**hashed_files(checkpoint.path), name: hashed_files(checkpoint.path)["progress.json"]}
+    put_listing(tmp_path, json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]).encode())
+    with pytest.raises(CheckpointError, match="the list of files of step_000000100 is damaged"):
+        store_of(project).pull(KEY, 100, tmp_path / "deep/pulled")
+    assert not list((tmp_path / "deep/pulled").iterdir())
     assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [b"", b"\xff", b'{"relpath": "a"}', b"7", b"[7]", b'[{"relpath": "a"}]', b'[{"relpath": 7, "md5": ""}]']
+    + [b'[{"relpath": "manifest.json", "md5": "../../../../secret"}]', b'[{"relpath": "manifest.json", "md5": null}]', b"[" * 99999],
+)  # fmt: skip
+def test_a_list_of_files_that_is_none_is_one_sentence(project: Path, save: Save, tmp_path: Path, listing: bytes) -> None:
+    store_of(project).push(save(100).path, about(100))
+    put_listing(tmp_path, listing)
+    with pytest.raises(CheckpointError, match="the list of files of step_000000100 is damaged"):
+        store_of(project).pull(KEY, 100, tmp_path / "pulled")
+    assert store_of(project).push(save(100).path, about(100)).present
+    assert store_of(project).pull(KEY, 100, tmp_path / "pulled").step == 100
+
+
+@pytest.mark.parametrize("tree", [None, "", "../../../secret", "a" * 32, 7])
+def test_an_index_that_names_no_list_of_files_counts_as_none(project: Path, save: Save, tmp_path: Path, tree: object) -> None:
+    store_of(project).push(save(100).path, about(100))
+    index = tmp_path / "remote/matwm" / KEY / "step_000000100.json"
+    index.write_text(json.dumps(json.loads(index.read_text(encoding="utf-8")) | {"tree": tree}), encoding="utf-8")
+    with pytest.raises(RemoteError, match="has no checkpoint of step 100"):
+        store_of(project).pull(KEY, 100, tmp_path / "pulled")
+
+
+def test_the_checkpoint_of_another_training_is_refused(project: Path, save: Save, tmp_path: Path) -> None:
+    store_of(project).push(save(100).path, {**about(100), "key": "b" * 64})
+    with pytest.raises(CheckpointError, match="step_000000100, listed as segment bbbbbbbbbbbb, is of another training"):
+        store_of(project).pull("b" * 64, 100, tmp_path / "pulled")
+    assert not list((tmp_path / "pulled").iterdir())
+
+
+def test_half_an_entry_is_written_again_by_the_next_push_and_its_points_too(project: Path, save: Save, tmp_path: Path) -> None:
+    work = work_in(project, save(100))
+    Journal(work / "journal.jsonl").adopt(POINTS)
+    for _ in pushing.push_new(pushing.in_work(work), store_of(project), [100]):
+        pass
+    index = tmp_path / "remote/matwm" / KEY
+    (index / "step_000000100.json").write_bytes(b"")
+    (index / "step_000000100.points.jsonl.gz").write_bytes(b"")
+    assert [step for step, _ in pushing.push_new(pushing.in_work(work), store_of(project), [100])] == [100]
+    assert store_of(project).pull(KEY, 100, tmp_path / "pulled").step == 100
+    assert {point.step for point in store_of(project).points(KEY, 100)} == {50, 100}
+    assert list(pushing.push_new(pushing.in_work(work), store_of(project), [100])) == []
+
+
+def test_a_push_that_is_killed_while_it_writes_the_index_leaves_no_half_entry(
+    project: Path, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, real = store_of(project), Remote._write
+
+    def die(source: str, target: str) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:10])
+        raise KeyboardInterrupt
+
+    def write(self: Remote, scratch: Path, name: str, data: bytes) -> None:
+        with monkeypatch.context() as patch:
+            if name.endswith(".json"):
+                patch.setattr(self._fs, "put_file", die)
+            real(self, scratch, name, data)
+
+    monkeypatch.setattr(Remote, "_write", write)
+    with pytest.raises(KeyboardInterrupt):
+        there.push(save(100).path, about(100))
+    assert there.steps(KEY) == []
+
+
+def test_what_a_killed_pull_leaves_goes_with_the_next(project: Path, save: Save, tmp_path: Path) -> None:
+    store_of(project).push(save(100).path, about(100))
+    script = "import os, sys; from pathlib import Path; from pipeline import remote\n"
+    script += "remote._linked = remote.Remote._fetch = lambda *_: os._exit(9)\n"
+    script += "remote.named(Path(sys.argv[1]), None).pull(sys.argv[2], 100, Path(sys.argv[3]))"
+    command = [sys.executable, "-c", script, str(project), KEY, str(tmp_path / "pulled")]
+    assert subprocess.run(command, check=False).returncode == 9
+    (left,) = (tmp_path / "pulled").iterdir()
+    assert store_of(project).pull(KEY, 100, tmp_path / "pulled").step == 100
+    assert not left.exists()
 
 
 def test_another_checkpoint_of_the_same_step_is_kept(project: Path, save: Save, tmp_path: Path) -> None:
