@@ -121,6 +121,8 @@ class Trainer:
                 f"it was trained with {checkpoint.spec}, but the environment is {self.spec} here: use the same package versions"
             )
         self.load(checkpoint.load())
+        if self.env_step != checkpoint.step:
+            raise ValueError(f"it is called step {checkpoint.step}, but holds the state of step {self.env_step}")
 
     def save(self, store: LocalStore, parent: Parent) -> Checkpoint:
         """Write a checkpoint of the present step, of the lineage that began with `parent`.

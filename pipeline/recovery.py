@@ -1,12 +1,13 @@
 """Brings back checkpoints that a segment's work directory lacks: published, in DVC's cache, on the DVC remote, in MLflow."""
 
+import contextlib
 import logging
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from matwm.checkpoint import CheckpointError, publish, read_manifest
+from matwm.checkpoint import Checkpoint, CheckpointError, publish, read_manifest
 from matwm.store import LocalStore
 from pipeline import dvc_files, elsewhere, tracking
 from pipeline import project as places
@@ -50,6 +51,23 @@ def survey(store: LocalStore, segment: ResolvedSegment) -> Survey:
     return Survey(wanted, tuple(step for step in wanted if not sound[step]), newest.step if newest else None)
 
 
+def set_aside(store: LocalStore, key: str) -> None:
+    """Move checkpoints of other trainings out of a segment's store, to `foreign/` beside it, so that nothing goes on from them.
+
+    Nor can they stay where they are: what this training makes of those steps needs the place.
+    """
+    for step in store.steps():
+        path = store.folder / places.step_folder(step)
+        with contextlib.suppress(CheckpointError):  # A damaged one is not of anybody: it is made again.
+            checkpoint = read_manifest(path)
+            if not _is_of(checkpoint, key, step):
+                target = store.folder.with_name("foreign") / f"{path.name}-{checkpoint.digest[:12]}"
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)  # the same one, which came again
+                path.rename(target)
+                logger.warning("%s is a checkpoint of another training: it is not used, and lies in %s now", path, target)
+
+
 def recover(job: Job, store: LocalStore) -> None:
     """Bring to the store what it lacks of this very training and what is to be had: the newest sound checkpoint, and all that stay.
 
@@ -67,11 +85,11 @@ def recover(job: Job, store: LocalStore) -> None:
     sources = elsewhere.sources(job.project, job.segment.name, job.key)
     there = sorted({step for source in sources for step in source.steps if step <= job.segment.until})
     for step in reversed(there):
-        if step <= (found.newest or 0) or _bring(step, sources, store):
+        if step <= (found.newest or 0) or _bring(step, job.key, sources, store):
             break
     for step in survey(store, job.segment).missing:
         if step in there and step < there[-1]:
-            _bring(step, sources, store)
+            _bring(step, job.key, sources, store)
 
 
 def earlier_points(job: Job, until: int) -> list[TimedPoint]:
@@ -81,13 +99,16 @@ def earlier_points(job: Job, until: int) -> list[TimedPoint]:
     return [point for point in points if point.step <= until]
 
 
-def _bring(step: int, sources: list[elsewhere.Source], store: LocalStore) -> bool:
+def _bring(step: int, key: str, sources: list[elsewhere.Source], store: LocalStore) -> bool:
     """Pull a checkpoint from the first source that has a sound one; say what is wrong with the others."""
     near = [store.folder / places.step_folder(other) for other in store.steps()]
     for source in sources:
         if step in source.steps:
             try:
-                source.pull(step, store.folder, near)
+                checkpoint = source.pull(step, store.folder, near)
+                if not _is_of(checkpoint, key, step):
+                    shutil.rmtree(checkpoint.path)
+                    raise CheckpointError(f"what {source.name} has as step {step} of this segment is a checkpoint of another training")
             except (CheckpointError, tracking.TrackingError, places.ProjectError) as error:
                 logger.warning("%s: it is not used", error)
             else:
@@ -110,10 +131,15 @@ def _published(project: Path, segment: ResolvedSegment, cached: Path) -> list[Pa
 def _take(folder: Path, key: str, until: int, store: LocalStore) -> None:
     try:
         checkpoint = read_manifest(folder)
-        if manifest_key(checkpoint.manifest) == key and checkpoint.step <= until:
+        if _is_of(checkpoint, key, checkpoint.step) and folder.name == places.step_folder(checkpoint.step) and checkpoint.step <= until:
             publish(folder, store.folder / folder.name)
     except CheckpointError as error:
         logger.warning("%s: it is not used", error)
+
+
+def _is_of(checkpoint: Checkpoint, key: str, step: int) -> bool:
+    """Return whether a checkpoint is of a training's step, as its own manifest says; its name and its place prove nothing."""
+    return (manifest_key(checkpoint.manifest), checkpoint.step) == (key, step)
 
 
 def _is_sound(store: LocalStore, step: int) -> bool:

@@ -25,7 +25,7 @@ from pipeline.journal import read_points
 from pipeline.labels import params_of
 from pipeline.process import Interruption, allowance
 from pipeline.progress import Display
-from pipeline.recovery import earlier_points, recover, survey
+from pipeline.recovery import earlier_points, recover, set_aside, survey
 from pipeline.retention import retained_by
 from pipeline.saving import Saver
 from pipeline.tracking import Tracker
@@ -62,6 +62,7 @@ class Session:
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
         self._look_for_drift()
+        set_aside(self.store, self.job.key)
         found = survey(self.store, self.segment)
         if found.missing:
             recover(self.job, self.store)

@@ -131,6 +131,15 @@ def test_a_checkpoint_of_agents_in_another_order_is_refused(tmp_path):
         make_trainer(None).resume(store.open(3))
 
 
+def test_a_checkpoint_whose_state_is_of_another_step_is_refused(tmp_path):
+    trainer, store = make_trainer(), LocalStore(tmp_path)
+    run(trainer, 3)
+    parts = trainer.parts()
+    store.save(4, parts, parent=ROOT, config=trainer.config.shaping(), spec=trainer.spec, policies=trainer.policies())
+    with pytest.raises(ValueError, match="it is called step 4, but holds the state of step 3"):
+        make_trainer().resume(store.open(4))
+
+
 def test_a_run_of_another_configuration_is_refused_where_it_cannot_fit():
     parts = through_files(run(make_trainer(), 14).parts())
     with pytest.raises(ValueError, match="do not fit"):
