@@ -23,6 +23,10 @@ class Contents:
     run_id: str | None = None
     writer: str = ""
     """Whose journal the run's points come from; it stands in the run's tags too."""
+    former: list[str] = field(default_factory=list)
+    """What `writer` was before, in this directory."""
+    adopting: str | None = None
+    """The run that has our writer already and whose history the journal has not yet."""
     name: str | None = None
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -86,7 +90,12 @@ class Outbox:
     def renew_writer(self) -> None:
         """Claim that the journal beside this outbox is a new one."""
         with self.change() as contents:
+            contents.former += [contents.writer] if contents.writer else []
             contents.writer = uuid.uuid4().hex
+
+    def owns(self, writer: str | None) -> bool:
+        """Return whether a run with this writer was never another directory's."""
+        return writer in (None, self.contents.writer, *self.contents.former)
 
     def missing(self) -> list[str]:
         """Name what MLflow has not been told yet."""

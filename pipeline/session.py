@@ -200,6 +200,7 @@ class Session:
                 return False
             trainer.step()
             self.saver.check()
+            self.tracker.check()
             self._tell(trainer, display)
             if trainer.env_step == target:
                 self._save(trainer)  # Before it is evaluated, which can take minutes.

@@ -1,5 +1,6 @@
 """Tells MLflow about a run from a thread of its own, so that training never waits for it."""
 
+import contextlib
 import logging
 import math
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline import runs
-from pipeline.delivery import AbandonedError, Delivery, NoSuchRunError
+from pipeline.delivery import AbandonedError, Delivery, ElsewhereError, NoSuchRunError
 from pipeline.journal import Journal, Point, TimedPoint, num_sent_bytes
 from pipeline.mismatches import Mismatch
 from pipeline.outbox import Outbox
@@ -16,6 +17,7 @@ from pipeline.process import if_free
 from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, find_run, get_run, list_runs, metric_history
 
 __all__ = [
+    "ElsewhereError",
     "RunInfo",
     "Tracker",
     "TrackingError",
@@ -54,13 +56,15 @@ class Tracker:
         if not len(self.journal) or self.journal.has_lost_sent_points or not self._outbox.contents.writer:
             self._outbox.renew_writer()
         self._abandoned = threading.Event()
-        self._delivery = Delivery(self.uri, self.journal, self._outbox, self._note_answer, self._abandoned)
+        self._delivery = Delivery(self.uri, self.journal, self._outbox, self._note_answer, self._abandoned, upload_seconds)
         self._upload_seconds = upload_seconds
         self._on_run = on_run or (lambda run_id: None)
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._wake = threading.Event()
         self._has_tried = threading.Event()
         self._closing = threading.Event()
+        self._elsewhere: ElsewhereError | None = None
+        self._is_told = False
         self._is_unknown = False
         self._failures = 0
         self._answered = time.monotonic()
@@ -94,9 +98,24 @@ class Tracker:
 
         Without an ID it is the run that this work directory had, else the newest with the tags' segment and key, else a new
         one. It is RUNNING from then on. Tags may change later, parameters keep their first values.
+
+        Raises:
+            ElsewhereError: another process trains it. Where it may be alive, this is waited for.
         """
         self._outbox.open(self.experiment, run_id, name, params, tags, started_ms)
+        self._delivery.is_training = True
         self._begin(wait_seconds)
+        self.check()
+
+    def check(self) -> None:
+        """Return if the run is still ours, as far as is known; asked again and again while training.
+
+        Raises:
+            ElsewhereError: it is another's now, and gets nothing more from here.
+        """
+        if self._elsewhere is not None:
+            self._is_told = True
+            raise self._elsewhere
 
     def attach(self, run_id: str | None, wait_seconds: float | None = None) -> None:
         """Add to a run without changing its status, as the stages after training do.
@@ -169,14 +188,16 @@ class Tracker:
         asked all the while, says that no seconds are left. Returns None when MLflow has everything, else the sentence (a
         warning too) that says what it lacks.
         """
-        if status:
+        if status and self._elsewhere is None:
             self._outbox.end(status, ended_ms)
         closed = self._answered = time.monotonic()
         self._closing.set()
         self._wake.set()
         while self._thread.is_alive() and time.monotonic() - closed < timeout and left() > 0:
             silence = time.monotonic() - self._answered
-            if silence > (patience if self._failures else 4 * patience):  # A large file is silent, too, while it is on its way.
+            if self._delivery.is_waiting or silence > (
+                patience if self._failures else 4 * patience
+            ):  # A large file is silent, too, while it is on its way.
                 break
             self._thread.join(0.05)
         self._delivery.abandon()
@@ -184,6 +205,8 @@ class Tracker:
         missing = self.missing()
         if missing:
             logger.warning(missing)
+        if self._elsewhere is not None and not self._is_told:
+            logger.error("%s", self._elsewhere)
         if not self._thread.is_alive():
             self.journal.close()
         return missing
@@ -207,6 +230,8 @@ class Tracker:
         self._thread.start()
         is_local = self.uri.startswith("sqlite:")
         self._has_tried.wait((60.0 if is_local else 10.0) if wait_seconds is None else wait_seconds)
+        while self._delivery.is_waiting or (self._delivery.has_waited and not self._has_tried.is_set()):
+            self._has_tried.wait(0.1)
 
     def _work(self) -> None:
         """Be the thread: send until closed and done. Nothing that goes wrong ends it before that."""
@@ -224,6 +249,9 @@ class Tracker:
                 if is_last:
                     break
             except AbandonedError:
+                break
+            except ElsewhereError as error:
+                self._note_loss(error)
                 break
             except NoSuchRunError:
                 self._is_unknown = True
@@ -246,6 +274,7 @@ class Tracker:
         """Send everything there is, points before artifacts, the status last."""
         has_more = True
         while has_more and not self._abandoned.is_set():
+            self._delivery.check_writer()
             self._delivery.send_labels()
             has_more = self._delivery.send_points() or self._delivery.send_upload()
         if self._closing.is_set() and not self._abandoned.is_set():
@@ -261,6 +290,15 @@ class Tracker:
         if self._failures:
             logger.warning("MLflow at %s answers again", runs.shown(self.uri))
         self._failures = 0
+
+    def _note_loss(self, error: ElsewhereError) -> None:
+        if not self._delivery.is_training:
+            logger.warning("%s. Until then nothing is added to it from here", error)
+            return
+        with contextlib.suppress(AbandonedError):
+            self._delivery.let_go()
+        self._is_unknown = True
+        self._elsewhere = error
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1

@@ -40,6 +40,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
 def _run(session: "Session", interruption: Interruption) -> int:
     from matwm.learner import NonFiniteLossError
     from pipeline.saving import UnsavedError
+    from pipeline.tracking import ElsewhereError
 
     try:
         with interruption.prompt():
@@ -47,7 +48,7 @@ def _run(session: "Session", interruption: Interruption) -> int:
         is_complete = session.train(interruption)
         if is_complete:
             session.publish()
-    except (NonFiniteLossError, UnsavedError) as error:
+    except (NonFiniteLossError, UnsavedError, ElsewhereError) as error:
         is_killed = isinstance(error, UnsavedError) and interruption.signal is not None
         session.close("KILLED" if is_killed else "FAILED", interruption)
         sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")

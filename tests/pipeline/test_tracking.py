@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from matwm.checkpoint import Checkpoint
-from pipeline import delivery, runs, stores, tracking
+from pipeline import delivery, life, runs, stores, tracking
 from pipeline.tracking import Tracker, TrackingError
 
 
@@ -542,6 +542,91 @@ def test_a_thread_that_nobody_waits_for_writes_nothing_in_a_directory_that_may_b
     may_return.set()
     run._thread.join()
     assert {path: path.read_bytes() for path in run.work_dir.iterdir()} == before
+
+
+# Two machines at once.
+
+
+def test_a_run_that_lives_elsewhere_is_refused_and_left_as_it_is(project: Path):
+    told = keys()
+    first, second = tracker(project), tracker(project, "another machine")
+    first.start(None, "s00", {}, told)
+    first.log(losses(range(5)))
+    with pytest.raises(tracking.ElsewhereError, match=rf"is being trained elsewhere.*matwm runs --close {str(first.run_id)[:12]}"):
+        second.start(None, "s00", {}, told)
+    second.log(losses(range(5)))
+    assert second.close("FAILED") is None
+    assert tracking.send_missed(project, second.work_dir) is None
+    assert raw_run(first.run_id).info.status == "RUNNING"
+    first.check()
+    first.log(losses(range(3, 8)))
+    assert first.close("FINISHED") is None
+    assert history(first.run_id) == sorted(losses(range(8)))
+    assert life.TAG not in raw_run(first.run_id).data.tags
+
+
+def test_a_machine_whose_run_was_taken_over_sends_nothing_more(project: Path, monkeypatch: pytest.MonkeyPatch, wait_until):
+    monkeypatch.setattr(life, "LEAST_QUIET_SECONDS", 0.3)
+    told = keys()
+    first = Tracker(project, "tests", project / "work", upload_seconds=300)  # It says nothing for so long that it seems dead.
+    first.start(None, "s00", {}, told)
+    first.log(losses(range(5)))
+    first.tag({"matwm.until": "8"})  # wakes it
+    wait_until(lambda: first.missing() is None)
+    second = tracker(project, "another machine")
+    second.start(None, "s00", {}, told)
+    second.log(losses(range(8)))
+    wait_until(lambda: second.missing() is None)
+    first.log(losses(range(5, 10)))
+    first.tag({"matwm.until": "9"})  # wakes it
+    first._thread.join()
+    with pytest.raises(tracking.ElsewhereError, match="another machine or folder has taken over run .*: this one sends it nothing more"):
+        first.check()
+    assert first.close("FAILED") is None
+    assert tracking.send_missed(project, first.work_dir) is None
+    assert raw_run(first.run_id or second.run_id).info.status == "RUNNING"
+    second.check()
+    assert second.close("FINISHED") is None
+    assert history(second.run_id) == sorted(losses(range(8)))
+
+    again = tracker(project)
+    again.start(None, "s00", {}, told)
+    again.log(losses(range(12)))
+    assert again.close("FINISHED") is None
+    assert (again.run_id, again.mismatches) == (second.run_id, [])
+    assert history(again.run_id) == sorted(losses(range(12)))
+
+
+def test_a_takeover_that_broke_off_still_takes_the_history_over(root: Path, monkeypatch: pytest.MonkeyPatch):
+    told = keys()
+    first = tracker(root)
+    first.start(None, "s00", {}, told)
+    first.log(losses(range(5)))
+    first.close("KILLED")
+    second = tracker(root, "another machine")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "metric_history", lambda *_: (_ for _ in ()).throw(TrackingError("it does not answer")))
+        second.start(None, "s00", {}, told, wait_seconds=60)
+        second.log(losses(range(8)))
+        second.close("KILLED", patience=0.2)
+    third = tracker(root, "another machine")
+    third.start(None, "s00", {}, told)
+    assert third.close("FINISHED") is None
+    assert history(first.run_id) == sorted(losses(range(8)))
+
+
+def test_how_a_process_ended_is_no_news_when_another_machine_has_finished_the_run(root: Path):
+    told = keys()
+    dead = tracker(root)
+    dead._outbox.open("tests", None, "s00", {}, told, None)
+    dead.log(losses(range(3)))
+    other = tracker(root, "another machine")
+    other.start(None, "s00", {}, told)
+    other.log(losses(range(8)))
+    other.close("FINISHED")
+    assert tracking.send_missed(root, dead.work_dir) is None
+    assert raw_run(other.run_id).info.status == "FINISHED"
+    assert history(other.run_id) == sorted(losses(range(8)))
 
 
 # Adding to a run afterwards.

@@ -497,3 +497,27 @@ def test_a_signal_ends_the_process_at_once_or_when_it_can() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert interruption.exit_code == 130, "the first counts, the second cuts nothing short"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_trainer_whose_run_was_taken_over_stops_and_keeps_its_checkpoint(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two machines and one server: whoever has the run last goes on, and the other one must not double its points."""
+    write(project, {"s00": {"from": ROOT, "until": 10_000}})
+    step = Trainer.step
+
+    def taken_over(self: Trainer) -> None:
+        step(self)
+        if self.env_step == 60:
+            (info,) = tracking.list_runs()
+            runs.client(runs.configured_uri()).set_tag(info.run_id, "matwm.writer", "another machine")
+
+    monkeypatch.setattr(Trainer, "step", taken_over)
+    assert run(project) == 1
+    said = capsys.readouterr().err
+    assert "another machine or folder has taken over run" in said
+    assert "the last good checkpoint is of step" in said
+    assert 40 in LocalStore(work(project) / "checkpoints").steps()
+    (info,) = tracking.list_runs()
+    assert info.status == "RUNNING", "it is the other one's to end"
+    assert not (project / "checkpoints/s00").exists()
