@@ -29,16 +29,22 @@ def override_of(words: Sequence[str], parent: Config) -> tuple[dict[str, Any], l
     override: dict[str, Any] = {}
     named: list[str] = []
     problems: list[str] = []
+    found: list[tuple[str, list[str | int], Any]] = []
+    unclear: set[str] = set()
     for word in words:
         try:
             path, value = _split(word)
             parts = _locate(path, data)
             if twin := next((other for other in named if f"{other}.".startswith(f"{path}.") or f"{path}.".startswith(f"{other}.")), None):
+                unclear |= {path, twin}
                 raise _ProblemError(f"{path} is given twice: once is enough" if twin == path else f"{path} and {twin} overlap: give one")
             named.append(path)
-            _put(override, data, parts, value)
+            found.append((path, parts, value))
         except _ProblemError as problem:
             problems.append(f"--set {problem}")
+    for path, parts, value in found:
+        if path not in unclear:  # which of the values is meant is not known, so none is judged
+            _put(override, data, parts, value)
     return override, named, problems
 
 

@@ -24,6 +24,8 @@ class Forecast:
     takes: dict[str, str]
     """What each will take, in words; nothing for a segment that is trained."""
     warnings: list[str]
+    bytes: dict[str, dict[str, int]]
+    """The same in numbers: checkpoints, each, replay and disk; memory_at_least, memory_roughly_more."""
 
 
 def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mapping[str, Any], *, remembers: bool = True) -> Forecast:
@@ -36,6 +38,7 @@ def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mappin
     """
     stages, home = dvc_files.lock(project), places.home(project)
     takes: dict[str, str] = {}
+    numbers: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     warnings = list(_idle_rules(graph))
     needed: dict[Path, int] = {}
@@ -48,6 +51,8 @@ def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mappin
         for place, size in _copies(project, segment, disk):
             needed[place] = needed.get(place, 0) + size
         least = sum(memory.least.values())
+        numbers[name] = {"checkpoints": disk.checkpoints, "each": disk.each, "replay": disk.replay, "disk": disk.total}
+        numbers[name] |= {"memory_at_least": int(least), "memory_roughly_more": int(memory.rough)}
         takes[name] = (
             f"{disk.checkpoints} checkpoint{'s' * (disk.checkpoints != 1)} to make, {readable(disk.each)} each"
             f"{f' and {readable(disk.replay)} of replay' if disk.replay else ''}, {readable(disk.total)} on disk; "
@@ -57,7 +62,7 @@ def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mappin
         (problems if sentence and least > available_memory() else warnings).extend([sentence] if sentence else [])
     if problems:
         raise ConfigError(problems)
-    return Forecast(takes, [*warnings, *_full_disks(needed, graph)])
+    return Forecast(takes, [*warnings, *_full_disks(needed, graph)], numbers)
 
 
 def available_memory() -> int:

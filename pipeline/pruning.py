@@ -15,6 +15,11 @@ from pipeline.segments import ResolvedSegment
 KEEP_ALL = RetentionConfig(keep_last=None, keep_every=None, keep_best=0)
 
 
+NAMES = {"needed": "newest", "last": "keep_last", "every": "keep_every", "best": "keep_best"}
+"""What the rules are called where people read them: as in params.yaml, and `all` where keep_last is null."""
+TO_BE_PUBLISHED = "to be published"
+
+
 @dataclass(frozen=True)
 class Decision:
     """What becomes of one checkpoint, wherever it lies."""
@@ -45,11 +50,11 @@ def decide(run: Held, needs: Needs, policy: Policy | None, segment: ResolvedSegm
     """
     why: dict[int, list[str]] = {step: list(_claims(run, step, found, needs)) for step, found in run.steps.items()}
     if policy is None:
-        return _decisions(run, {step: ["no policy"] for step in why} if why else {}, why)
+        return _decisions(run, {step: ["no policy"] for step in why} if why else {}, why, {})
     found = reasons(why, policy, [], {}, start=run.parent_step)
     if any(step not in found and not why[step] for step in why):
         found = _rules(run, policy, segment)
-    return _decisions(run, found, why)
+    return _decisions(run, found, why, NAMES if policy.keep_last is not None else {**NAMES, "last": "all"})
 
 
 def current(run: Held, graph: Mapping[str, ResolvedSegment]) -> ResolvedSegment | None:
@@ -147,12 +152,11 @@ def _rules(run: Held, policy: Policy, segment: ResolvedSegment | None) -> dict[i
     found.setdefault(newest.step, []).append("newest sound")
     if segment:
         for step in retained_by(segment, newest):
-            found.setdefault(step, []).append("to be published")
+            found.setdefault(step, []).append(TO_BE_PUBLISHED)
     return found
 
 
-def _decisions(run: Held, rules: Mapping[int, list[str]], why: Mapping[int, list[str]]) -> list[Decision]:
-    names = {"needed": "newest"}
+def _decisions(run: Held, rules: Mapping[int, list[str]], why: Mapping[int, list[str]], names: Mapping[str, str]) -> list[Decision]:
     return [
         Decision(run, step, tuple(dict.fromkeys([*(names.get(rule, rule) for rule in rules.get(step, [])), *claims])))
         for step, claims in why.items()

@@ -17,6 +17,7 @@ from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline import records, tracking
 from pipeline.lineage import Lineage, Node
+from pipeline.project import ProjectError
 from pipeline.recorded import LockedStage, RecordError, check_commit, check_import, folder_md5, md5s_of
 from pipeline.segments import manifest_key
 from pipeline.sources import Facts
@@ -74,13 +75,16 @@ def verify(lineage: Lineage, text: str, scratch: Path, tell: Callable[[Sound], N
 
     Raises:
         ProjectError: `text` names nothing.
+        TrackingError: MLflow, which would have to say what it names, does not answer.
     """
     walk = _Walk(lineage, scratch, tell)
     target = None
     try:
         target = walk.where.target(text)
         walk.back_from(target)
-    except (WrongError, RecordError, CheckpointError, tracking.TrackingError) as error:
+    except (WrongError, RecordError, CheckpointError, ConfigError, tracking.TrackingError, ProjectError, OSError) as error:
+        if target is None and not isinstance(error, CheckpointError):
+            raise  # The reference stands for nothing.
         walk.report.wrong = str(error)
     walk.report.warnings = list(dict.fromkeys([*lineage.trouble, *walk.report.warnings]))
     return walk.report, target

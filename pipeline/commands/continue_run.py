@@ -4,6 +4,7 @@ The checkpoint comes from this graph, else out of MLflow. Whatever is wrong is s
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from pipeline import assignments, effects, imports, lookup, overrides, params_fi
 from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.forecast import forecast
-from pipeline.importing import imported
+from pipeline.importing import Import, imported
 from pipeline.project import ProjectError
 from pipeline.segments import resolve_all
 from pipeline.validate import missing_devices
@@ -36,10 +37,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--name", help="name of the new segment (default: the next sNN)")
     parser.add_argument("--dry-run", action="store_true", help="check and show the change, and write nothing")
+    parser.add_argument("--json", action="store_true", help="as one object, also with --dry-run")
 
 
 def run(options: argparse.Namespace) -> int:
     """Append the segment; whatever is wrong, nothing has changed afterwards.
+
+    With --json: `{"segment" (the new one's name), "entry" (what params.yaml gets under it), "is_written", "is_imported", "run_id",
+    "parent_segment", "step", "changed" {path: {before, after, kind, effect}}, "unchanged" [paths], "files" [what git should get]}`.
 
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: a sentence for each thing that is wrong.
@@ -64,18 +69,44 @@ def run(options: argparse.Namespace) -> int:
             entry["override"] = override
         _check(params, name, entry, project, parent)
         text = params_file.with_segment(params_file.read(path), name, entry)
+        files = [path, *(brought.files if brought else [])]
+        if options.json:
+            document = _document(found, checkpoint, parent, config)
+            document |= {"segment": name, "entry": entry, "is_written": not options.dry_run, "is_imported": brought is not None}
+            document |= {"unchanged": unchanged, "files": [file.relative_to(project).as_posix() for file in files]}
+            if not options.dry_run:
+                _write(brought, project, text)
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            return 0
         _say_change(name, found, checkpoint, parent, config, options.until, unchanged)
         if brought:
             sys.stdout.write(f"{'would be ' * options.dry_run}imported from MLflow: {entry['from']}\n")
         if options.dry_run:
             sys.stdout.write(f"nothing is written: params.yaml would get\n{params_file.lines(name, entry)}")
             return 0
-        if brought:
-            brought.keep(project)
-        places.write_text(path, text)
-    files = " ".join(file.relative_to(project).as_posix() for file in [path, *(brought.files if brought else [])] if file.exists())
-    sys.stdout.write(f'next: "matwm repro" (or "make repro", "dvc repro"); for git: git add {files}\n')
+        _write(brought, project, text)
+    listed = " ".join(file.relative_to(project).as_posix() for file in files if file.exists())
+    sys.stdout.write(f'next: "matwm repro" (or "make repro", "dvc repro"); for git: git add {listed}\n')
     return 0
+
+
+def _write(brought: Import | None, project: Path, text: str) -> None:
+    if brought:
+        brought.keep(project)
+    places.write_text(project / places.PARAMS, text)
+
+
+def _document(run: lookup.Run, checkpoint: Checkpoint, parent: Config, config: Config) -> dict[str, Any]:
+    changed = {
+        change.path: {
+            "before": change.before,
+            "after": change.after,
+            "kind": change.branch,
+            "effect": effects.effect(change, checkpoint, parent, config),
+        }
+        for change in changes(parent, config)
+    }
+    return {"run_id": run.run_id, "parent_segment": run.segment, "step": checkpoint.step, "changed": changed}
 
 
 def _changed(parent: Config, words: Sequence[str], until: int, run: lookup.Run, checkpoint: Checkpoint) -> tuple[Config, list[str]]:

@@ -1,6 +1,7 @@
 """`matwm pin RUN@STEP`: keeps a checkpoint from ever being pruned, by a tag of its run in MLflow."""
 
 import argparse
+import json
 import sys
 
 from pipeline import lookup, runs
@@ -16,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar=lookup.REFERENCE, help=lookup.REFERENCE_HELP)
     parser.add_argument("--note", default="", metavar="TEXT", help="why; `matwm prune` shows it")
     parser.add_argument("--remove", action="store_true", help="take the pin away")
+    parser.add_argument("--json", action="store_true", help="as one object: run_id, segment, step, is_pinned, note")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,14 +37,19 @@ def run(options: argparse.Namespace) -> int:
     info = runs.get_run(found.run_id)
     if info is None:
         raise ProjectError(f"{who} is not in MLflow at {runs.shown(uri)}, and a pin is a tag of the run there")
-    if options.remove:
+    note = None if options.remove else " ".join(options.note.split()) or PINNED
+    if note is None:
         step = _pinned_step(info, found, wanted, who)
         with runs.explained(uri):
             runs.client(uri).delete_tag(found.run_id, f"{PIN}{places.step_folder(step)}")
     else:
         step = lookup.choose_step(found, wanted)
         with runs.explained(uri):
-            runs.client(uri).set_tag(found.run_id, f"{PIN}{places.step_folder(step)}", " ".join(options.note.split()) or PINNED)
+            runs.client(uri).set_tag(found.run_id, f"{PIN}{places.step_folder(step)}", note)
+    if options.json:
+        facts = {"run_id": found.run_id, "segment": found.segment, "step": step, "is_pinned": note is not None, "note": note}
+        sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        return 0
     sys.stdout.write(f"step {step} of {who} is {'no longer pinned' if options.remove else 'pinned: matwm prune keeps it'}\n")
     return 0
 

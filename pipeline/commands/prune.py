@@ -18,6 +18,7 @@ from pipeline.project import ProjectError
 from pipeline.pruning import Bytes, Decision
 from pipeline.segments import ResolvedSegment, resolve_all
 
+PUBLISHED = {pruning.TO_BE_PUBLISHED, "published"}
 COLLECT = "dvc gc --all-commits --all-experiments"
 """What is safe for DVC's cache here: it keeps what any commit, the workspace or an experiment names. Never with --cloud."""
 
@@ -55,6 +56,12 @@ def run(options: argparse.Namespace) -> int:
         if options.yes:
             pruning.execute(shown)
     sys.stdout.write(_json(shown, size, options.yes) if options.json else _shown(shown, size, options.yes))
+    stubborn = sum(bool(decision.why) and {*decision.why} <= PUBLISHED for decision in shown) if _flags(options) else 0
+    if stubborn:
+        sys.stderr.write(
+            f"{stubborn} checkpoint{'s' * (stubborn != 1)} that the flags would let go stay, because params.yaml publishes them: "
+            "lower retention.keep_last there\n"
+        )
     return 0
 
 
@@ -100,28 +107,29 @@ def _shown(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
     if not decisions:
         return "no run has a checkpoint\n"
     lines = [["run", "segment", "step", "size", "kept because"]]
-    for decision in decisions:
+    usual = [decision for decision in decisions if decision.why == (pruning.TO_BE_PUBLISHED,)]
+    for decision in (decision for decision in decisions if decision.why != (pruning.TO_BE_PUBLISHED,)):
         run = decision.run
         lines.append([run.name[:12], str(run.segment), str(decision.step), readable(_size(decision)), "; ".join(decision.why) or "- goes"])
-    return table(lines) + _summary(decisions, size, is_done)
+    rest = f"{len(usual)} more stay{'s' * (len(usual) == 1)}: still to be published (--json lists all)\n" if usual else ""
+    return (table(lines) if lines[1:] else "") + rest + _summary(decisions, size, is_done)
 
 
 def _summary(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
-    gone = sum(not decision.is_kept for decision in decisions)
-    if not gone:
-        text = f"nothing goes: all {len(decisions)} checkpoints stay\n"
-    else:
-        verb = "removed" if is_done else "would remove"
-        freed = f"{readable(size.freed)} here" + (f" and {readable(size.freed_on_server)} on the server" if size.freed_on_server else "")
-        text = f"{verb} {gone} of {len(decisions)} checkpoints, which frees {freed}"
-        text += f"; {readable(size.shared)} are shared with checkpoints that stay" if size.shared else ""
-        text += f"; {readable(size.elsewhere)} stay under other names (DVC's cache, checkpoints/, imports/)" if size.elsewhere else ""
-        text += ".\n" + ("" if is_done else "Nothing has been changed: add --yes to remove them.\n")
+    text = ""
     if size.elsewhere:
         text += f"DVC's cache is DVC's business: \"{COLLECT}\" removes from it what no commit, workspace or experiment names.\n"
     if any("no policy" in decision.why for decision in decisions):
         text += "Runs without a policy are none that params.yaml describes: give --keep-last, --keep-every or --keep-best for them.\n"
-    return text
+    gone = sum(not decision.is_kept for decision in decisions)
+    if not gone:
+        return f"{text}nothing goes: all {len(decisions)} checkpoints stay\n"
+    verb = "removed" if is_done else "would remove"
+    freed = f"{readable(size.freed)} here" + (f" and {readable(size.freed_on_server)} on the server" if size.freed_on_server else "")
+    text += f"{verb} {gone} of {len(decisions)} checkpoints, which frees {freed}"
+    text += f"; {readable(size.shared)} are shared with checkpoints that stay" if size.shared else ""
+    text += f"; {readable(size.elsewhere)} stay under other names (DVC's cache, checkpoints/, imports/)" if size.elsewhere else ""
+    return text + ".\n" + ("" if is_done else "Nothing has been changed: add --yes to remove them.\n")
 
 
 def _size(decision: Decision) -> int:

@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matwm.config import ConfigError
+from matwm.manifest import CheckpointError
 from pipeline import lookup
 from pipeline import project as places
 from pipeline.lineage import read_lineage
+from pipeline.project import ProjectError
+from pipeline.runs import TrackingError
 from pipeline.verify import Report, Sound, verify
 from pipeline.whereabouts import Target, Whereabouts, scratch_folder
 
@@ -52,13 +56,17 @@ def run(options: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
-def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: Path) -> "Retraced":
+def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: Path) -> "Retraced | None":
     """Train the last interval again; if something else comes out, that is wrong."""
     from pipeline.retrace import retrace
 
     checkpoint = report.opened[report.sound[0].digest]
     parent = report.opened.get(checkpoint.parent.digest)
-    found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
+    try:
+        found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
+    except (ProjectError, ConfigError, CheckpointError, TrackingError) as error:
+        report.wrong = str(error)
+        return None
     if not found.is_equal:
         report.wrong = (
             f"{report.sound[0].place} is not what training from step {found.from_step} ({found.from_place}) comes to: "

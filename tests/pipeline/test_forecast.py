@@ -1,6 +1,7 @@
 """What `validate` says of disks and memory before anything is trained."""
 
 import shutil
+from argparse import Namespace
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ def warnings(project: Path, changes: dict[str, Any] | None = None) -> list[str]:
 def test_what_fits_is_not_warned_of_and_told(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert warnings(project) == []
     monkeypatch.chdir(project)
-    assert command.run(None) == 0  # type: ignore[arg-type]
+    assert command.run(Namespace(json=False)) == 0
     out = capsys.readouterr().out
     assert out.startswith("s00: from checkpoints/root to step 200: 5 checkpoints to make, ")
     run(project, interruption=StopAfter(130))
-    command.run(None)  # type: ignore[arg-type]
+    command.run(Namespace(json=False))
     assert "to step 200: 2 checkpoints to make, " in capsys.readouterr().out
 
 

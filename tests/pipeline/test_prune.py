@@ -107,7 +107,7 @@ def test_a_child_keeps_its_ancestor_and_what_is_interrupted_keeps_what_it_will_p
     child = next(info.run_id for info in runs.list_runs() if info.segment == "s01")
     found = kept(matwm, facts(project)["run_id"])
     assert found[70] == [f"ancestor of {child[:12]} (s01)"]
-    assert (found[40], found[200][:2]) == ([], ["newest", "last"])
+    assert (found[40], found[200][:2]) == ([], ["newest", "keep_last"])
     matwm("prune", "--keep-last", "1", "--yes")
     assert in_work(project) == in_mlflow(facts(project)["run_id"]) == [70, 200]
     assert in_work(project, "s01") == [130]
@@ -124,7 +124,17 @@ def test_flags_do_not_take_what_a_segment_of_params_yaml_will_publish(project: P
     run(project, interruption=StopAfter(170))
     found = kept(matwm, "--keep-last", "1")
     assert found == {40: ["to be published"], 80: ["to be published"], 120: ["to be published"], 160: ["to be published"],
-                     170: ["newest", "last", "newest sound"]}  # fmt: skip
+                     170: ["newest", "keep_last", "newest sound"]}  # fmt: skip
+    code, out, errors = matwm("prune", "--keep-last", "1")
+    assert errors == (
+        "4 checkpoints that the flags would let go stay, because params.yaml publishes them: lower retention.keep_last there\n"
+    )
+    assert [line.split()[2] for line in out.splitlines()[:2]] == ["step", "170"]
+    assert out.splitlines()[2:] == [
+        "4 more stay: still to be published (--json lists all)",
+        "nothing goes: all 5 checkpoints stay",
+    ]
+    assert kept(matwm)[40] == ["all"]
 
 
 def test_a_run_that_params_yaml_does_not_describe_needs_flags(project: Path, matwm: Matwm) -> None:
@@ -152,6 +162,9 @@ def test_a_pin_stays_until_it_is_taken_away(project: Path, matwm: Matwm) -> None
     assert in_mlflow(run_id) == in_work(project) == [80, 200]
     assert matwm("pin", "--remove", f"{run_id[:8]}@200") == (1, "", f"step 200 of {who} is not pinned; pinned: 80\n")
     assert matwm("pin", f"{run_id[:8]}@40") == (1, "", f"{who} has no checkpoint of step 40; it has 80, 200\n")
+    pinned = {"run_id": run_id, "segment": "s00", "step": 200, "is_pinned": True, "note": "best"}
+    assert json.loads(matwm("pin", "s00", "--note", "best", "--json")[1]) == pinned
+    assert json.loads(matwm("pin", "s00@200", "--remove", "--json")[1]) == {**pinned, "is_pinned": False, "note": None}
     assert matwm("pin", "s00")[1] == f"step 200 of {who} is pinned: matwm prune keeps it\n", "as everywhere: the latest"
     for step in ("²", "9" * 5000, "4.0", "-80"):
         code, out, errors = matwm("pin", "--remove", f"{run_id[:8]}@{step}")

@@ -195,10 +195,10 @@ def test_every_reason_is_told(tmp_path: Path) -> None:
     assert reasons_of(run, policy(keep_last=1, keep_every=30), needs) == {
         10: ("ancestor of s01",),
         20: ("pinned",),
-        30: ("every",),
+        30: ("keep_every",),
         40: ("waits for its upload",),
         50: ("published",),
-        60: ("newest", "last", "every", "newest of a live run"),
+        60: ("newest", "keep_last", "keep_every", "newest of a live run"),
     }
 
 

@@ -1,5 +1,6 @@
 """Bad input is refused before anything is made: one sentence each, with the field's full path."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from matwm.config import ConfigError
+from pipeline import cli
 from pipeline import validate as stage
 from tests.pipeline.projects import SOURCE, Project, tiny_params
 
@@ -98,6 +100,20 @@ def test_the_marker_never_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params({"seed": 5})), encoding="utf-8")
     assert stage.main() == 0
     assert (tmp_path / ".params.ok").read_bytes() == first == (SOURCE / ".params.ok").read_bytes()
+
+
+def test_json_says_what_each_segment_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    params = tiny_params({"retention": {"keep_every": 80}}, {"s00": S00})
+    monkeypatch.chdir(folder_with(tmp_path, yaml.safe_dump(params)))
+    assert cli.main(["validate", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (segment,) = document["segments"]
+    estimate = segment.pop("estimate")
+    assert segment.pop("takes").startswith("2 checkpoints to make, ")
+    assert segment == {"segment": "s00", "from": "checkpoints/root", "until": 80, "is_trained": False}
+    assert estimate["checkpoints"] == 2
+    assert estimate["disk"] == 2 * estimate["each"] + estimate["replay"] > 0
+    assert [warning.split(" changes")[0] for warning in document["warnings"]] == ["params.yaml: retention.keep_every"]
 
 
 def test_the_committed_parameters_are_valid() -> None:

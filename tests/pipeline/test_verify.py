@@ -13,6 +13,7 @@ import yaml
 
 from matwm.checkpoint import open_checkpoint, step_name
 from matwm.stateful import decode_tensors
+from pipeline.project import ProjectError
 from pipeline.recorded import folder_md5, md5s_of
 from tests.pipeline.lineages import Matwm, forge, replace
 from tests.pipeline.projects import Project
@@ -414,6 +415,17 @@ def test_training_again_gives_the_same(made: Project, matwm_in: Matwm) -> None:
     for name, from_step in (("s02@60", 40), ("s02@40", 20), ("s01", 40), ("s00@20", 0), ("s03", 60)):
         document = json.loads(matwm_in(made, "verify", name, "--deep", "--json")[1])
         assert (document["ok"], document["deep"]["is_equal"], document["deep"]["from_step"]) == (True, True, from_step)
+
+
+def test_what_cannot_be_trained_again_is_in_the_document(made: Project, matwm_in: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ProjectError("cannot be trained again here: no memory")
+
+    monkeypatch.setattr("pipeline.retrace.retrace", refuse)
+    code, output, _ = matwm_in(made, "verify", "s02", "--deep", "--json")
+    document = json.loads(output)
+    assert (code, document["ok"], document["wrong"]) == (1, False, "cannot be trained again here: no memory")
+    assert document["checkpoints"][-1]["kind"] == "root"
 
 
 def test_training_again_gives_away_a_forgery_that_nothing_else_shows(copied: Project, matwm_in: Matwm) -> None:

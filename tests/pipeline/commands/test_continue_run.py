@@ -1,5 +1,6 @@
 """`matwm continue RUN@STEP --set`: what it checks, prints and writes; and that what it refuses leaves nothing behind."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,6 +82,28 @@ def test_a_dry_run_shows_the_same_and_writes_nothing(trained: Trained, matwm: Ma
         f"  s01: {{from: checkpoints/s00/{step_name(80)}, until: 120, override: {{actor_critic: {{learning_rate: 0.0001}}}}}}",
     ]
     assert (trained.path / "params.yaml").read_bytes() == before
+
+
+def test_json_says_the_same_and_nothing_else(trained: Trained, matwm: Matwm) -> None:
+    words = ["40", "--until", "120", "--set", "seed=4", "--set", "actor_critic.learning_rate=0.001", "--json"]
+    code, output, errors = matwm(*words, "--dry-run")
+    told = json.loads(output)
+    assert (code, errors, told.pop("is_written")) == (0, "", False)
+    effect = "draws from the next step on; a running episode ends as it began"
+    assert told == {
+        "segment": "s01",
+        "entry": {"from": f"checkpoints/s00/{step_name(40)}", "until": 120, "override": {"seed": 4}},
+        "is_imported": False,
+        "run_id": trained.run_id,
+        "parent_segment": "s00",
+        "step": 40,
+        "changed": {"seed": {"before": 0, "after": 4, "kind": "free", "effect": effect}},
+        "unchanged": ["actor_critic.learning_rate"],
+        "files": ["params.yaml"],
+    }
+    assert "s01" not in trained.project.params()["segments"]
+    assert json.loads(matwm(*words)[1]) == {**told, "is_written": True}
+    assert trained.project.params()["segments"]["s01"] == told["entry"]
 
 
 def test_a_dry_run_of_an_import_leaves_nothing(trained: Trained, matwm: Matwm) -> None:
