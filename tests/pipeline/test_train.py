@@ -215,6 +215,30 @@ def test_a_lost_work_directory_is_restored_from_mlflow(project: Path, monkeypatc
     assert {name: digest for name, digest in digests(project).items() if name in before} == before
 
 
+def test_checkpoints_of_another_training_in_its_places_are_not_gone_on_from(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(project, changes={"seed": 7})
+    run(project)
+    shutil.copytree(checkpoint_at(project, 80), project / "other")
+    shutil.rmtree(project / ".matwm")
+    write(project)
+    run(project)
+    before, own = digests(project), work(project)
+    artifacts = stores.MlflowStore().folder(facts(project)["run_id"])
+    assert artifacts is not None
+    shutil.rmtree(project / "checkpoints/s00")
+    for place in (artifacts, own / "checkpoints"):
+        shutil.rmtree(place / step_name(80))
+        shutil.copytree(project / "other", place / step_name(80))
+    with steps_counted(monkeypatch) as taken, caplog.at_level(logging.WARNING):
+        assert run(project) == 0
+    assert taken == list(range(41, 81))
+    assert digests(project) == before
+    assert [path.name[:14] for path in (own / "foreign").iterdir()] == [step_name(80)]
+    assert "as step 80 of this segment is a checkpoint of another training: it is not used" in caplog.text
+
+
 def test_a_chained_segment_ends_where_one_long_segment_ends(project: Path) -> None:
     write(project, {"s00": {"from": ROOT, "until": 80}, "s01": {"from": f"checkpoints/s00/{step_name(60)}", "until": 120}})
     assert run(project) == 0
