@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checks import dvc, store, surroundings
+from pipeline.checks import dvc, pins, store, surroundings
 from pipeline.checks.finding import Finding, Patient
 
 CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "linked-artifacts": store.linked_artifacts,
     "running": store.running,
     "owed": store.owed,
+    "pins": pins.pins,
     "cache-type": dvc.cache_type,
     "cache-place": dvc.cache_place,
     "cache-sound": dvc.cache_sound,
@@ -35,7 +36,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "old-work": surroundings.old_work,
 }
 """Name: what it looks at. A check finds nothing, or says what is wrong."""
-NEEDS_STORE = {"running", "owed"}
+NEEDS_STORE = {"running", "owed", "pins"}
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,21 @@ def test_a_copied_project_does_not_touch_what_the_original_keeps(
     assert in_mlflow(run_id) == in_work(project) == [40, 80, 120, 160, 200]
 
 
+def test_the_doctor_misses_a_pinned_checkpoint_that_is_nowhere(project: Path, matwm: Matwm) -> None:
+    write(project)
+    run(project)
+    run_id = facts(project)["run_id"]
+    matwm("pin", "s00@40")
+    assert "pinned" not in matwm("doctor")[1]
+    for folder in ("work", "mlruns", "checkpoints"):
+        for path in (project if folder != "work" else project / ".matwm").glob(f"{folder}/**/{step_name(40)}"):
+            assert "pinned" not in matwm("doctor")[1]
+            shutil.rmtree(path)
+    assert f"PROBLEM {run_id[:12]}@40 is pinned, but neither MLflow" in matwm("doctor")[1]
+    assert matwm("pin", "--remove", f"{run_id[:12]}@40")[0] == 0
+    assert "pinned" not in matwm("doctor")[1]
+
+
 def test_artifacts_behind_a_link_to_another_disk_are_the_projects_own(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "project").mkdir()
