@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from matwm.checkpoint import read_manifest
-from matwm.manifest import CheckpointError
+from matwm.checkpoint import Checkpoint, read_manifest
+from matwm.manifest import MANIFEST, CheckpointError
 from pipeline import project as places
 from pipeline import runs, times
 from pipeline.job import Start
-from pipeline.journal import EVALUATION, TimedPoint, read_points
+from pipeline.journal import EVALUATION, Journal, TimedPoint, read_points
 from pipeline.outbox import Outbox
 from pipeline.runs import TrackingError
 
@@ -47,6 +47,23 @@ def inherited(project: Path, start: Start, has: Callable[[str, int], bool], begu
     known = {key: TimedPoint(*key, value, found[key].timestamp_ms if key in found else clock.at(key[1])) for key, value in curves.items()}
     points = {**found, **known}.values()
     return sorted((point for point in points if not has(point.key, point.step)), key=lambda point: (point.timestamp_ms, *point[:2]))
+
+
+def forgotten(checkpoint: Checkpoint, journal: Journal, begun_ms: int) -> list[TimedPoint]:
+    """Return the points of a segment's own checkpoint that its journal has not, oldest first: a power cut or a damaged file took them.
+
+    Their values are exact. Their times lie evenly between what the journal still knows and the moment that the checkpoint was saved.
+    """
+    first, last = checkpoint.parent.step, checkpoint.step
+    curves = times.curves_of(checkpoint.history(), checkpoint.spec.agents)
+    lacking = {key: value for key, value in curves.items() if first < key[1] <= last and not journal.has(*key)}
+    if not lacking:
+        return []
+    step, began = (journal.last_step, journal.last_ms) if first < journal.last_step < last else (first, begun_ms)
+    ended = max(began, round((checkpoint.path / MANIFEST).stat().st_mtime * 1000))
+    slope = (ended - began) / max(1, last - step)
+    points = [TimedPoint(*key, value, began + round(slope * max(0, key[1] - step))) for key, value in lacking.items()]
+    return sorted(points, key=lambda point: (point.step, point.key))
 
 
 def _recorded(project: Path, start: Start, curves: Mapping[Key, float]) -> dict[Key, TimedPoint]:

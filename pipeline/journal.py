@@ -108,8 +108,12 @@ class Journal:
 
     def inherit(self, points: Iterable[TimedPoint], until: int) -> None:
         """Take over points of the ancestors, which end at step `until`, with their times; what is there already stays."""
+        self._inherited_until = until
+        self.complete(points)
+
+    def complete(self, points: Iterable[TimedPoint]) -> None:
+        """Take over points with their times; what is there already stays."""
         with self._lock:
-            self._inherited_until = until
             self._append([point for point in points if not self.has(point.key, point.step)])
 
     def adopt(self, history: Iterable[TimedPoint]) -> list[Mismatch]:

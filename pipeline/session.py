@@ -78,6 +78,8 @@ class Session:
         self._missing, self._newest = found.missing, found.newest
         self._write_facts()
         started_ms = _milliseconds(self._facts["started"])
+        if found.newest:
+            self._complete_journal(found.newest, started_ms)
         if not self.job.start.is_root:
             before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, started_ms)
             self.tracker.inherit(before, until=self.job.start.parent.step)
@@ -318,6 +320,16 @@ class Session:
             if before and (found := records.drifted(before, self._machine)):
                 logger.warning("%s with %s: what follows may not be bit for bit what it would have been", what, "; ".join(found))
         self._facts["machine"] = self._machine
+
+    def _complete_journal(self, newest: int, started_ms: int) -> None:
+        """Take from the newest checkpoint what the journal should have of its own steps and has not."""
+        points = ancestry.forgotten(read_manifest(self.store.folder / places.step_folder(newest)), self.tracker.journal, started_ms)
+        self.tracker.journal.complete(points)
+        if points:
+            sys.stderr.write(
+                f"{len(points)} metric points of steps {points[0].step} to {points[-1].step} are not in the journal: they come from the "
+                f"checkpoint of step {newest}, at estimated times where MLflow has none\n"
+            )
 
     def _tags(self) -> dict[str, str]:
         tags = {

@@ -27,6 +27,7 @@ from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import delivery, process, runs, session, stores, tracking
 from pipeline import project as places
+from pipeline.journal import read_points
 from pipeline.process import Interruption
 from pipeline.saving import Saver
 from pipeline.train import train
@@ -545,3 +546,29 @@ def test_a_trainer_whose_run_was_taken_over_stops_and_keeps_its_checkpoint(
     (info,) = tracking.list_runs()
     assert info.status == "RUNNING", "it is the other one's to end"
     assert not (project / "checkpoints/s00").exists()
+
+
+def test_points_that_a_power_cut_took_come_back_from_the_checkpoint(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint was on the disk, the end of the journal was not, and MLflow never had it."""
+    write(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    runs.configure(project)
+    assert run(project, interruption=StopAfter(60)) == 128 + signal.SIGTERM
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    runs.configure(project)
+    path = work(project) / "journal.jsonl"
+    whole = {(point.key, point.step): point for point in read_points(path)}
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 3]))
+    capsys.readouterr()
+    assert run(project) == 0
+    assert "are not in the journal: they come from the checkpoint of step 60" in capsys.readouterr().err
+    points = tracking.metric_history(facts(project)["run_id"])
+    assert max(Counter((point.key, point.step) for point in points).values()) == 1
+    sent = {(point.key, point.step): point for point in points}
+    lost = {pair: point for pair, point in whole.items() if not point.key.startswith(("time/", "checkpoint/"))}
+    assert {pair: sent[pair].value for pair in lost} == {pair: point.value for pair, point in lost.items()}
+    times = [point.timestamp_ms for point in sorted(sent.values(), key=lambda point: point.step) if point.key == "episode/length"]
+    assert times == sorted(times)
