@@ -227,7 +227,7 @@ class Delivery:
         if run is None:
             raise runs.TrackingError(f"MLflow at {runs.shown(self.uri)} has no run {run_id} any more")
         writer, contents = run.tags.get("matwm.writer"), self._outbox.contents
-        if not self._outbox.owns(writer):
+        if writer not in (None, *self._outbox.writers):
             self._yield_to(run)
             run = runs.get_run(run_id, self.uri) or run  # It may have ended meanwhile.
         if writer != contents.writer or contents.adopting == run_id:

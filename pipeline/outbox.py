@@ -93,9 +93,10 @@ class Outbox:
             contents.former += [contents.writer] if contents.writer else []
             contents.writer = uuid.uuid4().hex
 
-    def owns(self, writer: str | None) -> bool:
-        """Return whether a run with this writer was never another directory's."""
-        return writer in (None, self.contents.writer, *self.contents.former)
+    @property
+    def writers(self) -> list[str]:
+        """What this directory is or was called as a writer: a run with one of these names was never another directory's since."""
+        return [writer for writer in (self.contents.writer, *self.contents.former) if writer]
 
     def missing(self) -> list[str]:
         """Name what MLflow has not been told yet."""

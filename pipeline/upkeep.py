@@ -4,13 +4,15 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
+from pipeline import life, runs, tracking
 from pipeline import project as places
-from pipeline import runs, tracking
 from pipeline.outbox import Outbox
 from pipeline.process import if_free
 from pipeline.tracking import RunInfo
 
 RUNNING = "attributes.status = 'RUNNING' AND tags.`matwm.segment` LIKE '%'"
+FOREIGN_SILENCE_SECONDS = 600.0
+"""After so long, a process of another machine (the folder may lie on a network) is taken for dead."""
 
 
 def work_folders(project: Path) -> Iterator[Path]:
@@ -50,20 +52,26 @@ def has_work(project: Path, sparing: Container[Path] = ()) -> bool:
 def close_dead(project: Path) -> list[RunInfo]:
     """Mark runs that MLflow shows as RUNNING and whose process here is dead as KILLED at their last sign of life; return them.
 
-    Dead is what nobody holds the lock of. Runs that another machine trains, or took over, are left alone.
+    Dead is what nobody holds the lock of. Runs that another machine trains, or took over, are left alone; but in a database of this
+    folder there are none of these, so that a run whose work directory is gone is dead too, unless its process shows that it is not.
 
     Raises:
         TrackingError: the store does not answer.
     """
     outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
-    here = {outbox.contents.writer: outbox for outbox in outboxes if outbox.contents.writer}
-    return [run for run in tracking.list_runs(RUNNING) if (outbox := _outbox(run, here)) and _close_if_dead(run, outbox)]
+    here = {writer: outbox for outbox in outboxes for writer in outbox.writers}
+    closed: list[RunInfo] = []
+    for run in tracking.list_runs(RUNNING):
+        outbox = _outbox(run, here)
+        if _close_if_dead(run, outbox) if outbox else _close_if_orphaned(project, run):
+            closed.append(run)
+    return closed
 
 
 def is_alive(project: Path, run: RunInfo) -> bool:
     """Return whether a process here trains a run at this moment."""
     outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
-    outbox = _outbox(run, {outbox.contents.writer: outbox for outbox in outboxes})
+    outbox = _outbox(run, {writer: outbox for outbox in outboxes for writer in outbox.writers})
     if outbox is None:
         return False
     with if_free(outbox.path.with_name("lock")) as is_free:
@@ -80,9 +88,27 @@ def _close_if_dead(run: RunInfo, outbox: Outbox) -> bool:
         if not is_free or Outbox(outbox.path).contents.status not in (None, "RUNNING"):
             return False  # Somebody trains it, or how it really ended is still to be sent.
         now = tracking.get_run(run.run_id)  # In between it may have ended, or moved to another machine.
-        if now is None or now.status != "RUNNING" or now.tags.get("matwm.writer") != outbox.contents.writer:
+        if now is None or now.status != "RUNNING" or now.tags.get("matwm.writer") not in outbox.writers:
             return False
         tracking.close_run(now)
         with outbox.change() as contents:
             contents.is_running = False
         return True
+
+
+def _close_if_orphaned(project: Path, run: RunInfo) -> bool:
+    """Close a run of this folder's own database of which no work directory here knows, unless it may be alive."""
+    uri, home = runs.configured_uri(), places.home(project)
+    if not uri.startswith("sqlite:///") or not Path(uri.removeprefix("sqlite:///")).is_relative_to(home):
+        return False
+    lives = life.lives_here(run)
+    if lives or (lives is None and life.TAG in run.tags and life.age_seconds(run) < FOREIGN_SILENCE_SECONDS):
+        return False
+    lock = places.work_folder(project, run.segment or "", run.key or "") / "lock"
+    if not lock.is_file():
+        tracking.close_run(run)
+        return True
+    with if_free(lock) as is_free:
+        if is_free:
+            tracking.close_run(run)
+        return is_free

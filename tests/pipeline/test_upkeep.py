@@ -1,6 +1,8 @@
 """Upkeep: what dead processes left behind is put right, and what lives is left alone."""
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -140,3 +142,38 @@ def test_whether_there_is_something_to_do_is_known_without_mlflow(root: Path) ->
     assert upkeep.has_work(root, {work_of(root)}) is False, "whoever trains it next closes or goes on with it"
     upkeep.settle(root)
     assert upkeep.has_work(root) is False
+
+
+TRAINER = """
+import sys
+import time
+from pathlib import Path
+from pipeline import runs
+from pipeline.journal import TimedPoint
+from pipeline.tracking import Tracker
+
+root = Path(sys.argv[1])
+runs.configure(root)
+tracker = Tracker(root, "tests", root / ".matwm" / "work" / "s00-0123456789ab", upload_seconds=0.02)
+tracker.start(None, "s00", {}, {"matwm.segment": "s00", "matwm.key": "0123456789abcdef"})
+tracker.log([TimedPoint("loss", 1, 0.5, 0)])
+while tracker.missing():
+    time.sleep(0.01)
+print(tracker.run_id, flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_run_whose_work_directory_is_gone_is_killed_if_its_process_is_dead(root: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", TRAINER, str(root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        run_id = process.stdout.readline().strip()
+        shutil.rmtree(root / ".matwm")
+        assert upkeep.close_dead(root) == [], "its process lives"
+    finally:
+        process.kill()
+        process.wait()
+    assert upkeep.settle(root) == [f"run {run_id[:12]} (s00) was RUNNING, but its process is dead: it is KILLED now"]
+    (point,) = tracking.metric_history(run_id)
+    assert (raw(run_id).info.status, raw(run_id).info.end_time) == ("KILLED", point.timestamp_ms)
