@@ -87,37 +87,41 @@ def _on_remote(project: Path, segment: str, key: str) -> Source | None:
 
 def _in_mlflow(project: Path, segment: str, key: str) -> Source | None:
     try:
-        run = tracking.find_by_key(segment, key)
+        runs.knock()
+        store = stores.MlflowStore()
+        late = runs.TrackingError(f"MLflow at {runs.shown(store.uri)} has not answered within {PATIENCE_SECONDS:.0f} s")
+        run = _within(lambda: tracking.find_by_key(segment, key), late)
         if run is None:
             return None
-        store = stores.MlflowStore()
         name = f"run {run.run_id[:12]} in MLflow at {runs.shown(store.uri)}"
-        return Source(name, frozenset(store.steps(run.run_id)), lambda step, folder, near: store.pull(run.run_id, step, folder))
+        return Source(
+            name, frozenset(_within(lambda: store.steps(run.run_id), late)), lambda step, folder, near: store.pull(run.run_id, step, folder)
+        )
     except runs.TrackingError as error:
         logger.warning("%s. What it may have of segment %s is not used", error, segment)
         return None
 
 
-def _within(call: Callable[[], ResultT]) -> ResultT:
+def _within(call: Callable[[], ResultT], late: Exception | None = None) -> ResultT:
     """Return what a call returns, if it does so soon.
 
     Raises:
-        RemoteError: it does not, or it raised this.
+        RemoteError: it does not (or else `late`); and whatever the call raises.
     """
     results: list[ResultT] = []
-    errors: list[remote.RemoteError] = []
+    errors: list[Exception] = []
 
     def work() -> None:
         try:
             results.append(call())
-        except remote.RemoteError as error:
+        except Exception as error:  # noqa: BLE001  # It is raised below.
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="remote", daemon=True)
+    thread = threading.Thread(target=work, name="elsewhere", daemon=True)
     thread.start()
     thread.join(PATIENCE_SECONDS)
     if errors:
         raise errors[0]
     if not results:
-        raise remote.RemoteError(f"the default DVC remote has not answered within {PATIENCE_SECONDS:.0f} s")
+        raise late or remote.RemoteError(f"the default DVC remote has not answered within {PATIENCE_SECONDS:.0f} s")
     return results[0]

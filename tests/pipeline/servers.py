@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.pipeline.projects import until
@@ -59,3 +61,12 @@ def empty_store(path: Path) -> Path:
 
     MlflowClient(f"sqlite:///{path}")
     return path
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(50)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -15,7 +15,7 @@ import pytest
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from matwm.version import NUMERICS
-from pipeline import elsewhere, pushing, remote
+from pipeline import elsewhere, pushing, remote, runs
 from pipeline.background import Pusher
 from pipeline.folder_hash import hashed_files, tree_of
 from pipeline.journal import Journal, TimedPoint
@@ -24,6 +24,7 @@ from pipeline.remote import Remote, RemoteError
 from pipeline.segments import segment_key
 from tests.pipeline import kinds
 from tests.pipeline.projects import Project
+from tests.pipeline.servers import silent_server
 
 Save = Callable[..., Checkpoint]
 KEY = segment_key(NUMERICS, {"seed": 1}, "0" * 64)
@@ -381,12 +382,34 @@ def test_a_remote_that_never_answers_is_not_waited_for(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = threading.Event()
+    runs.configure(project)
     monkeypatch.setattr(elsewhere, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(Remote, "steps", lambda self, key: held.wait(30) and [])
     monkeypatch.setattr(elsewhere.tracking, "find_by_key", lambda segment, key: None)
     assert elsewhere.sources(project, "s00", KEY) == []
     held.set()
     assert "has not answered" in caplog.text
+
+
+def test_an_mlflow_that_never_answers_is_not_waited_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, held = [], threading.Event()
+    knock = runs.knock
+    monkeypatch.setattr(elsewhere.tracking, "find_by_key", lambda segment, key: asked.append(key) or held.wait(30))
+    with silent_server() as uri, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        runs.configure(project)
+        patch.setattr(runs, "knock", lambda: knock(seconds=0.1))
+        assert [source.name for source in elsewhere.sources(project, "s00", KEY)] == [store_of(project).shown]
+    assert (asked, f"MLflow at {uri} does not answer" in caplog.text) == ([], True), caplog.text
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    runs.configure(project)
+    monkeypatch.setattr(elsewhere, "PATIENCE_SECONDS", 0.05)
+    assert elsewhere._in_mlflow(project, "s00", KEY) is None  # a database on a file system that hangs, or a server that hears only
+    held.set()
+    assert asked == [KEY]
+    assert "has not answered within" in caplog.text
 
 
 def test_a_commit_with_damaged_times_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

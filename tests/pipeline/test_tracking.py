@@ -3,14 +3,12 @@
 import logging
 import math
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ import pytest
 from matwm.checkpoint import Checkpoint
 from pipeline import delivery, life, runs, stores, tracking
 from pipeline.tracking import Tracker, TrackingError
+from tests.pipeline.servers import silent_server
 
 
 class Point(NamedTuple):
@@ -373,15 +372,6 @@ def test_what_a_finished_training_could_not_send_is_sent_without_it(server, tmp_
     assert history(run.run_id) == sorted(losses(range(5)))
     assert raw_run(run.run_id).info.status == "FINISHED"
     assert tracking.send_missed(tmp_path, tmp_path / "nothing was ever here") is None
-
-
-@contextmanager
-def silent_server() -> Iterator[str]:
-    """A server that takes connections and never says a word."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(50)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_no_call_waits_for_a_server_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
