@@ -6,12 +6,17 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+RECENT_NS = 2_000_000_000
+"""Coarser than the clock of any file system that is in use."""
+
 _SAVING = ".saving-"
 _FRESH = ".fresh-"
+_digests: dict[tuple[int, ...], str] = {}
 
 
 def mark(path: Path) -> tuple[int, ...]:
@@ -34,6 +39,21 @@ def sha256(path: Path) -> str:
     """Return the digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """Return the digest of a file's bytes, read once in the life of this process however many names it has.
+
+    Later calls know it by its mark: what goes wrong on the disk meanwhile shows when the file is used, for all that is loaded
+    is verified then. A file written to a moment ago is read again: another write could leave it with the same time.
+    """
+    before = mark(path)
+    if (known := _digests.get(before)) is not None:
+        return known
+    digest = sha256(path)
+    if before == mark(path) and time.time_ns() - before[-1] > RECENT_NS:
+        _digests[before] = digest
+    return digest
 
 
 def link(source: Path, target: Path) -> str | None:

@@ -134,4 +134,4 @@ class LocalStore:
         """Return whether a file holds what its name says: read once in the life of a store, then known by inode and time."""
         if path.is_symlink() or not path.is_file():
             return False
-        return self._intact.get(digest) == durable.mark(path) or durable.sha256(path) == digest
+        return self._intact.get(digest) == durable.mark(path) or durable.sha256_once(path) == digest

@@ -1,5 +1,7 @@
-"""Temporary folders: one's own stays whatever others do beside it, a dead process's goes."""
+"""Temporary folders, one's own and dead processes'; and files known by their marks, read again whenever they may have changed."""
 
+import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -54,3 +56,42 @@ def test_the_folder_of_a_dead_process_goes_with_the_next_one(tmp_path: Path) -> 
     with durable.new_folder(tmp_path) as folder:
         assert list(tmp_path.iterdir()) == [folder]
     assert not left.exists()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read, in order."""
+    names: list[str] = []
+    sha256 = durable.sha256
+    monkeypatch.setattr(durable, "_digests", {})
+    monkeypatch.setattr(durable, "sha256", lambda path: names.append(path.name) or sha256(path))
+    return names
+
+
+def write(path: Path, data: bytes, age_seconds: int) -> str:
+    path.write_bytes(data)
+    then = path.stat().st_mtime_ns - age_seconds * 10**9
+    os.utime(path, ns=(then, then))
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_is_read_once_under_all_its_names(tmp_path: Path, reads: list[str]) -> None:
+    expected = write(tmp_path / "one", b"same", 60)
+    os.link(tmp_path / "one", tmp_path / "two")
+    assert [durable.sha256_once(tmp_path / name) for name in ("one", "two", "one")] == [expected] * 3
+    assert reads == ["one"]
+
+
+def test_a_file_that_is_written_to_is_read_again(tmp_path: Path, reads: list[str]) -> None:
+    for data, age in [(b"same", 60), (b"size", 50), (b"longer", 50), (b"more", 0), (b"less", 0)]:
+        expected = write(tmp_path / "one", data, age)
+        assert durable.sha256_once(tmp_path / "one") == expected
+    assert len(reads) == 5
+
+
+def test_a_file_of_this_moment_is_read_every_time(tmp_path: Path, reads: list[str]) -> None:
+    """Two writes in a row can leave it with the same time."""
+    write(tmp_path / "one", b"same", 0)
+    first = durable.sha256_once(tmp_path / "one")
+    assert durable.sha256_once(tmp_path / "one") == first
+    assert reads == ["one", "one"]

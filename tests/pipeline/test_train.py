@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm import evaluation
-from matwm.checkpoint import CheckpointError, open_checkpoint, step_name
+from matwm import checkpoint, durable, evaluation
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, step_name
 from matwm.config import parse_config
 from matwm.learner import NonFiniteLossError
 from matwm.stateful import fingerprint
@@ -200,6 +200,28 @@ def test_a_damaged_checkpoint_costs_its_interval_and_comes_back_the_same(
     assert taken == list(range(41, 81))
     assert digests(project) == before
     assert "agents.safetensors is damaged" in caplog.text
+
+
+def test_a_resume_reads_each_file_of_the_checkpoints_once_to_verify_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names it has, and however often the checkpoints are surveyed, recovered, loaded and published."""
+    write(project, {"s00": {"from": ROOT, "until": 120}})
+    assert run(project, interruption=StopAfter(90)) == 128 + signal.SIGTERM
+    assert LocalStore(work(project) / "checkpoints").steps() == [40, 80, 90]
+    files = [path for path in (work(project) / "checkpoints").rglob("step_*/**/*") if path.is_file() and path.name != "manifest.json"]
+    for path in files:
+        os.utime(path, ns=(10**18, 10**18))
+    inodes = {path.stat().st_ino for path in files}
+    assert len(inodes) < len(files), "they share chunks of the replay"
+    reads: Counter[int] = Counter()
+    loads: Counter[int] = Counter()
+    sha256, load = durable.sha256, Checkpoint.load
+    monkeypatch.setattr(durable, "_digests", {})
+    monkeypatch.setattr(checkpoint, "_fitting", set())
+    monkeypatch.setattr(durable, "sha256", lambda path: reads.update([path.stat().st_ino]) or sha256(path))
+    monkeypatch.setattr(Checkpoint, "load", lambda self: loads.update([self.step]) or load(self))
+    assert run(project) == 0
+    assert {inode: reads[inode] for inode in inodes} == dict.fromkeys(inodes, 1)
+    assert {step: loads[step] for step in (40, 80, 90)} == {40: 1, 80: 1, 90: 2}, "once to verify, and the newest to go on"
 
 
 def test_a_lost_work_directory_is_restored_from_mlflow(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
