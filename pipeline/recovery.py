@@ -36,9 +36,10 @@ class Survey:
 
 def survey(store: LocalStore, segment: ResolvedSegment) -> Survey:
     """Look at a segment's checkpoints, reading each at most once."""
-    sound: dict[int, bool] = {step: False for step in segment.saves if step not in store.steps()}
+    present = store.steps()
+    sound = dict.fromkeys({*segment.saves} - {*present}, False)
     newest = None
-    for step in reversed([step for step in store.steps() if step <= segment.until]):
+    for step in reversed([step for step in present if step <= segment.until]):
         sound[step] = _is_sound(store, step)
         if sound[step]:
             newest = read_manifest(store.folder / places.step_folder(step))
