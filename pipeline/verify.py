@@ -95,6 +95,7 @@ class _Walk:
         self.lineage, self.project, self.scratch = lineage, lineage.project, scratch
         self.where, self.report, self._tell = Whereabouts(lineage), Report(), tell
         self._witnesses: dict[str, str] = {}
+        self._stages: dict[str, LockedStage] = {}
 
     def back_from(self, target: Target) -> None:
         """Verify a checkpoint and everything before it."""
@@ -199,12 +200,18 @@ class _Walk:
             check_import(self.project, self._shown(path), md5s)
             self._witnesses[checkpoint.digest] = f"{self._shown(path)}.dvc"
         else:
-            stage = LockedStage(self.project, path.parent.name)
+            stage = self._stage(path.parent.name)
             stage.check_step(checkpoint.step, md5s)
             if stage.is_recorded:
                 self._witnesses[checkpoint.digest] = "dvc.lock"
-        if claim is not None and claim.md5 and claim.folder == self._shown(path) and folder_md5(md5s) != claim.md5:
-            raise WrongError(f"{claim.folder} has the md5 {folder_md5(md5s)}, dvc.lock says that {claim.child} began with {claim.md5}")
+        if claim is not None and claim.md5 and claim.folder == self._shown(path) and (found := folder_md5(md5s)) != claim.md5:
+            raise WrongError(f"{claim.folder} has the md5 {found}, dvc.lock says that {claim.child} began with {claim.md5}")
+
+    def _stage(self, segment: str) -> LockedStage:
+        """Return what dvc.lock says of a segment, read once in a walk: the file grows with the project."""
+        if segment not in self._stages:
+            self._stages[segment] = LockedStage(self.project, segment)
+        return self._stages[segment]
 
     def _kind(self, path: Path) -> str:
         for kind, folder in (("published", "checkpoints"), ("imported", "imports")):
@@ -256,7 +263,7 @@ class _Walk:
             self._drift(above, node)
 
     def _lock(self, node: Node, facts: Facts) -> None:
-        stage = LockedStage(self.project, facts.segment)
+        stage = self._stage(facts.segment)
         try:
             params = read_params(self.project / places.PARAMS)
         except ConfigError as error:
@@ -290,7 +297,7 @@ class _Walk:
         resolved = node.resolved if node else None
         facts = node.facts if node else None
         folder = resolved.origin.folder if resolved and resolved.origin.step == newest.parent.step else None
-        md5 = LockedStage(self.project, facts.segment).dependency(folder) if folder and facts and facts.published else None
+        md5 = self._stage(facts.segment).dependency(folder) if folder and facts and facts.published else None
         return Claim(node.name if node else str(newest.path), newest.parent, folder, md5)
 
     def _parent(self, node: Node | None) -> Node | None:
