@@ -1,0 +1,1 @@
+"""What `benchmarks/learning.py` is made of: evidence that the method learns."""

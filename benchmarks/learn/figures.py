@@ -1,0 +1,92 @@
+"""Draws learning curves by fixed opponents out of result files."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, Measure
+from benchmarks.learn.measures import TITLES as SCENARIOS
+from pipeline.figures import COLOURS, DARK, QUIET, drawing, png
+
+CURVES, COMPARED = "learning.png", "learning_ablations.png"
+TITLES = {CURVES: "Return by environment steps, each seed and the mean", COMPARED: "Ablations on Simple Spread"}
+
+Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
+"""Name of jobs -> scenario -> seed -> result."""
+
+
+def names(found: Found) -> list[str]:
+    """Return the names of the pictures that there are results for."""
+    has_final = any(found[FINAL].values())
+    return [CURVES] * has_final + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
+
+
+def pictures(found: Found) -> dict[str, bytes]:
+    """Return the PNG files by name."""
+    draw = {CURVES: _curves, COMPARED: _ablations}
+    with drawing():
+        return {name: png(draw[name](found)) for name in names(found)}
+
+
+def _curves(found: Found) -> Figure:
+    """Draw a panel for each measure that somebody was judged by."""
+    panels = [(scenario, measure) for scenario, runs in found[FINAL].items() if runs for measure in MEASURES[scenario]]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.4 * columns + 0.4, 3.1 * rows + 0.7), layout="constrained")
+    figure.suptitle(TITLES[CURVES], x=0.01, ha="left")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (scenario, measure) in zip(grid, panels, strict=False):
+        _draw(axes, found[FINAL][scenario], measure, COLOURS[1], "MATWM, sampled")
+        for value, line, label in (
+            (measure.random, ":", "random"),
+            (measure.model_free, "--", "MAPPO, 50,000 steps"),
+            (measure.model_free_long, "-.", "MAPPO, 1,000,000"),
+        ):
+            if value is not None:
+                axes.axhline(value, color=QUIET, linestyle=line, linewidth=1.3, label=label)
+        axes.set_title(f"{SCENARIOS[scenario]}: {measure.label}", loc="left", color=DARK, fontsize=11)
+        _finish(axes)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _ablations(found: Found) -> Figure:
+    figure = Figure(figsize=(9.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    (measure,) = MEASURES[ABLATED]
+    labels = {FINAL: "complete", **{name: label for name, (label, _, _) in ABLATIONS.items()}}
+    for colour, (name, label) in zip((COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[3]), labels.items(), strict=True):
+        if runs := found[name][ABLATED]:
+            _draw(axes, runs, measure, colour, f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})")
+    axes.set_title(f"{TITLES[COMPARED]}: return of each agent, sampled", loc="left", color=DARK)
+    _finish(axes)
+    return figure
+
+
+def _draw(axes: Axes, runs: Mapping[int, Mapping[str, Any]], measure: Measure, colour: str, label: str) -> None:
+    """Draw each seed faint, and their mean where every one has a point."""
+    curves = [dict(_points(run, measure)) for run in runs.values()]
+    for curve in curves:
+        axes.plot(list(curve), list(curve.values()), color=colour, alpha=0.35, linewidth=0.9, marker=".", markersize=4)
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    axes.plot(shared, [float(np.mean([curve[step] for curve in curves])) for step in shared], color=colour, label=label)
+
+
+def _points(run: Mapping[str, Any], measure: Measure) -> Iterator[tuple[int, float]]:
+    """Yield (step, return) of the judgements inside training, and of the one at its end."""
+    for step, rows in [*run["curve"].items(), (run["steps"], run["evaluation"])]:
+        for row in rows:
+            if (row["mode"], row["matchup"], row["role"]) == ("sampled", measure.matchup, measure.role):
+                yield int(step), row["mean"]
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xlim(left=0)
+    axes.set_xlabel("environment steps")
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.legend(fontsize=9)

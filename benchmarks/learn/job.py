@@ -1,0 +1,229 @@
+"""Trains and judges one plan: stopped at any moment, by whatever, the same call goes on where its newest sound checkpoint is."""
+
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learn import files
+from benchmarks.learn.measures import MEASURES
+from benchmarks.learn.plan import CURVE_SEED, Plan, differences
+from benchmarks.learn.thinning import thinned
+from matwm.checkpoint import step_name
+from matwm.envs.scripted import SIDES, LineUp, opponents
+from matwm.evaluation import Mode, Result, evaluate, matchup_name
+from matwm.manifest import ROOT
+from matwm.store import LocalStore
+from matwm.trainer import Trainer, build_trainer
+from matwm.version import NUMERICS
+from pipeline.project import git_facts
+
+REPOSITORY = Path(__file__).parents[2]
+KEPT = 2
+"""Newest checkpoints that stay in the work folder."""
+SHOWN_EPISODES = 100
+
+
+class JobError(RuntimeError):
+    """The job cannot be done as asked; one sentence."""
+
+
+class Job:
+    """A plan with its files: `progress.json` and checkpoints in the work folder, one result file when it is finished."""
+
+    def __init__(self, plan: Plan, work: Path, results: Path, *, save_every: int, say: Callable[[str], None]) -> None:
+        self.plan, self._save_every, self._say = plan, save_every, say
+        self.folder = work / plan.place
+        self.result_file = results / plan.place.with_suffix(".json")
+        self._store = LocalStore(self.folder)
+        self._progress: dict[str, Any] = {}
+        self._seconds = 0.0
+
+    def is_finished(self) -> bool:
+        """Return whether the result is there.
+
+        Raises:
+            JobError: a result of another configuration is.
+        """
+        found = files.read(self.result_file)
+        if found is None:
+            return False
+        identity = {key: found.get(key) for key in self.plan.identity()}
+        self._refuse(differences(identity, self.plan.identity()), "finished", f"remove {self.result_file}")
+        return True
+
+    def run(self, should_stop: Callable[[], bool]) -> bool:
+        """Train, judge and write the result; return False if it was stopped before, with everything saved.
+
+        Raises:
+            JobError: work of another configuration, or another version of the arithmetic, is there.
+            CheckpointError: a checkpoint cannot be written.
+            NonFiniteLossError: training diverged.
+        """
+        trainer = self._begin()
+        while True:
+            step = trainer.env_step
+            if self.plan.is_judged_at(step) and str(step) not in self._progress["curve"] and not self._judge_curve(trainer, should_stop):
+                break
+            if step == self.plan.steps:
+                if self._finish(trainer, should_stop):
+                    return True
+                break
+            self._advance(trainer, should_stop)
+            if should_stop():
+                break
+        if trainer.env_step and trainer.env_step not in self._store.steps():
+            self._save(trainer)
+        self._say(f"{self.plan}: stopped at step {trainer.env_step:,}; the same command goes on")
+        return False
+
+    def _begin(self) -> Trainer:
+        """Return a trainer in the newest saved state of this plan."""
+        found = files.read(self.folder / "progress.json")
+        now = {**self.plan.identity(), "numerics": NUMERICS}
+        if found:
+            self._refuse(differences(found["identity"], now), "begun", f"remove {self.folder}")
+        elif self._store.steps():
+            raise JobError(f"{self.folder} holds checkpoints, but no progress.json: remove it")
+        self._progress = found or {"identity": now, "code": [], "spent": {}, "curve": {}}
+        code = git_facts(REPOSITORY)
+        if code not in self._progress["code"]:
+            self._progress["code"].append(code)
+        files.write(self.folder / "progress.json", self._progress)
+        checkpoint = self._store.newest(at_most=self.plan.steps)
+        trainer = build_trainer(self.plan.config)
+        if checkpoint is not None:
+            trainer.resume(checkpoint)
+            self._seconds = self._progress["spent"].get(str(checkpoint.step), {}).get("cpu_seconds", 0.0)
+            self._say(f"{self.plan}: goes on from step {checkpoint.step:,}")
+        return trainer
+
+    def _advance(self, trainer: Trainer, should_stop: Callable[[], bool]) -> None:
+        """Train to the next step at which something is due, saving on the way."""
+        plan, began = self.plan, time.process_time()
+        while True:
+            trainer.step()
+            trainer.drain()
+            step = trainer.env_step
+            is_saved = step % self._save_every == 0 or step == plan.steps
+            if is_saved or plan.is_judged_at(step) or should_stop():
+                break
+        self._seconds += time.process_time() - began
+        if is_saved:
+            began = time.process_time()
+            self._save(trainer)
+            self._seconds += time.process_time() - began
+            self._say(self._line(trainer))
+
+    def _save(self, trainer: Trainer) -> None:
+        """Save a checkpoint, and before it what it has cost to come here."""
+        self._progress["spent"][str(trainer.env_step)] = {"cpu_seconds": round(self._seconds, 2), "peak_bytes": self._peak()}
+        files.write(self.folder / "progress.json", self._progress)
+        trainer.save(self._store, ROOT)
+        for step in self._store.steps()[:-KEPT]:
+            shutil.rmtree(self.folder / step_name(step))
+
+    def _judge_curve(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
+        plan = self.plan
+        wanted = {measure.matchup for measure in MEASURES.get(plan.scenario, ())} or {"self_play"}
+        line_ups = [line_up for line_up in self._line_ups() if matchup_name(line_up) in wanted]
+        rows = self._judge(trainer, line_ups, plan.judging.curve_episodes, CURVE_SEED, ["sampled"], should_stop)
+        if rows:
+            self._progress["curve"][str(trainer.env_step)] = rows
+            files.write(self.folder / "progress.json", self._progress)
+            shown = ", ".join(f"{row['role']} {row['mean']:.1f} ({row['matchup']})" for row in rows)
+            self._say(f"{plan}: step {trainer.env_step:,} judged: {shown}")
+        return bool(rows)
+
+    def _finish(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
+        plan, first_seed = self.plan, self.plan.config.evaluation.seed
+        peak = self._peak()  # before the environments of the last judgement
+        began = time.process_time()
+        rows = self._judge(trainer, self._line_ups(), plan.judging.episodes, first_seed, ["sampled", "greedy"], should_stop)
+        if not rows:
+            return False
+        facts = {
+            "name": plan.name,
+            "scenario": plan.scenario,
+            "seed": plan.config.seed,
+            "preset": plan.preset,
+            "changes": dict(plan.changes),
+            "numerics": self._progress["identity"]["numerics"],
+            "code": self._progress["code"],
+            "fingerprint": self._store.open(plan.steps).fingerprint,
+            "cpu_seconds": round(self._seconds, 1),
+            "judging_cpu_seconds": round(time.process_time() - began, 1),
+            "peak_bytes": peak,
+            "parameters": _parameters(trainer),
+            **plan.identity(),
+            "evaluation": rows,
+            "curve": self._progress["curve"],
+            "training": thinned(trainer.history, trainer.spec, plan.steps),
+        }
+        files.write(self.result_file, facts)
+        minutes = self._seconds / 60
+        self._say(f"{plan}: finished after {minutes:.1f} CPU minutes of training; {self.result_file}")
+        return True
+
+    def _line_ups(self) -> list[LineUp]:
+        env = self.plan.config.env
+        return [LineUp((None,) * len(SIDES[env.name])), *opponents(env)]
+
+    def _judge(
+        self,
+        trainer: Trainer,
+        line_ups: Sequence[LineUp],
+        episodes: int,
+        first_seed: int,
+        modes: list[Mode],
+        should_stop: Callable[[], bool],
+    ) -> list[dict[str, Any]]:
+        """Return a row for each mode, match-up and learned role; nothing if stopped."""
+        learner = trainer.learner
+        results = evaluate(
+            learner.world_model,
+            learner.actors,
+            self.plan.config.env,
+            episodes=episodes,
+            first_seed=first_seed,
+            modes=modes,
+            acting_context=self.plan.config.schedule.acting_context,
+            against=line_ups,
+            should_stop=should_stop,
+        )
+        return [row for result in results for row in _rows(result)]
+
+    def _line(self, trainer: Trainer) -> str:
+        recent = trainer.history.episodes[-SHOWN_EPISODES:]
+        roles = trainer.spec.roles().items()
+        means = {role: sum(episode.returns[i] for episode in recent for i in mine) / (len(recent) * len(mine)) for role, mine in roles}
+        cost = 1e3 * self._seconds / trainer.env_step
+        shown = ", ".join(f"{role} {mean:.1f}" for role, mean in means.items())
+        return f"{self.plan}: step {trainer.env_step:,} of {self.plan.steps:,}, {cost:.1f} CPU ms a step, return {shown}"
+
+    def _peak(self) -> int:
+        """Return the most memory that any of the job's processes has had so far, in bytes."""
+        here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return max([here, *(spent["peak_bytes"] for spent in self._progress["spent"].values())])
+
+    def _refuse(self, found: Iterable[str], state: str, remedy: str) -> None:
+        if phrases := list(found):
+            more = f" (and {len(phrases) - 1} more)" if len(phrases) > 1 else ""
+            raise JobError(f"{self.plan} was {state} otherwise: {phrases[0]}{more}: give another --name, or {remedy}")
+
+
+def _rows(result: Result) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for role, numbers in result.spec.roles().items():
+        if set(numbers) <= set(result.learned):
+            summary = result.roles[role]
+            values = {key: files.rounded(getattr(summary, key)) for key in ("mean", "stderr", "median")}
+            rows.append({"mode": result.mode, "matchup": result.matchup, "role": role, **values, "episodes": summary.episodes})
+    return rows
+
+
+def _parameters(trainer: Trainer) -> int:
+    modules = (trainer.learner.world_model, trainer.learner.actors, trainer.learner.critics)
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -1,0 +1,88 @@
+"""Says what one learning job is: a scenario, a seed and every value it is trained and judged by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matwm.config import Config, ConfigError, load_config, preset_path
+from pipeline import assignments, overrides
+
+CURVE_SEED = 20_000
+"""Environment seed of the first episode of the judgements inside training: the final ones' episodes are not looked at before."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a job is judged: at its end in both modes against every opponent, inside training sampled against the table's."""
+
+    episodes: int
+    """At the end, a match-up and mode."""
+    every: int
+    """Environment steps a judgement inside training; 0: none."""
+    curve_episodes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job: the same plan given again goes on with the same work."""
+
+    name: str
+    """Of the set of jobs that belong together."""
+    preset: str
+    changes: Mapping[str, Any]
+    """Path in params.yaml -> value, where it is not the preset's."""
+    steps: int
+    config: Config
+    judging: Judging
+
+    @property
+    def scenario(self) -> str:
+        """The environment's name."""
+        return self.config.env.name
+
+    @property
+    def place(self) -> Path:
+        """Where its files lie below the folders of work and results."""
+        return Path(self.name) / self.scenario / f"seed_{self.config.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.scenario} seed {self.config.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that its result depends on, besides the code."""
+        judging = {**vars(self.judging), "first_seed": self.config.evaluation.seed}
+        return {"steps": self.steps, "judging": judging, "config": self.config.shaping()}
+
+    def is_judged_at(self, step: int) -> bool:
+        """Return whether a point of the curve is due at a step."""
+        return bool(self.judging.every) and 0 < step < self.steps and step % self.judging.every == 0
+
+
+def make_plan(name: str, preset: str, scenario: str, seed: int, steps: int, words: Sequence[str], judging: Judging) -> Plan:
+    """Return the plan of one job; `words` are KEY=VALUE.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    base = load_config(preset_path(preset))
+    env = {**base.env.model_dump(), "name": scenario, "options": {}}
+    base = overrides.begin(base, {"seed": seed, "env": env}, "--scenario ")
+    asked, paths, problems = assignments.override_of(words, base)
+    if own := {"seed", "env.name"} & set(paths):
+        problems.append(f"--set {min(own)}: use --seeds and --scenario for that")
+    if problems:
+        raise ConfigError(problems)
+    config = overrides.begin(base, asked, "--set ")
+    data = config.resolved()
+    return Plan(name, preset, {path: assignments.value_at(data, path) for path in sorted(paths)}, steps, config, judging)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield a phrase for each value in which two identities differ."""
+    for key in [*before, *(key for key in after if key not in before)]:
+        old, new, path = before.get(key), after.get(key), f"{prefix}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{path}.")
+        elif old != new:
+            yield f"{path.removeprefix('config.')} was {old!r} and is {new!r} now"

@@ -1,0 +1,116 @@
+"""Makes the README's table of learning out of the result files, and writes it and the plots."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learn import figures, files
+from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, NOBODY, SOURCE, TITLES, Measure
+
+BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
+STEPS = 50_000
+"""Rows of jobs with other numbers of steps say so."""
+COLUMNS = ("", "random", "script", "MAPPO, 50,000 steps", "1,000,000", "MATWM, 50,000: sampled", "greedy", "seeds", "CPU min a run")
+
+Runs = dict[int, dict[str, Any]]
+"""Seed -> the contents of its result file."""
+
+
+def write(results: Path, readme: Path, docs: Path) -> str:
+    """Write the table between its marks in the README, and the plots; return what there is to say about it.
+
+    Raises:
+        ValueError: a result file, or the README, is not as it must be.
+    """
+    text = readme.read_text(encoding="utf-8")
+    head, found, rest = text.partition(BEGIN)
+    _, ended, tail = rest.partition(END)
+    if not found or not ended:
+        raise ValueError(f"{readme} lacks {BEGIN} or {END}, between which the table belongs")
+    for name, picture in figures.pictures(read_all(results)).items():
+        (docs / name).write_bytes(picture)
+    readme.write_text(f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}", encoding="utf-8")
+    finished = {name: sum(len(runs) for runs in sets.values()) for name, sets in read_all(results).items()}
+    return f"finished seeds: {', '.join(f'{count} {name}' for name, count in finished.items())}"
+
+
+def section(results: Path) -> str:
+    """Return what stands between the marks.
+
+    Raises:
+        ValueError: a result file is not as it must be.
+    """
+    found = read_all(results)
+    rows = list(_rows(found))
+    if not rows:
+        return "No seed is finished yet.\n"
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines += ["", f"Mean over the finished seeds (in brackets each seed's). {SOURCE}"]
+    lines += [part for name in figures.names(found) for part in ("", f"![{figures.TITLES[name]}](docs/{name})")]
+    return "\n".join(lines) + "\n"
+
+
+def section_in(readme: str) -> str:
+    """Return what the README has between its marks."""
+    return readme.partition(BEGIN)[2].partition(END)[0].strip() + "\n"
+
+
+def read_all(results: Path) -> dict[str, dict[str, Runs]]:
+    """Return the results that the table is about: name -> scenario -> seed -> result.
+
+    Raises:
+        ValueError: a file is no result, is not where it belongs, or an ablation's without its change.
+    """
+    found: dict[str, dict[str, Runs]] = {}
+    for name in (FINAL, *ABLATIONS):
+        scenarios = MEASURES if name == FINAL else [ABLATED]
+        found[name] = {scenario: dict(_runs(results / name / scenario)) for scenario in scenarios}
+    return found
+
+
+def final_rows(run: Mapping[str, Any], measure: Measure, mode: str) -> list[dict[str, Any]]:
+    """Return the rows of a result that a measure is about (one, or none)."""
+    wanted = (mode, measure.matchup, measure.role)
+    return [row for row in run["evaluation"] if (row["mode"], row["matchup"], row["role"]) == wanted]
+
+
+def number(value: float | None) -> str:
+    """Return a return as people write it."""
+    return NOBODY if value is None else f"{value:.1f}".replace("-", "−")
+
+
+def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for file in sorted(folder.glob("seed_*.json"), key=lambda path: (len(path.name), path.name)):
+        run = files.read(file) or {}
+        if file != folder / f"seed_{run.get('seed')}.json" or run.get("scenario") != folder.name or run.get("name") != folder.parent.name:
+            raise ValueError(f"{file} holds the result of {run.get('name')}/{run.get('scenario')} seed {run.get('seed')}")
+        label, key, value = ABLATIONS.get(folder.parent.name, ("", "", None))
+        if key and run["changes"].get(key) != value:
+            raise ValueError(f"{file} is a result {label}, but {key} is {run['changes'].get(key)!r} in its changes, expected {value!r}")
+        yield run["seed"], run
+
+
+def _rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
+    for scenario, runs in found[FINAL].items():
+        for measure in MEASURES[scenario] if runs else ():
+            yield _row(f"{TITLES[scenario]}: {measure.label}", measure, list(runs.values()))
+    for name, (label, _, _) in ABLATIONS.items():
+        if runs := found[name][ABLATED]:
+            yield _row(f"{TITLES[ABLATED]} {label}", MEASURES[ABLATED][0], list(runs.values()))
+
+
+def _row(label: str, measure: Measure, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    steps = sorted({run["steps"] for run in runs})
+    if steps != [STEPS]:
+        label += f", {' and '.join(f'{count:,}' for count in steps)} steps"
+    minutes = statistics.fmean(run["cpu_seconds"] for run in runs) / 60
+    known = [number(measure.random), measure.script, number(measure.model_free), number(measure.model_free_long)]
+    return [label, *known, *(_ours(measure, runs, mode) for mode in ("sampled", "greedy")), str(len(runs)), f"{minutes:.0f}"]
+
+
+def _ours(measure: Measure, runs: Sequence[Mapping[str, Any]], mode: str) -> str:
+    means = [row["mean"] for run in runs for row in final_rows(run, measure, mode)]
+    if len(means) < 2:
+        return f"**{number(means[0])}**" if means else NOBODY
+    return f"**{number(statistics.fmean(means))}** ({', '.join(map(number, means))})"

@@ -1,0 +1,128 @@
+"""Shows whether the method learns: trains presets over seeds, judges them by fixed opponents, writes the README's table and plots.
+
+    .venv/bin/python benchmarks/learning.py train --scenario simple_spread_v3 --seeds 1 2 3 --jobs 2
+    .venv/bin/python benchmarks/learning.py report
+
+Each seed is a job of its own, stopped at any moment (Ctrl-C, SIGTERM, kill -9, a reboot): the same command goes on and skips
+what is finished. A finished job is one small file below benchmarks/results/learning, which belongs in git; checkpoints stay in the
+work folder, which does not.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # Nothing of the project is imported before its folder is in the path.
+    from benchmarks.learn.plan import Plan
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+RESULTS = REPOSITORY / "benchmarks" / "results" / "learning"
+WORK = REPOSITORY / ".matwm" / "learning"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    options.given = given[1:]
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    from matwm.checkpoint import CheckpointError
+    from matwm.config import ConfigError
+    from matwm.learner import NonFiniteLossError
+    from pipeline.project import ProjectError
+
+    try:
+        return options.run(options)
+    except (ConfigError, CheckpointError, NonFiniteLossError, ProjectError, RuntimeError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def train(options: argparse.Namespace) -> int:
+    """Carry out the jobs of the command line, each in a process of its own."""
+    from benchmarks.learn import fleet
+    from benchmarks.learn.plan import Judging, make_plan
+    from pipeline.process import Interruption
+
+    judging = Judging(options.episodes, options.evaluate_every, options.evaluate_episodes)
+    plans = [
+        make_plan(options.name, options.preset, options.scenario, seed, options.steps, options.words, judging) for seed in options.seeds
+    ]
+    with Interruption() as interruption, interruption.deferred():
+        if options.parent:
+            return _work(options, plans[0], lambda: interruption.signal is not None or os.getppid() != options.parent)
+        alone = [["train", *options.given, "--seeds", str(plan.config.seed)] for plan in plans]  # the last --seeds counts
+        commands = [fleet.child_command(Path(__file__), words) for words in alone]
+        codes = fleet.run_all(commands, options.jobs, lambda: interruption.signal is not None)
+        return interruption.exit_code if interruption.signal is not None else max(codes)
+
+
+def _work(options: argparse.Namespace, plan: "Plan", should_stop: Callable[[], bool]) -> int:
+    from benchmarks.learn.job import Job
+    from pipeline.process import exclusive
+
+    job = Job(plan, options.work, options.results, save_every=options.save_every, say=lambda line: print(line, flush=True))
+    with exclusive(job.folder / "lock", str(plan), wait_seconds=5.0):
+        if job.is_finished():
+            print(f"{plan}: finished already, {job.result_file}", flush=True)
+            return 0
+        return 0 if job.run(should_stop) else 128 + 15
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the README's table and the plots from the result files."""
+    from benchmarks.learn import report as writing
+
+    print(writing.write(options.results, options.readme, options.docs))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmarks/learning.py", description="Show whether the method learns.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    training = commands.add_parser("train", help="train and judge a preset on a scenario, a job for each seed")
+    training.set_defaults(run=train)
+    training.add_argument("--scenario", required=True, help="for example simple_spread_v3")
+    training.add_argument("--preset", default="cpu-small", help="cpu-small, paper or ci-tiny (cpu-small)")
+    training.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(1 2 3)")
+    training.add_argument("--steps", type=_positive, default=50_000, metavar="N", help="environment steps (50,000)")
+    training.add_argument("--set", dest="words", action="append", default=[], metavar="KEY=VALUE", help="another value; repeat it")
+    training.add_argument("--name", default="final", help="of the set of jobs: another configuration needs another one (final)")
+    training.add_argument("--jobs", type=_positive, default=1, metavar="N", help="seeds trained side by side, a thread each (1)")
+    training.add_argument("--episodes", type=_positive, default=200, metavar="N", help="of the final evaluation, a match-up and mode (200)")
+    training.add_argument(
+        "--evaluate-every", type=_natural, default=10_000, metavar="N", help="steps an evaluation inside; 0: none (10,000)"
+    )
+    training.add_argument("--evaluate-episodes", type=_positive, default=100, metavar="N", help="of those, a match-up (100)")
+    training.add_argument("--save-every", type=_positive, default=2_500, metavar="N", help="steps a checkpoint (2,500)")
+    training.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="checkpoints and progress (.matwm/learning)")
+    training.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    reporting = commands.add_parser("report", help="write the README's table and the plots from the result files")
+    reporting.set_defaults(run=report)
+    reporting.add_argument("--readme", type=Path, default=REPOSITORY / "README.md", metavar="FILE")
+    reporting.add_argument("--docs", type=Path, default=REPOSITORY / "docs", metavar="DIR", help="where the plots go (docs)")
+    for command in (training, reporting):
+        command.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="(benchmarks/results/learning)")
+    return parser
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (value := _natural(text)):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""A learning job that is killed and given again ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import learning
+from benchmarks.learn import files
+from benchmarks.learn.job import Job, JobError
+from benchmarks.learn.plan import Judging, make_plan
+
+SCRIPT = Path(learning.__file__)
+TINY = [
+    "world_model.latents=4",
+    "world_model.hidden_size=16",
+    "world_model.encoder_width=16",
+    "schedule.warmup_steps=20",
+    "world_model.window_length=8",
+    "env.options.max_cycles=9",
+]
+STEPS, SEED, SAVE_EVERY = 240, 5, 20
+JUDGING = Judging(episodes=3, every=80, curve_episodes=2)
+COSTS = {"cpu_seconds", "judging_cpu_seconds", "peak_bytes", "code"}
+
+
+def tiny_plan(*more, steps=STEPS, name="tiny"):
+    return make_plan(name, "ci-tiny", "simple_spread_v3", SEED, steps, [*TINY, *more], JUDGING)
+
+
+def tiny_job(folder, *more, steps=STEPS):
+    return Job(tiny_plan(*more, steps=steps), folder / "work", folder / "results", save_every=SAVE_EVERY, say=lambda _: None)
+
+
+def command(folder):
+    words = [word for change in TINY for word in ("--set", change)]
+    words += ["--name", "tiny", "--preset", "ci-tiny", "--scenario", "simple_spread_v3", "--seeds", str(SEED), "--steps", str(STEPS)]
+    words += ["--episodes", "3", "--evaluate-every", "80", "--evaluate-episodes", "2", "--save-every", str(SAVE_EVERY)]
+    return [sys.executable, str(SCRIPT), "train", *words, "--work", str(folder / "work"), "--results", str(folder / "results")]
+
+
+def without_costs(result):
+    return {key: value for key, value in result.items() if key not in COSTS}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    job = tiny_job(tmp_path_factory.mktemp("undisturbed"))
+    assert job.run(lambda: False)
+    return job
+
+
+def kill_on_the_way(folder, seed):
+    """Start the job's own process and kill it at a random moment after its third checkpoint."""
+    work = tiny_job(folder).folder
+    process = subprocess.Popen([*command(folder), "--parent", str(os.getpid())], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(list(work.glob("step_*/manifest.json"))) < 2 or (work / "step_000000020").exists():
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < end, "the job has saved nothing"
+        time.sleep(0.005)
+    time.sleep(float(np.random.default_rng(seed).uniform(0, 0.3)))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_job_given_again_ends_with_the_same_result(tmp_path, undisturbed):
+    kill_on_the_way(tmp_path, time.time_ns())
+    assert not (tmp_path / "results").exists()
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "goes on from step" in done.stdout
+    result = files.read(tmp_path / "results/tiny/simple_spread_v3" / f"seed_{SEED}.json")
+    assert without_costs(result) == without_costs(files.read(undisturbed.result_file))
+
+
+def test_a_job_that_is_asked_to_stop_saves_that_very_step_and_goes_on_from_there(tmp_path, undisturbed):
+    answers = iter([False] * 70)
+    job = tiny_job(tmp_path)
+    assert not job.run(lambda: next(answers, True))
+    stopped_at = max(int(path.name.removeprefix("step_")) for path in job.folder.glob("step_*"))
+    assert 0 < stopped_at < STEPS and stopped_at % SAVE_EVERY
+    again = tiny_job(tmp_path)
+    assert again.run(lambda: False)
+    result, expected = files.read(again.result_file), files.read(undisturbed.result_file)
+    assert without_costs(result) == without_costs(expected)
+    assert result["cpu_seconds"] > 0
+
+
+def test_the_result_says_what_it_is_of(undisturbed):
+    result = files.read(undisturbed.result_file)
+    assert result["changes"] == {"env.options.max_cycles": 9, **{k: int(v) for k, v in (w.split("=") for w in TINY[:-1])}}
+    assert (result["steps"], result["seed"], result["preset"]) == (STEPS, SEED, "ci-tiny")
+    assert {(row["mode"], row["matchup"], row["role"], row["episodes"]) for row in result["evaluation"]} == {
+        (mode, "self_play", "agent", 3) for mode in ("sampled", "greedy")
+    }
+    assert list(result["curve"]) == ["80", "160"]
+    training = result["training"]
+    assert {len(values) for values in training.values()} == {40}
+    episodes = [(step, value) for step, value in zip(training["step"], training["episode/return/agent"], strict=False) if value is not None]
+    assert len(episodes) > 20
+    assert any(value is not None for value in training["agents/agent/entropy"])
+    assert undisturbed.result_file.stat().st_size < 60_000
+
+
+def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed):
+    with pytest.raises(JobError, match=r"finished otherwise: world_model.classes was 8 and is 6 now: give another --name"):
+        tiny_job(undisturbed.result_file.parents[3], "world_model.classes=6").is_finished()
+    begun = tiny_job(tmp_path)
+    begun.run(lambda: True)
+    with pytest.raises(JobError, match=r"begun otherwise: steps was 240 and is 300 now"):
+        tiny_job(tmp_path, steps=300).run(lambda: True)
+
+
+def test_what_is_finished_is_skipped(undisturbed):
+    assert tiny_job(undisturbed.result_file.parents[3]).is_finished()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "world_model.latent=4"], "world_model.latent"),
+        (["--set", "seed=4"], "use --seeds"),
+        (["--preset", "huge"], "there is no preset 'huge'"),
+        (["--scenario", "simple_spred_v3"], "simple_spread_v3"),
+    ],
+)
+def test_a_wrong_word_is_refused_in_one_sentence(capsys, words, sentence):
+    assert learning.main(["train", "--scenario", "simple_spread_v3", *words]) == 1
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1

@@ -1,0 +1,96 @@
+"""The README's table of learning says what the result files say."""
+
+import json
+
+import pytest
+
+from benchmarks import learning
+from benchmarks.learn import files, report
+from benchmarks.learn.measures import ABLATIONS
+
+README = learning.REPOSITORY / "README.md"
+
+
+def rows(matchup, role, sampled, greedy):
+    return [
+        {"mode": mode, "matchup": matchup, "role": role, "mean": mean, "stderr": 0.1, "median": mean, "episodes": 200}
+        for mode, mean in (("sampled", sampled), ("greedy", greedy))
+    ]
+
+
+def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20):
+    curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled"]}
+    result = {"name": name, "scenario": scenario, "seed": seed, "steps": steps, "cpu_seconds": 60.0 * minutes, "curve": curve}
+    result |= {"changes": changes or {}, "evaluation": evaluation}
+    files.write(results / name / scenario / f"seed_{seed}.json", result)
+
+
+@pytest.fixture
+def readme(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n", encoding="utf-8")
+    return path
+
+
+def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
+    results = tmp_path / "results"
+    for seed, value in ((1, -17.0), (2, -18.0), (10, -16.0)):
+        put(results, "final", "simple_spread_v3", seed, rows("self_play", "agent", value, value + 0.5), minutes=10 * min(seed, 2))
+    tag = rows("learned_v_random", "adversary", 20.0, 19.0) + rows("chase_v_learned", "agent", -25.0, -26.0)
+    put(results, "final", "simple_tag_v3", 1, tag)
+    put(results, "no_recency", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"replay.recency_decay": 1.0})
+    put(results, "final", "simple_reference_v3", 1, rows("self_play", "agent", -20.0, -21.0), steps=1000)
+    assert "5 final" in report.write(results, readme, tmp_path)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("before\n\n") and text.endswith("\n\nafter\n") and "old" not in text
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    table = {line[0]: line[1:] for line in lines}
+    spread = ["−26.6", "−16.4; −8.3", "−21.4", "−13.5", "**−17.0** (−17.0, −18.0, −16.0)", "**−16.5** (−16.5, −17.5, −15.5)", "3", "17"]
+    assert table["Simple Spread: each agent"] == spread
+    assert table["Simple Tag: adversary, random prey"][4:] == ["**20.0**", "**19.0**", "1", "20"]
+    assert table["Simple Tag: prey, random adversaries"][4:7] == ["–", "–", "1"]
+    assert table["Simple Spread without recency priority"][4] == "**−20.0**"
+    assert "Simple Reference: each agent, 1,000 steps" in table
+    assert not any("Speaker" in label or "teammate" in label for label in table)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"learning.png", "learning_ablations.png"}
+    assert report.section_in(text) == report.section(results)
+
+
+def test_without_results_it_says_so(tmp_path, readme):
+    report.write(tmp_path / "nothing", readme, tmp_path)
+    assert report.section_in(readme.read_text(encoding="utf-8")) == "No seed is finished yet.\n"
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_result_in_the_wrong_place_is_refused(tmp_path):
+    put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
+    folder = tmp_path / "final/simple_spread_v3"
+    (folder / "seed_1.json").rename(folder / "seed_2.json")
+    with pytest.raises(ValueError, match=r"seed_2.json holds the result of final/simple_spread_v3 seed 1"):
+        report.section(tmp_path)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_without_its_change_is_refused(tmp_path, name):
+    put(tmp_path, name, "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"seed": 1})
+    with pytest.raises(ValueError, match=r"is a result without .* expected"):
+        report.section(tmp_path)
+
+
+def test_a_broken_result_is_named(tmp_path):
+    put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
+    file = tmp_path / "final/simple_spread_v3/seed_1.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")))[:-3], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"seed_1.json is no JSON"):
+        report.section(tmp_path)
+
+
+def test_a_readme_without_the_marks_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
+    with pytest.raises(ValueError, match="lacks"):
+        report.write(tmp_path, tmp_path / "README.md", tmp_path)
+
+
+def test_the_readme_shows_the_committed_results():
+    shown = report.section_in(README.read_text(encoding="utf-8"))
+    assert shown == report.section(learning.RESULTS), "run `.venv/bin/python benchmarks/learning.py report`"
