@@ -81,6 +81,7 @@ class Learner:
         self.critics = Critics(spec.num_agents, size, ac).to(device)
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
         self.bounds = ReturnBounds(spec.num_agents).to(device)
+        self._largest_entropy = torch.tensor(spec.num_actions, device=device).clamp(min=2).log()  # 0 where there is no choice
         self.agents = nn.ModuleDict(
             {"actors": self.actors, "critics": self.critics, "slow_critics": self.slow_critics, "return_bounds": self.bounds}
         )
@@ -155,6 +156,7 @@ class Learner:
             "critic_loss": value_loss,
             "gradient_norm": norm,
             "entropy": entropy,
+            "entropy_share": entropy / self._largest_entropy,
             "value": value.mean((1, 2)),
             "return": returns.mean((1, 2)),
             "return_scale": scale,

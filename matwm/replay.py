@@ -81,8 +81,10 @@ class Replay:
         """Return whether a window of this length fits."""
         return len(self) >= length
 
-    def sample_windows(self, rng: np.random.Generator, *, per_agent: int, length: int) -> tuple[Windows, int]:
-        """Draw windows for the world model, `per_agent` for each agent, and count those that overlap for want of room.
+    def sample_windows(self, rng: np.random.Generator, *, per_agent: int, length: int) -> tuple[Windows, dict[str, float]]:
+        """Draw windows for the world model, `per_agent` for each agent, and say what to log of them.
+
+        `overlaps` counts windows that overlap for want of room; `age` is their rows' mean distance from the newest row.
 
         A window that starts a row earlier is less likely by the factor `recency_decay`. One agent's windows
         do not overlap. Windows span episodes (the model separates them by `is_first`), never the ring's head.
@@ -98,7 +100,8 @@ class Replay:
                 starts[agent, number] = candidates[agent, number, choice]
                 overlaps += is_overlap
         rows = starts.reshape(-1, 1) + np.arange(length)
-        return self._gather(rows, np.ones(rows.shape, bool)), overlaps
+        described = {"overlaps": float(overlaps), "age": float(self.total_rows - 1 - rows.mean())}
+        return self._gather(rows, np.ones(rows.shape, bool)), described
 
     def sample_contexts(self, rng: np.random.Generator, *, per_agent: int, length: int) -> Windows:
         """Draw start rows for imagination, uniformly for each agent, with what went before them in the same episode.

@@ -156,9 +156,9 @@ class Trainer:
         if step % config.schedule.world_model_every == 0:
             rng = generator_for(config.seed, "replay/windows", step)
             each = config.schedule.per_agent(config.world_model.windows, num_agents)
-            windows, overlaps = self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
+            windows, described = self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
             self.history.add(self.learner.update_world_model(windows))
-            self.history.add({"replay/overlaps": float(overlaps), "replay/rows": float(len(self.replay))})
+            self.history.add({f"replay/{key}": value for key, value in {**described, "rows": float(len(self.replay))}.items()})
         if step % config.schedule.agents_every == 0:
             rng = generator_for(config.seed, "replay/contexts", step)
             each = config.schedule.per_agent(config.regime.starts, num_agents)

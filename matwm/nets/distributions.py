@@ -1,7 +1,7 @@
 """Turns logits into categorical latents and two-hot numbers, without the cost of distribution objects."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,6 +70,13 @@ class TwoHot(nn.Module):
         below = log_probs.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
         above = log_probs.gather(-1, lower.unsqueeze(-1) + 1).squeeze(-1)
         return -((1 - weight) * below + weight * above)
+
+    def marginal_entropy(self, x: Float[Tensor, "*batch"], mask: Bool[Tensor, "*batch"]) -> Tensor:
+        """Return the entropy of the mean code of the numbers that count: what knowing nothing but their frequencies costs."""
+        lower, weight = self.encode(x)
+        code = torch.zeros(self.bins.shape[0], device=x.device)
+        code.index_add_(0, lower.flatten(), ((1 - weight) * mask).flatten()).index_add_(0, lower.flatten() + 1, (weight * mask).flatten())
+        return torch.special.entr(code / mask.sum().clamp(min=1)).sum()
 
     def clipped(self, x: Float[Tensor, "*batch"]) -> Tensor:
         """Return the share of values that lie beyond the outermost bins."""

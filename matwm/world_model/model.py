@@ -109,6 +109,11 @@ class WorldModel(nn.Module):
             metrics["total"] = total.detach()
             metrics["kl"] = losses.masked_mean(kl, paired)
             metrics["kl_clipped"] = losses.masked_mean((kl < config.free_nats).float(), paired)
+            rows = w.is_valid.sum(1)
+            metrics["reconstruction_rmse"] = (
+                metrics["reconstruction"] * rows.sum() / (rows * self.obs_exists[w.agent].sum(-1)).sum()
+            ).sqrt()
+            metrics["reward_marginal"] = self.heads.reward_bins.marginal_entropy(w.reward, acted)
             metrics["posterior_entropy"] = -(probs * log_posterior).sum((-2, -1)).mean()
             metrics["reward_mean_real"] = losses.masked_mean(w.reward, acted)
             metrics["reward_mean_predicted"] = losses.masked_mean(self.heads.reward_bins.mean(reward_logits), acted)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -141,6 +142,13 @@ def test_masks_keep_every_gradient_finite():
         values = update_agents(learner)
     assert all(p.isfinite().all() for p in learner.agents.parameters())
     assert 0 <= values["agents/short_0/entropy"] < 0.7
+
+
+def test_entropy_is_told_as_a_share_of_what_an_agents_own_actions_allow():
+    values = update_agents(make_learner(SPEC))
+    for name, count in zip(SPEC.agents, SPEC.num_actions, strict=True):
+        assert values[f"agents/{name}/entropy_share"] == pytest.approx(values[f"agents/{name}/entropy"] / math.log(count))
+        assert 0.99 < values[f"agents/{name}/entropy_share"] <= 1.0 + 1e-6
 
 
 def test_real_rewards_are_means_over_rows_with_an_action():

@@ -65,8 +65,8 @@ def equal(left: Windows, right: Windows):
 
 def test_observation_action_and_reward_of_a_row_stay_together_for_every_focal_agent():
     replay = fill(make_replay(), 150)
-    windows, overlaps = replay.sample_windows(generator_for(0, "t", 0), per_agent=2, length=30)
-    assert overlaps == 0
+    windows, described = replay.sample_windows(generator_for(0, "t", 0), per_agent=2, length=30)
+    assert described["overlaps"] == 0
     assert windows.agent.tolist() == [0, 0, 1, 1, 2, 2]
     assert windows.is_valid.all()
     rows = row_numbers(windows)
@@ -141,7 +141,7 @@ def test_windows_start_with_the_probability_decay_to_the_age(decay):
 )
 def test_windows_hold_consecutive_valid_rows_and_overlap_only_if_counted(capacity, chunk_rows, rows, length, per_agent, decay):
     replay = fill(make_replay(capacity=capacity, chunk_rows=chunk_rows, decay=decay), rows)
-    windows, overlaps = replay.sample_windows(generator_for(rows, "t", 0), per_agent=per_agent, length=length)
+    windows, described = replay.sample_windows(generator_for(rows, "t", 0), per_agent=per_agent, length=length)
     found = row_numbers(windows)
     assert torch.equal(found, found[:, :1] + torch.arange(length))
     assert found.min() >= max(0, rows - capacity)
@@ -150,14 +150,15 @@ def test_windows_hold_consecutive_valid_rows_and_overlap_only_if_counted(capacit
     late = sum(
         bool((starts[agent, number] - starts[agent, :number]).abs().lt(length).any()) for agent in range(N) for number in range(per_agent)
     )
-    assert late == overlaps
+    assert late == described["overlaps"]
+    assert described["age"] == pytest.approx(rows - 1 - found.float().mean().item())
 
 
 def test_windows_for_which_there_is_no_room_are_counted_and_not_waited_for():
     replay = fill(make_replay(), 40)
-    windows, overlaps = replay.sample_windows(generator_for(0, "t", 0), per_agent=4, length=30)
+    windows, described = replay.sample_windows(generator_for(0, "t", 0), per_agent=4, length=30)
     assert windows.agent.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert overlaps == 9  # two windows of 30 cannot lie in 40 rows: three of four overlap, for each agent
+    assert described["overlaps"] == 9  # two windows of 30 cannot lie in 40 rows: three of four overlap, for each agent
 
 
 def test_a_replay_knows_when_a_window_fits():

@@ -66,6 +66,15 @@ def test_cross_entropy_is_that_of_the_written_out_code():
     assert torch.allclose(bins.cross_entropy(log_probs, x), -(codes(bins, x) * log_probs).sum(-1))
 
 
+def test_the_marginal_entropy_is_what_knowing_only_frequencies_costs():
+    bins, x = TwoHot(21, 6.0), torch.tensor([[0.0, 0.0, 10.0], [0.3, -1.5, 900.0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    code = codes(bins, x)[mask].mean(0)
+    best = bins.cross_entropy(code.clamp(min=1e-30).log().expand(2, 3, 21), x)[mask].mean()
+    assert bins.marginal_entropy(x, mask).item() == pytest.approx(best.item(), rel=1e-5)
+    assert bins.marginal_entropy(torch.zeros(2, 3), mask).item() == 0.0
+
+
 # ---- symlog
 
 

@@ -222,6 +222,13 @@ def test_targets_are_in_symlog_space():
     assert loss_and_gradients(model, windows)[0]["reconstruction"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_reconstruction_error_is_told_for_an_entry():
+    model, windows = make_model(), make_windows(UNEVEN)
+    windows = changed(windows, is_valid=windows.is_valid & (torch.arange(windows.obs.shape[1]) > 0))
+    model.autoencoder.decode = lambda z: symlog(windows.obs) + torch.tensor([0.2, -0.2, 0.2, 0.2, -0.2])
+    assert loss_and_gradients(model, windows)[0]["reconstruction_rmse"].item() == pytest.approx(0.2, rel=1e-5)
+
+
 # ---- action words
 
 
