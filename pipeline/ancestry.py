@@ -85,9 +85,9 @@ def _recorded(project: Path, start: Start, curves: Mapping[Key, float]) -> dict[
 
 def _sources(project: Path, run_id: str) -> Iterator[list[TimedPoint]]:
     """Yield the points of a run in order of time from each place that knows it, the best first."""
-    for outbox in sorted((places.home(project) / ".matwm" / "work").glob("*/outbox.json")):
-        if Outbox(outbox).contents.run_id == run_id:
-            yield _in_order(read_points(outbox.with_name("journal.jsonl")))
+    for work in places.work_folders(project, "outbox.json"):
+        if Outbox(work / "outbox.json").contents.run_id == run_id:
+            yield _in_order(read_points(work / "journal.jsonl"))
     yield _in_order(_from_mlflow(run_id))
     for record in _records(project, run_id):
         try:

@@ -73,12 +73,12 @@ class Memory:
         return max(self.least, key=lambda name: self.least[name])
 
 
-def sizes(config: Config, home: Path | None = None) -> Sizes:
-    """Return the sizes of a configuration; with `home`, from its `.matwm` if they were asked for before."""
+def sizes(config: Config, project: Path | None = None) -> Sizes:
+    """Return the sizes of a configuration; with `project`, from what is kept there if they were asked for before."""
     shape = config.resolved()
     asked = [FORMAT, NUMERICS, *(shape[name] for name in ("env", "world_model", "actor_critic"))]
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-    cache = home / ".matwm" / CACHE if home else None
+    cache = places.state_folder(project) / CACHE if project else None
     known: dict[str, Any] = (places.read_json(cache) or {}) if cache else {}
     try:
         return Sizes(**known[key])

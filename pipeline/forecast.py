@@ -36,7 +36,7 @@ def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mappin
     Raises:
         ConfigError: a segment needs more memory than this machine has, whatever else happens.
     """
-    stages, home = dvc_files.lock(project), places.home(project)
+    stages = dvc_files.lock(project)
     takes: dict[str, str] = {}
     numbers: dict[str, dict[str, int]] = {}
     problems: list[str] = []
@@ -45,7 +45,7 @@ def forecast(project: Path, graph: Mapping[str, ResolvedSegment], params: Mappin
     for name, segment in graph.items():
         if dvc_files.is_trained(stages, name, params):
             continue
-        found = estimate.sizes(segment.config, home if remembers else None)
+        found = estimate.sizes(segment.config, project if remembers else None)
         disk = estimate.disk(segment, _made(project, segment, graph), found)
         memory = estimate.memory(segment.config, segment.until, found)
         for place, size in _copies(project, segment, disk):
@@ -115,7 +115,7 @@ def _full_disks(needed: Mapping[Path, int], graph: Mapping[str, ResolvedSegment]
 
 def _copies(project: Path, segment: ResolvedSegment, disk: estimate.Disk) -> Iterator[tuple[Path, int]]:
     """Yield where bytes of checkpoints will lie, each inode once: one inode serves all names on one file system."""
-    work = places.home(project) / ".matwm"
+    work = places.state_folder(project)
     yield work, disk.total
     store = runs.tracking_uri(project)
     if store.startswith("sqlite:///") and not _same_disk(work, Path(store.removeprefix("sqlite:///")).parent):

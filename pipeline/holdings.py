@@ -235,8 +235,8 @@ def gather(project: Path, scratch: Path) -> list[Held]:
         repository = get_artifact_repository(info.artifact_uri, tracking_uri=runs.configured_uri())
         one.places.append(_in_mlflow(folder) if folder else RemotePlace(info.run_id, repository, scratch))
         held[info.run_id] = one
-    for work in sorted((places.home(project) / ".matwm" / "work").glob("*/checkpoints")):
-        _add_work(held, work.parent)
+    for work in places.work_folders(project, "checkpoints"):
+        _add_work(held, work)
     return list(held.values())
 
 

@@ -67,9 +67,19 @@ def named(steps: Iterable[int], at_most: int = 8) -> str:
     return ", ".join(texts) if len(texts) <= at_most else f"{texts[0]}, {texts[1]}, … {texts[-1]} ({len(texts)} in all)"
 
 
+def state_folder(project: Path) -> Path:
+    """Return where live runs are, and what else is kept on this machine only: neither git nor DVC looks into it."""
+    return home(project) / ".matwm"
+
+
 def work_folder(project: Path, segment: str, key: str) -> Path:
     """Return where the live run of a segment keeps its state."""
-    return home(project) / ".matwm" / "work" / f"{segment}-{key[:12]}"
+    return state_folder(project) / "work" / f"{segment}-{key[:12]}"
+
+
+def work_folders(project: Path, holding: str = "") -> list[Path]:
+    """Return the folders of all live runs in order of their names, or only of those that hold this file or folder."""
+    return [folder for folder in sorted((state_folder(project) / "work").glob("*/")) if os.path.lexists(folder / holding)]
 
 
 def published_folder(project: Path, segment: str) -> Path:

@@ -40,10 +40,10 @@ def in_work(work: Path) -> Training:
 def trainings(project: Path) -> list[Training]:
     """Return every training that has a work directory here or published checkpoints."""
     found = {}
-    for path in sorted((places.home(project) / ".matwm" / "work").glob("*/run.json")):
-        with_key = places.read_json(path) or {}
+    for work in places.work_folders(project, "run.json"):
+        with_key = places.read_json(work / "run.json") or {}
         if isinstance(with_key.get("key"), str):
-            training = in_work(path.parent)
+            training = in_work(work)
             found[training.segment, training.key] = training
     for path in sorted((project / "metrics").glob("*/run.json")):
         facts, name = places.read_json(path) or {}, path.parent.name

@@ -57,9 +57,9 @@ def bring_back(project: Path, segment: str, steps: Iterable[int]) -> None:
         sys.stderr.write(f"segment {segment} publishes step {step} again: another segment starts from it\n")
     stage = dvc_files.lock(project).get(f"train@{segment}", {})
     if md5 := dvc_files.locked_output(stage, f"checkpoints/{segment}"):
-        dvc_files.set_aside(project, md5, places.home(project) / ".matwm" / SHELF)
+        dvc_files.set_aside(project, md5, places.state_folder(project) / SHELF)
 
 
 def settle(project: Path) -> None:
     """Put back what `bring_back` took out of DVC's cache: to be called when the stage has published."""
-    dvc_files.put_back(project, places.home(project) / ".matwm" / SHELF)
+    dvc_files.put_back(project, places.state_folder(project) / SHELF)

@@ -90,8 +90,8 @@ def collect(project: Path) -> tuple[list[Facts], str | None]:
             found[info.run_id] = _from_mlflow(info)
     except tracking.TrackingError as error:
         trouble = str(error)
-    for path in sorted((places.home(project) / ".matwm" / "work").glob("*/run.json")):
-        _add_work(found, path)
+    for work in places.work_folders(project, "run.json"):
+        _add_work(found, work)
     for path in sorted((project / "metrics").glob("*/run.json")):
         _add_record(found, path)
     return list(found.values()), trouble
@@ -134,19 +134,19 @@ def _from_mlflow(info: tracking.RunInfo) -> Facts:
     )
 
 
-def _add_work(found: dict[str, Facts], path: Path) -> None:
-    record = places.read_json(path)
+def _add_work(found: dict[str, Facts], work: Path) -> None:
+    record = places.read_json(work / "run.json")
     if record is None or not isinstance(record.get("segment"), str) or not isinstance(record.get("key"), str):
         return
     facts = _known(found, record)
-    facts.work = path.parent
+    facts.work = work
     facts.machine = _mapping(record.get("machine")) or facts.machine
     facts.started = _text(record.get("started")) or facts.started
     facts.finished = _text(record.get("finished")) or facts.finished
     facts.resumed_at = _steps(record.get("resumed_at"))
-    facts.step = max(facts.step, *places.steps_in(path.parent / "checkpoints"), 0)
+    facts.step = max(facts.step, *places.steps_in(work / "checkpoints"), 0)
     if facts.parent_digest is None:
-        _take_parent(facts, path.parent / "checkpoints")
+        _take_parent(facts, work / "checkpoints")
 
 
 def _add_record(found: dict[str, Facts], path: Path) -> None:

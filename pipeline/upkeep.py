@@ -1,7 +1,7 @@
 """Brings MLflow up to date with what processes here have left behind when they died or when it did not answer."""
 
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from pipeline import life, runs, tracking
@@ -15,10 +15,9 @@ FOREIGN_SILENCE_SECONDS = 600.0
 """After so long, a process of another machine (the folder may lie on a network) is taken for dead."""
 
 
-def work_folders(project: Path) -> Iterator[Path]:
-    """Yield the work directories that know of a run in MLflow, or of one to be made."""
-    for outbox in sorted((places.home(project) / ".matwm" / "work").glob("*/outbox.json")):
-        yield outbox.parent
+def work_folders(project: Path) -> list[Path]:
+    """Return the work directories that know of a run in MLflow, or of one to be made."""
+    return places.work_folders(project, "outbox.json")
 
 
 def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) -> list[str]:
@@ -58,8 +57,7 @@ def close_dead(project: Path) -> list[RunInfo]:
     Raises:
         TrackingError: the store does not answer.
     """
-    outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
-    here = {writer: outbox for outbox in outboxes for writer in outbox.writers}
+    here = _outboxes(project)
     closed: list[RunInfo] = []
     for run in tracking.list_runs(RUNNING):
         outbox = _outbox(run, here)
@@ -70,12 +68,17 @@ def close_dead(project: Path) -> list[RunInfo]:
 
 def is_alive(project: Path, run: RunInfo) -> bool:
     """Return whether a process here trains a run at this moment."""
-    outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
-    outbox = _outbox(run, {writer: outbox for outbox in outboxes for writer in outbox.writers})
+    outbox = _outbox(run, _outboxes(project))
     if outbox is None:
         return False
     with if_free(outbox.path.with_name("lock")) as is_free:
         return not is_free
+
+
+def _outboxes(project: Path) -> dict[str, Outbox]:
+    """Return the outboxes here by every name under which MLflow may know where points came from."""
+    outboxes = [Outbox(work / "outbox.json") for work in work_folders(project)]
+    return {writer: outbox for outbox in outboxes for writer in outbox.writers}
 
 
 def _outbox(run: RunInfo, here: Mapping[str, Outbox]) -> Outbox | None:

@@ -87,8 +87,13 @@ class Whereabouts:
     def by_digest(self, step: int, digest: str) -> Iterator[Place]:
         """Yield the folders here that hold the checkpoint with a digest, whoever made it."""
         name = places.step_folder(step)
-        for kind, pattern in (("published", "checkpoints/*/"), ("imported", "imports/*/"), ("work", ".matwm/work/*/checkpoints/")):
-            for path in sorted((places.home(self.project) if kind == "work" else self.project).glob(f"{pattern}{name}")):
+        there = {
+            "published": sorted(self.project.glob(f"checkpoints/*/{name}")),
+            "imported": sorted(self.project.glob(f"imports/*/{name}")),
+            "work": [work / "checkpoints" / name for work in places.work_folders(self.project, f"checkpoints/{name}")],
+        }
+        for kind, paths in there.items():
+            for path in paths:
                 try:
                     if read_manifest(path).digest == digest:
                         yield Place(kind, path)
@@ -169,7 +174,7 @@ def is_there(folder: Path) -> bool:
 @contextmanager
 def scratch_folder(project: Path) -> Iterator[Path]:
     """Yield a folder for what is brought from a server, gone afterwards."""
-    work = places.home(project) / ".matwm"
+    work = places.state_folder(project)
     with suppress(OSError):  # a project that can only be read can still be looked at
         work.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=work if os.access(work, os.W_OK) else None) as scratch:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline import dvc_files
+from pipeline import project as places
 from pipeline.checks.finding import Finding, Patient, few, size
 
 SAMPLE_BYTES = 200_000_000
@@ -30,8 +31,8 @@ def cache_type(patient: Patient) -> Iterator[Finding]:
 def cache_place(patient: Patient) -> Iterator[Finding]:
     """The cache, the live runs and the MLflow store are on the file system of the project, so that hard links are possible."""
     here = patient.project.stat().st_dev
-    places = [dvc_files.cache_folder(patient.project), patient.home / ".matwm", patient.home / "mlruns", patient.project / "checkpoints"]
-    if elsewhere := [str(place) for place in places if _device(place) != here]:
+    kept = [dvc_files.cache_folder(patient.project), places.state_folder(patient.project), patient.home / "mlruns"]
+    if elsewhere := [str(place) for place in [*kept, patient.project / "checkpoints"] if _device(place) != here]:
         yield Finding(
             f"{few(elsewhere)} is on another file system than {patient.project}",
             "hard links cannot cross file systems: checkpoints are copied, and take twice the disk or more",

@@ -80,9 +80,9 @@ def threads(patient: Patient) -> Iterator[Finding]:
 
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """No dead process has left half-written folders."""
-    works = [work for work in (patient.home / ".matwm" / "work").glob("*") if _is_free(work)]
+    works = [work for work in places.work_folders(patient.project) if _is_free(work)]
     found = [path for work in works for folder in (work, work / "checkpoints") for path in _temporary(folder)]
-    found += [path for path in (patient.home / ".matwm").glob("tmp*") if _is_old(path)]
+    found += [path for path in places.state_folder(patient.project).glob("tmp*") if _is_old(path)]
     found += [path for path in patient.project.glob("checkpoints/.*.incoming") if _is_old(path)]
     if found:
         total = sum(_bytes(path) for path in found)
