@@ -14,7 +14,7 @@ from matwm.manifest import MANIFEST
 from pipeline import project as places
 from pipeline import runs, stores
 from pipeline.outbox import Outbox
-from pipeline.process import if_free
+from pipeline.process import is_held
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -260,8 +260,8 @@ def _add_work(held: dict[str, Held], work: Path) -> None:
     one = held.setdefault(name, Held(name, segment, key))
     one.places.insert(0, LocalPlace("work directory", work / "checkpoints", work))
     outbox = Outbox(work / "outbox.json").contents
-    with if_free(work / "lock") as is_free:  # RUNNING says more only of a run that another machine has gone on with since
-        one.is_live = not is_free or (one.is_live and outbox.writer != one.writer)
+    # RUNNING says more only of a run that another machine has gone on with since.
+    one.is_live = is_held(work / "lock") or (one.is_live and outbox.writer != one.writer)
     for path, _ in outbox.uploads:
         if (step := places.step_of(Path(path))) is not None:
             one.pending.add(step)

@@ -169,6 +169,18 @@ def if_free(path: Path) -> Iterator[bool]:
         yield _acquired(file.fileno())
 
 
+def is_held(lock: Path) -> bool:
+    """Return whether a living process holds a lock file; nothing is made or written for that."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _acquired(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,5 @@
 """Collects what is recorded of every run: in git (metrics/<segment>/run.json), in work directories, in MLflow."""
 
-import fcntl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import yaml
 from pipeline import lookup, runs, tracking
 from pipeline import project as places
 from pipeline.best import Best
+from pipeline.process import is_held
 
 CHANGED = "matwm.changed."
 
@@ -95,18 +95,6 @@ def collect(project: Path) -> tuple[list[Facts], str | None]:
     for path in sorted((project / "metrics").glob("*/run.json")):
         _add_record(found, path)
     return list(found.values()), trouble
-
-
-def is_held(lock: Path) -> bool:
-    """Return whether a living process holds a lock file."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _from_mlflow(info: tracking.RunInfo) -> Facts:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import life, runs, tracking
 from pipeline import project as places
 from pipeline.outbox import Outbox
-from pipeline.process import if_free
+from pipeline.process import if_free, is_held
 from pipeline.tracking import RunInfo
 
 RUNNING = "attributes.status = 'RUNNING' AND tags.`matwm.segment` LIKE '%'"
@@ -69,10 +69,7 @@ def close_dead(project: Path) -> list[RunInfo]:
 def is_alive(project: Path, run: RunInfo) -> bool:
     """Return whether a process here trains a run at this moment."""
     outbox = _outbox(run, _outboxes(project))
-    if outbox is None:
-        return False
-    with if_free(outbox.path.with_name("lock")) as is_free:
-        return not is_free
+    return outbox is not None and is_held(outbox.path.with_name("lock"))
 
 
 def _outboxes(project: Path) -> dict[str, Outbox]:

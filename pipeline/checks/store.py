@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from pipeline import runs, upkeep
 from pipeline.checks.finding import Finding, Patient, few
-from pipeline.process import if_free
+from pipeline.process import is_held
 from pipeline.runs import TrackingError
 
 PINNED = ">=3.17.2,<3.18"
@@ -134,7 +134,7 @@ def owed(patient: Patient) -> Iterator[Finding]:
     """MLflow has everything that was logged here."""
     from pipeline import tracking
 
-    late = [work.name for work in upkeep.work_folders(patient.project) if tracking.owes(work) and _is_free(work)]
+    late = [work.name for work in upkeep.work_folders(patient.project) if tracking.owes(work) and not is_held(work / "lock")]
     if late:
         yield Finding(
             f"MLflow lacks something of {few(late)} (in .matwm/work)",
@@ -217,7 +217,7 @@ def _elsewhere(home: Path, location: str) -> str | None:
 def _relocate(patient: Patient) -> str:
     assert patient.database is not None
     database = patient.database
-    if busy := [work.name for work in upkeep.work_folders(patient.project) if not _is_free(work)]:
+    if busy := [work.name for work in upkeep.work_folders(patient.project) if is_held(work / "lock")]:
         return f"not mended: {few(busy)} is being trained; stop it first"
     copy = database.with_name(f"{database.name}.before-doctor-{time.strftime('%Y%m%d-%H%M%S')}")
     with closing(sqlite3.connect(database)) as connection:
@@ -233,8 +233,3 @@ def _relocate(patient: Patient) -> str:
         connection.commit()
     shutil.copymode(database, copy)
     return f"{changed} locations changed in {database.name}; as it was: {copy.name}"
-
-
-def _is_free(work: Path) -> bool:
-    with if_free(work / "lock") as is_free:
-        return is_free

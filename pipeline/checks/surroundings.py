@@ -11,7 +11,7 @@ from matwm.config import ConfigError, read_params
 from pipeline import project as places
 from pipeline import records, tracking, upkeep
 from pipeline.checks.finding import Finding, Patient, few, size
-from pipeline.process import if_free
+from pipeline.process import is_held
 
 TORCH = "2.13.0"
 TEMPORARY = (".saving-*", ".fresh-*", ".cached", ".pull-*", ".remote-*", "step_*.tmp")
@@ -80,7 +80,7 @@ def threads(patient: Patient) -> Iterator[Finding]:
 
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """No dead process has left half-written folders."""
-    works = [work for work in places.work_folders(patient.project) if _is_free(work)]
+    works = [work for work in places.work_folders(patient.project) if not is_held(work / "lock")]
     found = [path for work in works for folder in (work, work / "checkpoints") for path in _temporary(folder)]
     found += [path for path in places.state_folder(patient.project).glob("tmp*") if _is_old(path)]
     found += [path for path in patient.project.glob("checkpoints/.*.incoming") if _is_old(path)]
@@ -101,7 +101,10 @@ def old_work(patient: Patient) -> Iterator[Finding]:
     found = [
         work
         for work in upkeep.work_folders(patient.project)
-        if tuple(work.name.rpartition("-")[::2]) not in current and not tracking.owes(work) and _is_free(work) and _is_finished(work)
+        if tuple(work.name.rpartition("-")[::2]) not in current
+        and not tracking.owes(work)
+        and not is_held(work / "lock")
+        and _is_finished(work)
     ]
     if found:
         yield Finding(
@@ -123,11 +126,6 @@ def _is_finished(work: Path) -> bool:
 def _is_old(path: Path) -> bool:
     """Return whether a folder outside any lock has been left alone for so long that no live process can be at it."""
     return time.time() - path.stat().st_mtime > OLD_SECONDS
-
-
-def _is_free(work: Path) -> bool:
-    with if_free(work / "lock") as is_free:
-        return is_free
 
 
 def _bytes(path: Path) -> int:
