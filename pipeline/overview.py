@@ -1,13 +1,11 @@
 """Says everything about a run that fits into one entry of a list, from MLflow where it knows the run, else from git."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pipeline import mismatches, runs
 from pipeline.lookup import Run
-
-CHANGED = "matwm.changed."
 
 
 def entry(run: Run) -> dict[str, Any]:
@@ -18,7 +16,7 @@ def entry(run: Run) -> dict[str, Any]:
     """
     info, tags = run.info, run.info.tags if run.info else {}
     times = (info.started_ms, info.ended_ms, info.last_sign_ms) if info else (None, None, None)
-    began, ended, sign = (_moment(time) for time in times)
+    began, ended, sign = (runs.moment(time) for time in times)
     facts = run.facts
     return {
         "run_id": run.run_id,
@@ -31,7 +29,7 @@ def entry(run: Run) -> dict[str, Any]:
         "parent_run_id": run.parent_run_id,
         "parent_step": run.parent_step,
         "best": run.best._asdict() if run.best else None,
-        "changed": {key.removeprefix(CHANGED): text for key, text in sorted(tags.items()) if key.startswith(CHANGED)},
+        "changed": dict(sorted(info.changed.items())) if info else {},
         "not_reproduced": not_reproduced(tags, facts),
         "published": sorted(run.published),
         "started": began or facts.get("started"),
@@ -59,7 +57,3 @@ def age(moment: str | None, now: datetime) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
-
-
-def _moment(milliseconds: int | None) -> str | None:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None

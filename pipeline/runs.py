@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+CHANGED = "matwm.changed."
+"""A tag that says what a segment changed is this and the path of a value; it reads `before -> after`."""
 LARGEST_FLOAT = 1.7976931348623157e308
 """What MLflow's database writes for an infinity."""
 
@@ -79,10 +82,20 @@ class RunInfo:
         """The step of the checkpoint it started from, None at a root."""
         return number(self.tags.get("matwm.parent_step"))
 
+    @property
+    def changed(self) -> dict[str, str]:
+        """What it changed against its parent, by path: `before -> after`."""
+        return {tag.removeprefix(CHANGED): text for tag, text in self.tags.items() if tag.startswith(CHANGED)}
+
 
 def number(text: str | None) -> int | None:
     """Return the whole number that a tag holds, None if it holds something else: anybody can write tags."""
     return int(text) if text and NUMBER.fullmatch(text) else None
+
+
+def moment(milliseconds: int | None) -> str | None:
+    """Return one of MLflow's times as text, to the second in UTC; None if it has none."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None
 
 
 def configure(root: Path) -> str | None:

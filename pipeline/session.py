@@ -27,6 +27,7 @@ from pipeline.process import Interruption, allowance
 from pipeline.progress import Display
 from pipeline.recovery import earlier_points, recover, set_aside, survey
 from pipeline.retention import retained_by
+from pipeline.runs import CHANGED
 from pipeline.saving import Saver
 from pipeline.tracking import Tracker
 
@@ -343,7 +344,7 @@ class Session:
             "matwm.device": self._machine["device"],
             "matwm.torch": str(self._machine["libraries"]["torch"]),
             **best.tags(self.config.evaluation),
-            **{f"matwm.changed.{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
+            **{f"{CHANGED}{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
         }
         if not self.job.start.is_root:
             tags["matwm.parent_step"] = str(self.job.start.parent.step)

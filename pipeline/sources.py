@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from pipeline import lookup, runs, tracking
 from pipeline import project as places
 from pipeline.best import Best
 from pipeline.process import is_held
-
-CHANGED = "matwm.changed."
 
 
 @dataclass
@@ -112,12 +109,12 @@ def _from_mlflow(info: tracking.RunInfo) -> Facts:
         status=info.status,
         step=info.step,
         until=runs.number(tags.get("matwm.until")),
-        changed={path.removeprefix(CHANGED): _two_values(text) for path, text in tags.items() if path.startswith(CHANGED)},
+        changed={path: _two_values(text) for path, text in info.changed.items()},
         git={"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")},
         numerics=runs.number(tags.get("matwm.numerics")),
         machine=machine,
-        started=_time(info.started_ms),
-        finished=_time(info.ended_ms),
+        started=runs.moment(info.started_ms),
+        finished=runs.moment(info.ended_ms),
         info=info,
     )
 
@@ -172,10 +169,6 @@ def _summary_step(metrics: Path) -> int:
     """Return the step that a segment's curves end at: a clone has them before the checkpoints."""
     step = (places.read_json(metrics / "train.json") or {}).get("step")
     return step if isinstance(step, int) else 0
-
-
-def _time(milliseconds: int | None) -> str | None:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None
 
 
 def _text(value: Any) -> str | None:
