@@ -1,4 +1,4 @@
-"""Hashes a checkpoint's folder as DVC does, and against its own manifest in the same reading."""
+"""Hashes a folder as DVC does, and a checkpoint's against its own manifest in the same reading."""
 
 import hashlib
 import json
@@ -24,6 +24,15 @@ def hashed_files(folder: Path) -> dict[str, str]:
         if found[name][1] != facts["sha256"]:
             raise ProjectError(f"{folder / name} is damaged: it has sha256 {found[name][1]}, expected {facts['sha256']}")
     return {name: md5 for name, (md5, _) in found.items()}
+
+
+def md5s_of(folder: Path) -> dict[str, str]:
+    """Return the md5 of each file in a folder, by relative path."""
+    found: dict[str, str] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
+    return found
 
 
 def tree_of(files: Mapping[str, str]) -> tuple[str, bytes]:

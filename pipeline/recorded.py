@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import re
 import subprocess
 import tarfile
@@ -15,27 +14,13 @@ import yaml
 
 from pipeline import dvc_files
 from pipeline import project as places
+from pipeline.folder_hash import md5s_of, tree_of
 
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 class RecordError(Exception):
     """Something is not as it was recorded; the message is one sentence that names it and the way out."""
-
-
-def md5s_of(folder: Path) -> dict[str, str]:
-    """Return the md5 of each file in a folder, by relative path."""
-    found: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
-    return found
-
-
-def folder_md5(md5s: Mapping[str, str]) -> str:
-    """Return what DVC calls the md5 of a folder with these files."""
-    entries = [{"md5": md5, "relpath": name} for name, md5 in sorted(md5s.items())]
-    return f"{hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
 class LockedStage:
@@ -84,8 +69,8 @@ class LockedStage:
             found = md5s_of(self._project / folder)
             if self._listing is not None:
                 _compare(folder, self._listing, found)
-            if folder_md5(found) != self._output:
-                raise RecordError(f"{folder} has the md5 {folder_md5(found)}, dvc.lock says {self._output}: {_RESTORE}")
+            if (tree := tree_of(found)[0]) != self._output:
+                raise RecordError(f"{folder} has the md5 {tree}, dvc.lock says {self._output}: {_RESTORE}")
         judged = next((dep.get("md5") for dep in dvc_files.listed(self._judged, "deps") if dep.get("path") == folder), None)
         if judged not in (None, self._output):
             raise RecordError(
@@ -140,7 +125,7 @@ def check_import(project: Path, folder: str, md5s: Mapping[str, str]) -> None:
         raise RecordError(f"{folder}.dvc is missing or damaged: {_CHECKOUT.format(f'{folder}.dvc')}") from None
     if (listed := dvc_files.listing(project, expected)) is not None:
         _compare(folder, listed, md5s)
-    if (found := folder_md5(md5s)) != expected:
+    if (found := tree_of(md5s)[0]) != expected:
         raise RecordError(f"{folder} has the md5 {found}, {folder}.dvc says {expected}: {_RESTORE}")
 
 

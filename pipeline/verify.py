@@ -16,9 +16,10 @@ from matwm.manifest import MANIFEST, ROOT, Parent
 from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline import records, tracking
+from pipeline.folder_hash import md5s_of, tree_of
 from pipeline.lineage import Lineage, Node
 from pipeline.project import ProjectError
-from pipeline.recorded import LockedStage, RecordError, check_commit, check_import, folder_md5, md5s_of
+from pipeline.recorded import LockedStage, RecordError, check_commit, check_import
 from pipeline.segments import manifest_key
 from pipeline.sources import Facts
 from pipeline.whereabouts import Place, Target, Whereabouts
@@ -204,7 +205,7 @@ class _Walk:
             stage.check_step(checkpoint.step, md5s)
             if stage.is_recorded:
                 self._witnesses[checkpoint.digest] = "dvc.lock"
-        if claim is not None and claim.md5 and claim.folder == self._shown(path) and (found := folder_md5(md5s)) != claim.md5:
+        if claim is not None and claim.md5 and claim.folder == self._shown(path) and (found := tree_of(md5s)[0]) != claim.md5:
             raise WrongError(f"{claim.folder} has the md5 {found}, dvc.lock says that {claim.child} began with {claim.md5}")
 
     def _stage(self, segment: str) -> LockedStage:

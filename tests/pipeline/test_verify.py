@@ -13,8 +13,8 @@ import yaml
 
 from matwm.checkpoint import open_checkpoint, step_name
 from matwm.stateful import decode_tensors
+from pipeline.folder_hash import md5s_of, tree_of
 from pipeline.project import ProjectError
-from pipeline.recorded import folder_md5, md5s_of
 from tests.pipeline.lineages import Matwm, forge, replace
 from tests.pipeline.projects import Project
 
@@ -50,7 +50,7 @@ def relock(project: Project, segment: str) -> None:
     def change(stages: dict[str, Any]) -> None:
         for out in stages[f"train@{segment}"]["outs"]:
             path = project.path / out["path"]
-            out["md5"] = folder_md5(md5s_of(path)) if path.is_dir() else hashlib.md5(path.read_bytes()).hexdigest()
+            out["md5"] = tree_of(md5s_of(path))[0] if path.is_dir() else hashlib.md5(path.read_bytes()).hexdigest()
 
     edit_lock(project, change)
 
