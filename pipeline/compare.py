@@ -1,12 +1,12 @@
 """Says in what two checkpoints differ: parameters, code, metrics; and where their lineages part."""
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint
 from matwm.history import History
+from pipeline import project as places
 from pipeline import tracking
 from pipeline.journal import EVALUATION
 from pipeline.lineage import Lineage, Node
@@ -45,12 +45,8 @@ def code_stat(project: Path, first: str | None, second: str | None) -> str | Non
     """Return `git diff --stat` of the code between two commits; None if one of them is not here or not known."""
     if not (first and second and COMMIT.fullmatch(str(first)) and COMMIT.fullmatch(str(second))):
         return None
-    command = ["git", "diff", "--stat", first, second, "--", "matwm", "pipeline"]
-    try:
-        done = subprocess.run(command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None
+    output = places.git_output(project, "diff", "--stat", first, second, "--", "matwm", "pipeline")
+    return None if output is None else output.decode(errors="replace").rstrip("\n")  # The first line is indented as the others are.
 
 
 def metrics_of(project: Path, node: Node | None, checkpoint: Checkpoint, trouble: list[str]) -> dict[str, float]:

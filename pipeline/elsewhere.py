@@ -1,8 +1,6 @@
 """Looks for a training where other machines may have left it: on the DVC remote, in MLflow, in git."""
 
 import logging
-import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -54,16 +52,11 @@ def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
 
     None without git, or if the commit holds something else: then the curves begin later, and training goes on.
     """
-    if shutil.which("git") is None:
-        return []
     with tempfile.TemporaryDirectory() as temporary:
         for name in FILES:
-            shown = subprocess.run(
-                ["git", "show", f"HEAD:./metrics/{segment}/{name}"],
-                cwd=project, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            )  # fmt: skip
-            if shown.returncode == 0:
-                (Path(temporary) / name).write_bytes(shown.stdout)
+            data = places.git_output(project, "show", f"HEAD:./metrics/{segment}/{name}")
+            if data is not None:
+                (Path(temporary) / name).write_bytes(data)
         if (places.read_json(Path(temporary) / "run.json") or {}).get("key") != key:
             return []
         try:

@@ -168,9 +168,15 @@ def tool(name: str) -> str:
 
 
 def git(project: Path, *arguments: str) -> str | None:
-    """Return what a git command prints, None if it fails or there is no git."""
+    """Return the text that a git command prints, None if it fails or there is no git."""
+    output = git_output(project, *arguments)
+    return None if output is None else output.decode(errors="replace").strip()
+
+
+def git_output(project: Path, *arguments: str) -> bytes | None:
+    """Return the bytes that a git command prints, None if it fails or there is no git."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

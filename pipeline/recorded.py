@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from functools import cache
@@ -145,11 +144,11 @@ def check_commit(project: Path, git: Mapping[str, Any], who: str) -> list[str]:
         ]
     if not COMMIT.fullmatch(str(commit)):
         raise RecordError(f"{who} was trained on the commit {commit!r}, which is none")
-    if _git(project, "rev-parse", "--git-dir") is None:
+    if places.git(project, "rev-parse", "--git-dir") is None:
         return [f"this is no git repository: the commit {commit[:12]} of {who} cannot be looked for"]
-    if _git(project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+    if places.git(project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         missing = f"{who} was trained on the commit {commit[:12]}, which this repository does not have"
-        if (_git(project, "rev-parse", "--is-shallow-repository") or b"").strip() == b"true":
+        if places.git(project, "rev-parse", "--is-shallow-repository") == "true":
             return [f'{missing}: it is a shallow clone ("git fetch --unshallow")']
         raise RecordError(f'{missing}: "git fetch" it from where it was trained')
     if dirty is not False:
@@ -164,20 +163,12 @@ def check_commit(project: Path, git: Mapping[str, Any], who: str) -> list[str]:
 @cache
 def code_at(project: Path, commit: str) -> str | None:
     """Return what `project.code_digest` gives for the code of a commit."""
-    data = _git(project, "archive", "--format=tar", commit, "matwm", "pipeline")
+    data = places.git_output(project, "archive", "--format=tar", commit, "matwm", "pipeline")
     if data is None:
         return None
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         members = {Path(member.name): archive.extractfile(member) for member in archive.getmembers() if member.isfile()}
     return places.digest_of_code({path: file.read() for path, file in members.items() if file})
-
-
-def _git(project: Path, *arguments: str) -> bytes | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _compare(folder: str, listed: Mapping[str, str], found: Mapping[str, str]) -> None:
