@@ -144,6 +144,13 @@ class History:
     episodes: Episodes = field(default_factory=Episodes)
     _pending: dict[str, tuple[float, int]] = field(default_factory=dict)
 
+    @classmethod
+    def from_state(cls, state: State) -> "History":
+        """Return a saved history."""
+        past = cls()
+        past.load_state_dict(state)
+        return past
+
     def add(self, values: Mapping[str, float]) -> None:
         """Take values into the means of the present interval."""
         for key, value in values.items():

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint
-from matwm.history import History
 from pipeline import project as places
 from pipeline import tracking
 from pipeline.journal import EVALUATION
 from pipeline.lineage import Lineage, Node
 from pipeline.recorded import COMMIT
-from pipeline.records import LATEST_EPISODES
+from pipeline.records import latest_returns
+from pipeline.retention import LATEST_EPISODES, history_of
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -55,12 +55,10 @@ def metrics_of(project: Path, node: Node | None, checkpoint: Checkpoint, trouble
     Raises:
         CheckpointError: its history is damaged.
     """
-    past = History()
-    past.load_state_dict(checkpoint.history())
+    past = history_of(checkpoint)
     values = {name: curve[-1][1] for name, curve in sorted(past.metrics.items()) if len(curve)}
-    latest = past.episodes[-LATEST_EPISODES:]
-    for number, agent in enumerate(checkpoint.spec.agents if latest else ()):
-        values[f"return of {LATEST_EPISODES} episodes/{agent}"] = sum(episode.returns[number] for episode in latest) / len(latest)
+    for agent, mean in latest_returns(past, checkpoint.spec.agents).items():
+        values[f"return of {LATEST_EPISODES} episodes/{agent}"] = mean
     return {**values, **_judged(project, node, checkpoint.step, trouble)}
 
 

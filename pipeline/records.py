@@ -23,12 +23,17 @@ SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy"
 
 def write_curves(folder: Path, history: State, agents: Sequence[str], step: int) -> None:
     """Write the cumulative curves and episodes of a checkpoint, and their last values: a pure function of the history."""
-    past = History()
-    past.load_state_dict(history)
+    past = History.from_state(history)
     places.write_text(folder / "training.csv", _table(["step", *_curve_names(past)], _curves(past)))
     columns = ["step", "length", *(f"return/{agent}" for agent in agents)]
     places.write_text(folder / "episodes.csv", _table(columns, ([e.end_step, e.length, *e.returns] for e in past.episodes)))
     places.write_json(folder / "train.json", _summary(past, agents, step))
+
+
+def latest_returns(past: History, agents: Sequence[str]) -> dict[str, float]:
+    """Return each agent's mean return of the latest `LATEST_EPISODES` episodes; nothing before the first has ended."""
+    latest = past.episodes[-LATEST_EPISODES:]
+    return {agent: sum(e.returns[number] for e in latest) / len(latest) for number, agent in enumerate(agents)} if latest else {}
 
 
 def machine_facts(device: str, threads: int) -> dict[str, Any]:
@@ -57,8 +62,7 @@ def _curves(past: History) -> Iterable[list[Any]]:
 
 
 def _summary(past: History, agents: Sequence[str], step: int) -> dict[str, Any]:
-    latest = past.episodes[-LATEST_EPISODES:]
-    returns = {agent: sum(e.returns[number] for e in latest) / len(latest) for number, agent in enumerate(agents)} if latest else {}
+    returns = latest_returns(past, agents)
     losses = {name: past.metrics[f"world_model/{name}"][-1][1] for name in SUMMARY if f"world_model/{name}" in past.metrics}
     return {"step": step, "episodes": len(past.episodes), f"return_of_{LATEST_EPISODES}_episodes": returns, "world_model": losses}
 

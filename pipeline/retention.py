@@ -81,9 +81,7 @@ def retained_by(segment: "ResolvedSegment", newest: "Checkpoint") -> tuple[int, 
 
 def history_of(checkpoint: "Checkpoint") -> History:
     """Return what a checkpoint says of its lineage's episodes and curves."""
-    past = History()
-    past.load_state_dict(checkpoint.history())
-    return past
+    return History.from_state(checkpoint.history())
 
 
 def _every(steps: list[int], interval: int, start: int) -> set[int]:

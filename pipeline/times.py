@@ -47,8 +47,7 @@ def write_times(folder: Path, history: State, agents: Sequence[str], points: Ite
 
 def curves_of(history: State, agents: Sequence[str]) -> Curves:
     """Return every point that a checkpoint's history holds, of its whole lineage."""
-    past = History()
-    past.load_state_dict(history)
+    past = History.from_state(history)
     curves = {(key, step): value for key, points in past.metrics.items() for step, value in points}
     for episode in past.episodes:
         curves["episode/length", episode.end_step] = float(episode.length)
