@@ -13,6 +13,7 @@ from pipeline import dvc_files, estimate, runs
 from pipeline import project as places
 from pipeline.retention import retained
 from pipeline.segments import ResolvedSegment
+from pipeline.wording import readable
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -74,14 +75,6 @@ def available_memory() -> int:
         except (OSError, ValueError):
             continue
     return total + _swap()
-
-
-def readable(size: float) -> str:
-    """Return a number of bytes for people."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:,.1f} {unit}"
-    return f"{size:.0f} B"
 
 
 def _too_much(name: str, memory: estimate.Memory, available: int) -> str | None:

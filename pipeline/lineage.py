@@ -16,6 +16,7 @@ from pipeline import project as places
 from pipeline.project import ProjectError
 from pipeline.segments import CHECKPOINT, ResolvedSegment, manifest_key, resolve_all
 from pipeline.sources import Facts, collect
+from pipeline.wording import few
 
 ROOT_ID = "root"
 NOT_TRAINED = "not trained yet"
@@ -231,6 +232,5 @@ def _connect(lineage: Lineage, origins: Mapping[str, tuple[str | None, str | Non
             node.parent = ROOT_ID
 
 
-def _listed(nodes: list[Node], at_most: int = 8) -> str:
-    names = [f"{node.id[:12]} ({node.segment}, {node.state})" if node.facts else node.id for node in nodes[:at_most]]
-    return ", ".join(names) + (f" and {len(nodes) - at_most} more" if len(nodes) > at_most else "") or "none"
+def _listed(nodes: list[Node]) -> str:
+    return few([f"{node.id[:12]} ({node.segment}, {node.state})" if node.facts else node.id for node in nodes], at_most=8) or "none"

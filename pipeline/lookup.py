@@ -1,7 +1,7 @@
 """Finds a run by the beginning of its ID and its checkpoints by step: in this graph first, in MLflow otherwise."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -15,6 +15,7 @@ from pipeline import best, stores, tracking
 from pipeline import project as places
 from pipeline.project import ProjectError
 from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.wording import few
 
 STEP = re.compile(r"[0-9]{1,12}")
 REFERENCE = "RUN|SEGMENT[@STEP]"
@@ -131,14 +132,21 @@ def choose_step(run: Run, wanted: str) -> int:
     Raises:
         ProjectError: it has no such step; the message names those it has.
     """
-    steps = run.steps()
+    return chosen(wanted, run.steps(), f"run {run.run_id[:12]} ({run.segment})", run.status)
+
+
+def chosen(wanted: str, steps: Sequence[int], who: str, state: str) -> int:
+    """Return the step that a word stands for (see `choose_step`), of those that there are, ascending; `who` has them and is in `state`.
+
+    Raises:
+        ProjectError: there is no such step.
+    """
     has = f"it has {places.named(steps) or 'no checkpoint'}"
-    who = f"run {run.run_id[:12]} ({run.segment})"
-    if wanted == "final" and run.status != "FINISHED":
-        raise ProjectError(f"{who} is {run.status}, so it has no final step; {has}")
+    if wanted == "final" and state != "FINISHED":
+        raise ProjectError(f"{who} is {state}, so it has no final step; {has}")
     if wanted in ("latest", "final"):
         if not steps:
-            raise ProjectError(f"{who} has no checkpoint")
+            raise ProjectError(f"{who} has no checkpoint: it is {state}")
         return steps[-1]
     if not STEP.fullmatch(wanted):
         raise ProjectError(f"{wanted!r} is no step: use a number, latest or final; {who}: {has}")
@@ -227,6 +235,5 @@ def _may_be(folder: Path, digest: str) -> bool:
         return False
 
 
-def _listed(runs: list[Run], at_most: int = 8) -> str:
-    names = [f"{run.run_id[:12]} ({run.segment}, step {run.step}, {run.status})" for run in runs[:at_most]]
-    return ", ".join(names) + (f" and {len(runs) - at_most} more" if len(runs) > at_most else "") or "none"
+def _listed(runs: list[Run]) -> str:
+    return few([f"{run.run_id[:12]} ({run.segment}, step {run.step}, {run.status})" for run in runs], at_most=8) or "none"

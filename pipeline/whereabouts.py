@@ -12,7 +12,6 @@ from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
 from pipeline import lookup, stores, tracking
 from pipeline import project as places
 from pipeline.lineage import Lineage, Node
-from pipeline.project import ProjectError
 from pipeline.segments import manifest_key
 
 
@@ -112,7 +111,7 @@ class Whereabouts:
             return Target(self.maker(checkpoint.manifest, checkpoint.path), checkpoint.step, (Place("folder", checkpoint.path),))
         name, wanted = lookup.split_reference(text)
         node = self.lineage.find(name, is_trained=True)
-        step = self._chosen(node, wanted)
+        step = lookup.chosen(wanted, self.steps(node), node.name, node.state)
         return Target(node, step, tuple(self.places(node, step)))
 
     def maker(self, manifest: Mapping[str, Any], path: Path | None = None) -> Node | None:
@@ -121,21 +120,6 @@ class Whereabouts:
         nodes = [node for node in self.lineage.nodes.values() if node.facts and node.facts.key == key]
         inside = [node for node in nodes if own and any(own == folder.resolve() for _, folder in self._folders(node))]
         return next(iter([*inside, *(node for node in nodes if node.is_current), *nodes]), None)
-
-    def _chosen(self, node: Node, wanted: str) -> int:
-        steps = self.steps(node)
-        has = f"it has {places.named(steps) or 'no checkpoint'}"
-        if wanted == "final" and node.state != "FINISHED":
-            raise ProjectError(f"{node.name} is {node.state}, so it has no final step; {has}")
-        if wanted in ("latest", "final"):
-            if not steps:
-                raise ProjectError(f"{node.name} has no checkpoint: it is {node.state}")
-            return steps[-1]
-        if not lookup.STEP.fullmatch(wanted):
-            raise ProjectError(f"{wanted!r} is no step: use a number, latest or final; {node.name}: {has}")
-        if int(wanted) not in steps:
-            raise ProjectError(f"{node.name} has no checkpoint of step {int(wanted)}; {has}")
-        return int(wanted)
 
     def _folders(self, node: Node) -> list[tuple[str, Path]]:
         found = [("published", node.facts.published)] if node.facts and node.facts.published else []

@@ -11,7 +11,8 @@ import yaml
 
 from pipeline import dvc_files
 from pipeline import project as places
-from pipeline.checks.finding import Finding, Patient, few, size
+from pipeline.checks.finding import Finding, Patient
+from pipeline.wording import few, readable
 
 SAMPLE_BYTES = 200_000_000
 """Of the cache, newest first, that are hashed without --deep."""
@@ -159,7 +160,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
     free = left.f_bavail * left.f_frsize
     if free < 1_000_000_000:
         yield Finding(
-            f"{size(free)} are left on the disk",
+            f"{readable(free)} are left on the disk",
             "a checkpoint that cannot be written stops training",
             'run "matwm prune" to see what can go, and "dvc gc -w" for the cache',
         )

@@ -56,17 +56,3 @@ class Patient:
     def git(self, *arguments: str) -> str | None:
         """Return what a git command prints, None if it fails."""
         return places.git(self.project, *arguments)
-
-
-def size(num_bytes: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
-
-
-def few(names: list[str], at_most: int = 3) -> str:
-    """Name the first of many."""
-    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pipeline import holdings
 from pipeline import project as places
-from pipeline.checks.finding import Finding, Patient, few
+from pipeline.checks.finding import Finding, Patient
 from pipeline.holdings import Held
 from pipeline.runs import TrackingError
+from pipeline.wording import few
 
 
 def pins(patient: Patient) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ from urllib.parse import quote, unquote, urlsplit
 from packaging.specifiers import SpecifierSet
 
 from pipeline import runs, upkeep
-from pipeline.checks.finding import Finding, Patient, few
+from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
 from pipeline.runs import TrackingError
+from pipeline.wording import few
 
 PINNED = ">=3.17.2,<3.18"
 OURS = "(experiment_id != 0 OR experiment_id IN (SELECT experiment_id FROM runs JOIN tags USING (run_uuid) WHERE key = 'matwm.segment'))"

@@ -10,8 +10,9 @@ from pathlib import Path
 from matwm.config import ConfigError, read_params
 from pipeline import project as places
 from pipeline import records, tracking, upkeep
-from pipeline.checks.finding import Finding, Patient, few, size
+from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
+from pipeline.wording import few, readable
 
 TORCH = "2.13.0"
 TEMPORARY = (".saving-*", ".fresh-*", ".cached", ".pull-*", ".remote-*", "step_*.tmp")
@@ -87,7 +88,7 @@ def leftovers(patient: Patient) -> Iterator[Finding]:
     if found:
         total = sum(_bytes(path) for path in found)
         yield Finding(
-            f"{few([str(path.relative_to(patient.home)) for path in found])}: {size(total)} left by processes that died",
+            f"{few([str(path.relative_to(patient.home)) for path in found])}: {readable(total)} left by processes that died",
             "nobody reads them again; the next process of the same segment removes its own",
             'run "matwm doctor --fix", which deletes them',
             is_hint=True,
@@ -109,7 +110,7 @@ def old_work(patient: Patient) -> Iterator[Finding]:
     if found:
         yield Finding(
             f".matwm/work has {few([work.name for work in found])}, finished and sent, of segments that metrics/ no longer has",
-            f"{size(sum(_bytes(work) for work in found))}, shared with MLflow's artifacts by hard links where both are on one disk",
+            f"{readable(sum(_bytes(work) for work in found))}, shared with MLflow's artifacts by hard links where both are on one disk",
             f"if MLflow has what you need of them (matwm runs): rm -r {' '.join(f'.matwm/work/{work.name}' for work in found[:5])}",
             is_hint=True,
         )

@@ -17,6 +17,7 @@ from pipeline.commands.table import table
 from pipeline.project import ProjectError
 from pipeline.pruning import Bytes, Decision
 from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.wording import readable
 
 PUBLISHED = {pruning.TO_BE_PUBLISHED, "published"}
 COLLECT = "dvc gc --all-commits --all-experiments"
@@ -135,14 +136,6 @@ def _summary(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
 def _size(decision: Decision) -> int:
     found = decision.run.steps[decision.step]
     return sum(facts["size"] for facts in found.manifest["files"].values()) if isinstance(found, Checkpoint) else 0
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes for people."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} B"
 
 
 def _count(text: str) -> int:
