@@ -8,8 +8,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 PARAMS = "params.yaml"
@@ -80,6 +81,16 @@ def work_folder(project: Path, segment: str, key: str) -> Path:
 def work_folders(project: Path, holding: str = "") -> list[Path]:
     """Return the folders of all live runs in order of their names, or only of those that hold this file or folder."""
     return [folder for folder in sorted((state_folder(project) / "work").glob("*/")) if os.path.lexists(folder / holding)]
+
+
+@contextmanager
+def scratch_folder(project: Path) -> Iterator[Path]:
+    """Yield a folder for what is brought from a server, gone afterwards."""
+    work = state_folder(project)
+    with suppress(OSError):  # a project that can only be read can still be looked at
+        work.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=work if os.access(work, os.W_OK) else None) as scratch:
+        yield Path(scratch)
 
 
 def published_folder(project: Path, segment: str) -> Path:

@@ -225,22 +225,6 @@ def experiment_id(uri: str, name: str) -> str:
     return found.experiment_id
 
 
-def find_run(prefix: str) -> RunInfo:
-    """Return the one run whose ID begins with `prefix`.
-
-    Raises:
-        TrackingError: there is none or more than one; the sentence lists what there is.
-    """
-    runs = list_runs()
-    found = [run for run in runs if run.run_id.startswith(prefix)] if prefix else []
-    if len(found) == 1:
-        return found[0]
-    where = f"MLflow at {shown(configured_uri())}"
-    if found:
-        raise TrackingError(f"{where} has {len(found)} runs that begin with {prefix!r}: {_listed(found)}; give more of the ID")
-    raise TrackingError(f"{where} has no run that begins with {prefix!r}; it has {_listed(runs)}")
-
-
 def find_by_key(segment: str, key: str, uri: str | None = None) -> RunInfo | None:
     """Return the newest run that trains this segment with this key, None if there is none."""
     found = list_runs(f"tags.`matwm.segment` = '{_quoted(segment)}' AND tags.`matwm.key` = '{_quoted(key)}'", uri)
@@ -353,13 +337,6 @@ def _info(run: Any, experiment: str) -> RunInfo:
         last_sign_ms=max([run.info.start_time, *(metric.timestamp for metric in latest)]),
         metrics=frozenset(metric.key for metric in latest),
     )
-
-
-def _listed(runs: list[RunInfo], at_most: int = 8) -> str:
-    names = [f"{run.run_id[:8]} ({run.segment}, step {run.step}, {run.status})" for run in runs[:at_most]]
-    if len(runs) > at_most:
-        names.append(f"and {len(runs) - at_most} more")
-    return ", ".join(names) or "none"
 
 
 def _quoted(text: str) -> str:

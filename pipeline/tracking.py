@@ -14,7 +14,7 @@ from pipeline.journal import Journal, Point, TimedPoint, num_sent_bytes
 from pipeline.mismatches import Mismatch
 from pipeline.outbox import Outbox
 from pipeline.process import if_free
-from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, find_run, get_run, list_runs, metric_history
+from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, get_run, list_runs, metric_history
 
 __all__ = [
     "ElsewhereError",
@@ -24,7 +24,6 @@ __all__ = [
     "close_run",
     "configure",
     "find_by_key",
-    "find_run",
     "get_run",
     "list_runs",
     "metric_history",

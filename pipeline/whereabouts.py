@@ -2,10 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
@@ -153,13 +151,3 @@ def is_folder(text: str) -> bool:
 def is_there(folder: Path) -> bool:
     """Return whether a folder claims to be a checkpoint."""
     return os.path.lexists(folder / "manifest.json")
-
-
-@contextmanager
-def scratch_folder(project: Path) -> Iterator[Path]:
-    """Yield a folder for what is brought from a server, gone afterwards."""
-    work = places.state_folder(project)
-    with suppress(OSError):  # a project that can only be read can still be looked at
-        work.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=work if os.access(work, os.W_OK) else None) as scratch:
-        yield Path(scratch)

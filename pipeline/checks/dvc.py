@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import dvc_files
+from pipeline import dvc_files, remote
 from pipeline import project as places
 from pipeline.checks.finding import Finding, Patient
 from pipeline.wording import few, readable
@@ -43,8 +43,7 @@ def cache_place(patient: Patient) -> Iterator[Finding]:
 
 def remotes_verified(patient: Patient) -> Iterator[Finding]:
     """What comes from a remote is checked."""
-    found = [name for name, options in _remotes(patient).items() if not _is_true(options.get("verify"))]
-    for name in found:
+    for name in remote.unverified(patient.project):
         yield Finding(
             f"DVC remote {name} has no verify: true",
             "`dvc pull` then accepts a damaged object, and keeps it in the cache",

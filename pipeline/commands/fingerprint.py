@@ -3,8 +3,6 @@
 import argparse
 import os
 import sys
-import tempfile
-from pathlib import Path
 
 from matwm.checkpoint import open_checkpoint
 from pipeline import lookup
@@ -33,9 +31,7 @@ def run(options: argparse.Namespace) -> int:
     project = places.root()
     prefix, wanted = lookup.split_reference(reference)
     run = lookup.find(prefix, *lookup.runs_of(project))
-    work = places.home(project) / ".matwm"
-    work.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work) as scratch:
-        checkpoint = lookup.bring(run, lookup.choose_step(run, wanted), Path(scratch))
+    with places.scratch_folder(project) as scratch:
+        checkpoint = lookup.bring(run, lookup.choose_step(run, wanted), scratch)
     sys.stdout.write(f"{checkpoint.fingerprint}\n")
     return 0

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,10 +43,8 @@ def run(options: argparse.Namespace) -> int:
     tracking.configure(project)
     graph = resolve_all(read_params(project / places.PARAMS), project)
     only = None if options.run is None else lookup.find(lookup.whole_run(options.run), *lookup.runs_of(project)).run_id
-    work = places.home(project) / ".matwm"
-    work.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work, prefix=".prune-") as scratch:
-        decisions = _decide(project, graph, Path(scratch), _flags(options), only)
+    with places.scratch_folder(project) as scratch:
+        decisions = _decide(project, graph, scratch, _flags(options), only)
         size = pruning.weigh(decisions)
         shown = [decision for decision in decisions if only in (None, decision.run.name)]
         if strange := pruning.foreign(shown):

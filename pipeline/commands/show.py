@@ -14,7 +14,7 @@ from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.lineage import Node, read_lineage
 from pipeline.project import ProjectError
-from pipeline.whereabouts import Place, Target, Whereabouts, scratch_folder
+from pipeline.whereabouts import Place, Target, Whereabouts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     project = places.root()
     lineage = read_lineage(project)
     where = Whereabouts(lineage)
-    with scratch_folder(project) as scratch:
+    with places.scratch_folder(project) as scratch:
         target = where.target(options.checkpoint)
         if not target.places:
             who = target.node.name if target.node else "the run"

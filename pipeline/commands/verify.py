@@ -14,7 +14,7 @@ from pipeline.lineage import read_lineage
 from pipeline.project import ProjectError
 from pipeline.runs import TrackingError
 from pipeline.verify import Report, Sound, verify
-from pipeline.whereabouts import Target, Whereabouts, scratch_folder
+from pipeline.whereabouts import Target, Whereabouts
 
 if TYPE_CHECKING:  # It trains: most verifications do not.
     from pipeline.retrace import Retraced
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     project = places.root()
     lineage = read_lineage(project)
     deep = None
-    with scratch_folder(project) as scratch:
+    with places.scratch_folder(project) as scratch:
         report, target = verify(lineage, options.checkpoint, scratch, (lambda sound: None) if options.json else _tell)
         if options.deep and report.wrong is None and target is not None:
             deep = _trained_again(report, target, Whereabouts(lineage), scratch)

@@ -5,7 +5,9 @@ import sqlite3
 
 import pytest
 
+from pipeline import lookup
 from pipeline import project as places
+from pipeline.project import ProjectError
 from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import Project
 
@@ -24,6 +26,17 @@ def test_many_steps_are_not_all_named() -> None:
     assert places.named([40, 80]) == "40, 80"
     assert places.named(range(40, 2681, 40)) == "40, 80, … 2680 (67 in all)"
     assert places.named([]) == ""
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id() -> None:
+    made = [lookup.Run(f"{number % 4}{number:031}", "s00", "RUNNING", 10) for number in range(17)]
+    assert lookup.find(made[3].run_id[:2], made[:4], None) is made[3]
+    with pytest.raises(ProjectError, match=r"^5 runs begin with '0': 000000000000 \(s00, step 10, RUNNING\), .*: give more of the ID$"):
+        lookup.find("0", made, None)
+    with pytest.raises(ProjectError, match=r"^no run begins with 'zz'; there are .*\(s00, step 10, RUNNING\).* and 9 more$"):
+        lookup.find("zz", made, None)
+    with pytest.raises(ProjectError, match=r"^no run begins with ''; there are none \(no answer\)$"):
+        lookup.find("", [], "no answer")
 
 
 def test_a_segments_name_is_enough_also_while_it_is_not_published(copied: Project, matwm_in: Matwm) -> None:

@@ -668,18 +668,6 @@ def test_runs_are_listed_over_all_experiments_newest_first_with_their_lineage(ro
     }
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id(root: Path):
-    made = [make("s00", str(number), step="10") for number in range(17)]
-    assert tracking.find_run(made[3]).run_id == made[3]
-    (letter, _), *_ = Counter(run_id[0] for run_id in made).most_common(1)
-    with pytest.raises(TrackingError, match=rf"has \d+ runs that begin with '{letter}': .*\(s00, step 10, RUNNING\).*give more of the ID"):
-        tracking.find_run(letter)
-    with pytest.raises(TrackingError, match=r"has no run that begins with 'zz'; it has .*\(s00, step 10, RUNNING\).*and 9 more"):
-        tracking.find_run("zz")
-    with pytest.raises(TrackingError, match="has no run that begins with ''"):
-        tracking.find_run("")
-
-
 def test_the_newest_run_of_a_key_is_found_unless_it_is_deleted(root: Path):
     older = make("s00", "a")
     time.sleep(0.002)
@@ -700,8 +688,6 @@ def test_looking_into_a_store_that_is_not_there_makes_none(tmp_path: Path):
     tracking.configure(tmp_path)
     assert tracking.list_runs() == []
     assert tracking.get_run("0" * 32) is None
-    with pytest.raises(TrackingError, match="it has none"):
-        tracking.find_run("abc")
     assert list(tmp_path.iterdir()) == []
 
 
