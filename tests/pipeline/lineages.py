@@ -17,7 +17,7 @@ from matwm.stateful import decode_tensors, encode_tensors
 from pipeline.evaluate import evaluate
 from pipeline.process import Interruption
 from pipeline.train import train
-from tests.pipeline.projects import Project, tiny_params
+from tests.pipeline.projects import Project, StopAfter, tiny_params
 
 Matwm = Callable[..., tuple[int, str, str]]
 """Runs the command in a project; returns exit code, output and errors."""
@@ -30,30 +30,13 @@ SEGMENTS = {
 }
 
 
-class Stopping(Interruption):
-    """A signal that comes after so many looks."""
-
-    def __init__(self, looks: int) -> None:
-        self._left = looks
-        super().__init__()
-
-    @property
-    def signal(self) -> int | None:
-        self._left -= 1
-        return signal.SIGTERM if self._left < 0 else None
-
-    @signal.setter
-    def signal(self, value: int | None) -> None:
-        pass
-
-
 def make_lineage(path: Path, store: Path) -> Project:
     """Train s00 to s02, evaluate s01, stop s03 at step 70, and commit it all to DVC and git."""
     project = Project.create(path, tiny_params({"run": {"save_interval": 20}}, SEGMENTS), store)
     with mock.patch.dict(os.environ):
         for name in ("s00", "s01", "s02"):
             assert train(path, name, Interruption()) == 0
-        assert train(path, "s03", Stopping(10)) == 128 + signal.SIGTERM
+        assert train(path, "s03", StopAfter(10)) == 128 + signal.SIGTERM
         evaluate(path, "s01")
     (path / ".params.ok").touch()
     project.dvc("commit", "-f", "train@s00", "train@s01", "train@s02", "evaluate@s01")

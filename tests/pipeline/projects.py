@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from matwm.config import PRESETS, merge
+from pipeline.process import Interruption
 
 SOURCE = Path(__file__).parents[2]
 COPIED = ["dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "bin", "matwm", "pipeline"]
@@ -164,6 +166,23 @@ class Project:
     def json(self, path: str) -> dict[str, Any]:
         """Read a JSON file."""
         return json.loads((self.path / path).read_text(encoding="utf-8"))
+
+
+class StopAfter(Interruption):
+    """A signal that comes when the loop has looked for it a number of times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def signal(self) -> int | None:
+        self.looks -= 1
+        return signal.SIGTERM if self.looks < 0 else None
+
+    @signal.setter
+    def signal(self, value: int | None) -> None:
+        pass
 
 
 def until(condition: Callable[[], object], seconds: float = 90.0) -> None:

@@ -18,7 +18,7 @@ from pipeline.journal import TimedPoint
 from pipeline.process import Interruption
 from pipeline.train import train
 from pipeline.validate import validate
-from tests.pipeline.projects import SOURCE, tiny_params
+from tests.pipeline.projects import SOURCE, StopAfter, tiny_params
 
 ROOT = "checkpoints/root"
 FORK, END = 45, 80  # metrics come every ten steps: the fork is in the middle of an interval
@@ -28,23 +28,6 @@ CHAIN = {
     "s02": {"from": f"checkpoints/s01/{step_name(65)}", "until": END},
 }
 MEASURED = ("time/", "checkpoint/")
-
-
-class StopAt(Interruption):
-    """A signal that comes when the loop has looked for it a number of times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    @property
-    def signal(self) -> int | None:
-        self.looks -= 1
-        return signal.SIGTERM if self.looks < 0 else None
-
-    @signal.setter
-    def signal(self, value: int | None) -> None:
-        pass
 
 
 @pytest.fixture
@@ -120,7 +103,7 @@ def test_one_curve_shows_the_whole_training_grandchildren_included(project: Path
 
 def test_an_interrupted_child_inherits_once(project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trained(project, "s00")
-    assert train(project, "s01", StopAt(5)) == 128 + signal.SIGTERM
+    assert train(project, "s01", StopAfter(5)) == 128 + signal.SIGTERM
     trained(project, "s01")
     first = points(project, "s01")
     shutil.rmtree(project / ".matwm")  # another machine, which MLflow must tell everything

@@ -13,8 +13,8 @@ from matwm.config import ConfigError
 from pipeline import forecast
 from pipeline import validate as stage
 from pipeline.commands import validate as command
-from tests.pipeline.projects import SOURCE
-from tests.pipeline.test_train import StopAfter, project, run, write
+from tests.pipeline.projects import SOURCE, StopAfter
+from tests.pipeline.test_train import project, run, write
 
 __all__ = ["project"]
 Usage = namedtuple("Usage", "total used free")

@@ -11,7 +11,8 @@ import pytest
 from matwm.checkpoint import open_checkpoint, step_name
 from pipeline import cli, holdings, runs, stores
 from pipeline.project import ProjectError
-from tests.pipeline.test_train import ROOT, StopAfter, facts, project, run, steps_counted, work, write
+from tests.pipeline.projects import StopAfter
+from tests.pipeline.test_train import ROOT, facts, project, run, steps_counted, work, write
 
 __all__ = ["project"]
 Matwm = Callable[..., tuple[int, str, str]]

@@ -15,7 +15,8 @@ from matwm.config import RetentionConfig
 from matwm.history import Episode, History
 from pipeline import runs, stores
 from pipeline.retention import reasons, retained, scores
-from tests.pipeline.test_train import ROOT, StopAfter, digests, facts, project, run, steps_counted, work, write
+from tests.pipeline.projects import StopAfter
+from tests.pipeline.test_train import ROOT, digests, facts, project, run, steps_counted, work, write
 
 __all__ = ["project"]
 KEEP_ALL = {"keep_last": None, "keep_every": None, "keep_best": 0}

@@ -31,26 +31,9 @@ from pipeline.journal import read_points
 from pipeline.process import Interruption
 from pipeline.saving import Saver
 from pipeline.train import train
-from tests.pipeline.projects import SOURCE, tiny_params
+from tests.pipeline.projects import SOURCE, StopAfter, tiny_params
 
 ROOT = "checkpoints/root"
-
-
-class StopAfter(Interruption):
-    """A signal that comes when the loop has looked for it a number of times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    @property
-    def signal(self) -> int | None:
-        self.looks -= 1
-        return signal.SIGTERM if self.looks < 0 else None
-
-    @signal.setter
-    def signal(self, value: int | None) -> None:
-        pass
 
 
 @pytest.fixture
