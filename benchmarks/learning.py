@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/learning.py train --scenario simple_spread_v3 --seeds 1 2 3 --jobs 2
     .venv/bin/python benchmarks/learning.py report
+    .venv/bin/python benchmarks/learning.py diagnose .matwm/learning/final/simple_spread_v3/seed_1
 
 Each seed is a job of its own, stopped at any moment (Ctrl-C, SIGTERM, kill -9, a reboot): the same command goes on and skips
 what is finished. A finished job is one small file below benchmarks/results/learning, which belongs in git; checkpoints stay in the
@@ -83,6 +84,22 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
+def diagnose(options: argparse.Namespace) -> int:
+    """Print what a checkpoint's networks know of fresh episodes of its own play."""
+    from benchmarks.learn.diagnosis import diagnose as examine
+    from benchmarks.learn.diagnosis_text import text
+    from matwm.checkpoint import open_checkpoint
+    from matwm.store import LocalStore
+
+    folder = options.checkpoint
+    checkpoint = open_checkpoint(folder) if folder.name.startswith("step_") else LocalStore(folder).newest()
+    if checkpoint is None:
+        raise ValueError(f"{folder} holds no checkpoint: give a folder step_…, or one of a job")
+    print(f"{checkpoint.path}: {checkpoint.spec.name}, step {checkpoint.step:,}, {options.episodes} episodes\n")
+    print(text(examine(checkpoint, episodes=options.episodes, first_seed=options.first_seed)), end="")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/learning.py", description="Show whether the method learns.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -107,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     reporting.set_defaults(run=report)
     reporting.add_argument("--readme", type=Path, default=REPOSITORY / "README.md", metavar="FILE")
     reporting.add_argument("--docs", type=Path, default=REPOSITORY / "docs", metavar="DIR", help="where the plots go (docs)")
+    diagnosing = commands.add_parser("diagnose", help="print what a checkpoint's networks know of fresh episodes of its own play")
+    diagnosing.set_defaults(run=diagnose)
+    diagnosing.add_argument("checkpoint", type=Path, help="a folder step_…, or a job's folder, whose newest it is")
+    diagnosing.add_argument("--episodes", type=_positive, default=100, metavar="N", help="(100)")
+    diagnosing.add_argument("--first-seed", type=_natural, default=30_000, metavar="N", help="of the environments (30,000)")
     for command in (training, reporting):
         command.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="(benchmarks/results/learning)")
     return parser

@@ -3,11 +3,12 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.learn import files
+from benchmarks.learn.diagnosis import diagnose
 from benchmarks.learn.measures import MEASURES
 from benchmarks.learn.plan import CURVE_SEED, Plan, differences
 from benchmarks.learn.thinning import thinned
@@ -144,6 +145,8 @@ class Job:
         rows = self._judge(trainer, self._line_ups(), plan.judging.episodes, first_seed, ["sampled", "greedy"], should_stop)
         if not rows:
             return False
+        checkpoint = self._store.open(plan.steps)
+        found = diagnose(checkpoint, episodes=plan.judging.curve_episodes, first_seed=CURVE_SEED)
         facts = {
             "name": plan.name,
             "scenario": plan.scenario,
@@ -152,7 +155,7 @@ class Job:
             "changes": dict(plan.changes),
             "numerics": self._progress["identity"]["numerics"],
             "code": self._progress["code"],
-            "fingerprint": self._store.open(plan.steps).fingerprint,
+            "fingerprint": checkpoint.fingerprint,
             "cpu_seconds": round(self._seconds, 1),
             "judging_cpu_seconds": round(time.process_time() - began, 1),
             "peak_bytes": peak,
@@ -160,6 +163,7 @@ class Job:
             **plan.identity(),
             "evaluation": rows,
             "curve": self._progress["curve"],
+            "diagnosis": {name: _rounded(numbers) for name, numbers in {**found.play, "world_model": found.world_model}.items()},
             "training": thinned(trainer.history, trainer.spec, plan.steps),
         }
         files.write(self.result_file, facts)
@@ -222,6 +226,10 @@ def _rows(result: Result) -> list[dict[str, Any]]:
             values = {key: files.rounded(getattr(summary, key)) for key in ("mean", "stderr", "median")}
             rows.append({"mode": result.mode, "matchup": result.matchup, "role": role, **values, "episodes": summary.episodes})
     return rows
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: files.rounded(value) for name, value in numbers.items()}
 
 
 def _parameters(trainer: Trainer) -> int:

@@ -1,0 +1,254 @@
+"""Finds out what limits learning: holds a checkpoint's world model, critics and policies against fresh episodes of its own play."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.learn.fresh import Fresh, one_hots, play
+from matwm.checkpoint import Checkpoint
+from matwm.config import Config, load_config, merge, parse_config, preset_path
+from matwm.imagination import imagine
+from matwm.learner import Learner
+from matwm.nets.distributions import symlog
+from matwm.rng import seed_torch
+from matwm.trainer import prepare_torch
+
+SAMPLES = 4
+"""Rollouts from each start: their mean is the prediction."""
+STARTS = 3
+"""In each episode: at its beginning, after a fifth, after two fifths."""
+RARE = 0.95
+"""Rewards of a magnitude beyond this quantile (or not zero, if that is zero) are rare: contacts in Simple Tag."""
+SHOWN_STEPS = (1, 2, 3, 5, 8, 12, 15)
+
+Numbers = dict[str, dict[str, float]]
+"""Column (a role) -> measure -> number."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found; errors of observations are root mean squares in symlog space."""
+
+    play: Numbers
+    """By role: policies, values against realised returns, imagined returns against realised ones."""
+    world_model: dict[str, float]
+    """Whole windows, all agents: the losses beside what they are to be held against."""
+    horizon: dict[str, dict[int, dict[str, float]]]
+    """By role and open-loop step k (0: reconstruction): observations and rewards, predicted under the real actions."""
+    entries: dict[str, list[dict[str, float]]]
+    """By role and entry of the observation: its spread, and errors after 0, 1 and all steps."""
+
+
+def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagnosis:
+    """Return the diagnosis of a checkpoint on fresh episodes; the same arguments give the same numbers.
+
+    Raises:
+        CheckpointError: a file is damaged.
+        ConfigError: the checkpoint is of another version's configuration.
+    """
+    config = parse_config(merge(load_config(preset_path("cpu-small")).resolved(), checkpoint.config))
+    learner = Learner(checkpoint.spec, config, prepare_torch(config))
+    learner.load(checkpoint.load())
+    fresh = play(learner, config.env, episodes=episodes, first_seed=first_seed, acting_context=config.schedule.acting_context)
+    with torch.no_grad():
+        steps = open_loop(learner, fresh, first_seed)
+        return Diagnosis(
+            play=_by_role(fresh, played(fresh, config) | values(fresh, config) | imagined(learner, fresh, first_seed)),
+            world_model=whole_windows(learner, fresh, first_seed),
+            horizon={role: {k: step.numbers(agents) for k, step in enumerate(steps)} for role, agents in fresh.spec.roles().items()},
+            entries={role: list(_entries(fresh, steps, agents[0])) for role, agents in fresh.spec.roles().items()},
+        )
+
+
+def played(fresh: Fresh, config: Config) -> dict[str, Tensor]:
+    """Return what the policies did, a number for each agent."""
+    acted = fresh.action >= 0
+    probs = fresh.probs
+    entropy = torch.special.entr(probs).sum(-1)
+    most = torch.tensor(fresh.spec.num_actions).clamp(min=2).log()
+    often = torch.stack([(fresh.action == action).sum((0, 1)) for action in range(probs.shape[-1])], -1)
+    returns = (fresh.reward * acted).sum(1)
+    return {
+        "return": returns.mean(0),
+        "entropy / ln A": _mean(entropy, acted) / most,
+        "likeliest action's probability": _mean(probs.max(-1).values, acted),
+        "share of its most frequent action": often.max(-1).values / often.sum(-1),
+    }
+
+
+def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
+    """Return how the critics' values compare with realised discounted returns in the first half of the episodes.
+
+    A time limit is no ending: where the episode stops, the critic's own value of the last state stands for the rest.
+    """
+    discount, length = config.actor_critic.discount, fresh.length[:, None]
+    rows = torch.arange(fresh.reward.shape[1])
+    following = fresh.value.gather(1, length[..., None].expand(-1, 1, fresh.spec.num_agents))[:, 0]
+    realised = torch.zeros_like(fresh.value)
+    for t in reversed(range(fresh.reward.shape[1])):
+        is_action = (t < length).float()
+        earned = fresh.reward[:, t] + discount * (1 - fresh.terminated[:, t].float()) * following
+        following = is_action * earned + (1 - is_action) * following
+        realised[:, t] = following
+    counts = (rows < (length + 1) // 2)[..., None].expand_as(realised)
+    return {
+        "value: mean": _mean(fresh.value, counts),
+        "value: realised mean": _mean(realised, counts),
+        "value: bias": _mean(fresh.value - realised, counts),
+        "value: rmse": _mean((fresh.value - realised).square(), counts).sqrt(),
+        "value: spread of realised": _spread(realised, counts),
+        "value: correlation": _correlation(fresh.value, realised, counts),
+    }
+
+
+def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
+    """Return how imagined discounted rewards over the horizon compare with what the same policies then really earned."""
+    config, n = learner.config, fresh.spec.num_agents
+    episode, start = _starts(fresh, config.regime.horizon)
+    horizon = min(config.regime.horizon, int(fresh.length.min()))
+    contexts = _contexts(fresh, episode, start, config)
+    seed_torch(seed, "diagnosis/imagine", 0)
+    from_prior = config.actor_critic.imagination.start_state == "prior"
+    rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=from_prior)
+    weights = config.actor_critic.discount ** torch.arange(horizon)
+    dreamt = (rollout.reward * weights).sum(1).view(n, SAMPLES, -1).mean(1).T  # (b, N)
+    once = slice(0, len(start) // SAMPLES)
+    rows = start[once, None] + torch.arange(horizon)
+    real = (fresh.reward[episode[once, None], rows] * weights[:, None]).sum(1)
+    every = torch.ones_like(real, dtype=torch.bool)[:, None]
+    dreamt, real = dreamt[:, None], real[:, None]
+    return {
+        f"imagined reward over {horizon} steps": _mean(dreamt, every),
+        "… really earned": _mean(real, every),
+        "… correlation": _correlation(dreamt, real, every),
+    }
+
+
+def whole_windows(learner: Learner, fresh: Fresh, seed: int) -> dict[str, float]:
+    """Return the loss terms on whole episodes beside the figures to hold them against."""
+    rows = min(fresh.obs.shape[1], learner.config.world_model.window_length)
+    episode = torch.arange(len(fresh.length))
+    seed_torch(seed, "diagnosis/windows", 0)
+    _, metrics = learner.world_model.loss(fresh.windows(episode, torch.arange(rows).expand(len(episode), rows)))
+    wanted = ("kl", "kl_clipped", "posterior_entropy", "reward", "reward_marginal", "continues", "teammates", "teammate_accuracy")
+    found = {name: metrics[name].item() for name in (*wanted, "teammate_majority") if name in metrics}
+    acted = fresh.action >= 0
+    found["teammate_accuracy if policies were known"] = _mean(fresh.probs.max(-1).values, acted).mean().item()
+    return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """Predictions k steps after the starts, under the agents' real actions; (b, N) and (b, N, O)."""
+
+    predicted: Tensor
+    real: Tensor
+    held: Tensor
+    """The observation at the start: what somebody predicts who knows of no change."""
+    exists: Tensor
+    """(N, O)"""
+    reward_predicted: Tensor
+    reward_real: Tensor
+    is_rare: Tensor
+
+    def numbers(self, agents: list[int]) -> dict[str, float]:
+        """Return errors of some agents' observations and rewards."""
+        exists = self.exists[agents].expand(len(self.real), -1, -1)
+        found = {"observation": _rms((self.predicted - self.real)[:, agents][exists])}
+        found["unchanged"] = _rms((self.held - self.real)[:, agents][exists])
+        if not len(self.reward_real):
+            return found
+        real, predicted, is_rare = (each[:, agents].flatten() for each in (self.reward_real, self.reward_predicted, self.is_rare))
+        every = torch.ones(len(real), 1, 1, dtype=torch.bool)
+        found["reward correlation"] = _correlation(predicted[:, None, None], real[:, None, None], every).item()
+        for name, rows in (("usual", ~is_rare), ("rare", is_rare)):
+            found |= {f"{name}: predicted": predicted[rows].mean().item(), f"{name}: real": real[rows].mean().item()}
+            found[f"{name}: rows"] = int(rows.sum())
+        return found
+
+
+def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
+    """Return predictions after 0 to H steps: the posterior's reconstruction first, then the prior's, never shown what came."""
+    config, model, n = learner.config, learner.world_model, fresh.spec.num_agents
+    episode, start = _starts(fresh, config.regime.horizon)
+    horizon = min(config.regime.horizon, int(fresh.length.min()))
+    seed_torch(seed, "diagnosis/open_loop", 0)
+    state = model.observe(_contexts(fresh, episode, start, config), horizon=horizon)
+    once = slice(0, len(start) // SAMPLES)
+    target, exists = symlog(fresh.obs), torch.from_numpy(fresh.spec.obs_exists)
+    held = target[episode[once], start[once]]
+    threshold = _threshold(fresh)
+    nothing = torch.zeros(0, n)
+    steps = [Step(_decoded(learner, state.latent, n), held, held, exists, nothing, nothing, nothing.bool())]
+    for k in range(1, horizon + 1):
+        at = start + k - 1
+        state = model.advance(state, fresh.action[episode, at].T.flatten())
+        reward, _ = model.outcomes(state.hidden[:, None])
+        real = fresh.reward[episode[once], at[once]]
+        observed = target[episode[once], start[once] + k]
+        predicted = _decoded(learner, state.latent, n)
+        steps.append(Step(predicted, observed, held, exists, _mean_of_samples(reward[:, 0], n), real, real.abs() >= threshold))
+    return steps
+
+
+def _starts(fresh: Fresh, horizon: int) -> tuple[Tensor, Tensor]:
+    """Return (episode, row) of the starts, all of them `SAMPLES` times, with room for the horizon in every episode."""
+    shortest = int(fresh.length.min())
+    room = max(0, shortest - min(horizon, shortest))
+    rows = sorted({min(room, number * shortest // 5) for number in range(STARTS)})
+    episode = torch.arange(len(fresh.length)).repeat_interleave(len(rows))
+    return episode.repeat(SAMPLES), torch.tensor(rows).repeat(len(fresh.length)).repeat(SAMPLES)
+
+
+def _contexts(fresh: Fresh, episode: Tensor, start: Tensor, config: Config) -> Any:
+    length = config.actor_critic.imagination.context_length
+    return fresh.windows(episode, start[:, None] + torch.arange(1 - length, 1))
+
+
+def _decoded(learner: Learner, latent: Tensor, n: int) -> Tensor:
+    """Return the mean over samples of what latents (N*S*b, K) look like, (b, N, O) in symlog space."""
+    return _mean_of_samples(learner.world_model.autoencoder.decode(one_hots(learner, latent))[:, 0], n)
+
+
+def _mean_of_samples(rows: Tensor, n: int) -> Tensor:
+    return rows.view(n, SAMPLES, -1, *rows.shape[1:]).mean(1).transpose(0, 1)
+
+
+def _threshold(fresh: Fresh) -> Tensor:
+    """Return each agent's smallest magnitude of a rare reward, (N,)."""
+    found = [fresh.reward[..., agent][fresh.action[..., agent] >= 0].abs() for agent in range(fresh.spec.num_agents)]
+    return torch.stack([rewards.quantile(RARE) for rewards in found]).clamp(min=1e-6)
+
+
+def _entries(fresh: Fresh, steps: list[Step], agent: int) -> Iterator[dict[str, float]]:
+    for entry in range(fresh.spec.obs_sizes[agent]):
+        errors = {k: _rms((steps[k].predicted - steps[k].real)[:, agent, entry]) for k in sorted({0, 1, len(steps) - 1})}
+        yield {"spread": steps[-1].real[:, agent, entry].std().item(), **{f"after {k}": error for k, error in errors.items()}}
+
+
+def _by_role(fresh: Fresh, by_agent: Mapping[str, Tensor]) -> Numbers:
+    roles = fresh.spec.roles().items()
+    return {role: {name: numbers[agents].mean().item() for name, numbers in by_agent.items()} for role, agents in roles}
+
+
+def _mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return means over rows (E, T, N) that count, (N,)."""
+    return (x * mask).sum((0, 1)) / mask.sum((0, 1)).clamp(min=1)
+
+
+def _spread(x: Tensor, mask: Tensor) -> Tensor:
+    return _mean((x - _mean(x, mask)).square(), mask).sqrt()
+
+
+def _correlation(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """Return Pearson's correlation over rows that count; 0 where one of the two never changes."""
+    covariance = _mean((x - _mean(x, mask)) * (y - _mean(y, mask)), mask)
+    spreads = _spread(x, mask) * _spread(y, mask)
+    return torch.where(spreads > 1e-8, covariance / spreads.clamp(min=1e-8), 0.0)
+
+
+def _rms(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()

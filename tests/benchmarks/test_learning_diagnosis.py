@@ -1,0 +1,166 @@
+"""A diagnosis says what is so: its figures are held against episodes that were written by hand."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from benchmarks import learning
+from benchmarks.learn.diagnosis import STARTS, diagnose, imagined, open_loop, values, whole_windows
+from benchmarks.learn.fresh import Fresh, play
+from matwm.config import load_config, preset_path
+from matwm.manifest import ROOT
+from matwm.nets.distributions import symexp, symlog
+from matwm.store import LocalStore
+from matwm.trainer import build_trainer
+from matwm.types import NO_ACTION, EnvSpec
+from tests.matwm.tiny import make_learner, tiny_config, toy_config
+
+SPEC = EnvSpec("two", ("a_0", "b_0"), (2, 1), (3, 3))
+
+
+def written(lengths=(4, 4), spec=SPEC):
+    """Return episodes in which every number says whose and when it is."""
+    episodes, rows, n = len(lengths), max(lengths) + 1, spec.num_agents
+    length = torch.tensor(lengths)
+    t = torch.arange(rows).expand(episodes, rows)
+    number = 100.0 * torch.arange(episodes)[:, None] + t
+    is_action = (t < length[:, None])[..., None].expand(-1, -1, n)
+    each = number[..., None] + 10.0 * torch.arange(n)
+    return Fresh(
+        spec=spec,
+        length=length,
+        obs=each[..., None].expand(-1, -1, -1, spec.obs_size).float() * torch.from_numpy(spec.obs_exists),
+        action_mask=torch.from_numpy(spec.action_exists).expand(episodes, rows, -1, -1),
+        action=torch.where(is_action, (t[..., None] + torch.arange(n)) % 3, NO_ACTION),
+        reward=each * is_action,
+        terminated=torch.zeros(episodes, rows, n, dtype=torch.bool),
+        value=torch.zeros(episodes, rows, n),
+        probs=torch.full((episodes, rows, n, spec.action_size), 1 / 3),
+    )
+
+
+def test_windows_hold_each_agents_own_rows_and_pad_what_is_outside():
+    fresh = written((4, 2))
+    windows = fresh.windows(torch.tensor([0, 1]), torch.tensor([[-1, 0, 1], [1, 2, 3]]))
+    assert windows.agent.tolist() == [0, 0, 1, 1]
+    assert windows.obs[:, :, 0].tolist() == [[0, 0, 1], [101, 102, 0], [0, 10, 11], [111, 112, 0]]
+    assert windows.is_valid.tolist() == [[False, True, True], [True, True, False]] * 2
+    assert windows.is_first.tolist() == [[False, True, False], [False, False, False]] * 2
+    assert windows.action.tolist() == [[-1, 0, 1], [1, -1, -1], [-1, 1, 2], [2, -1, -1]]
+    assert windows.mate_actions[..., 0].tolist() == [[-1, 1, 2], [2, -1, -1], [-1, 0, 1], [1, -1, -1]]
+    assert windows.reward.tolist() == [[0, 0, 1], [101, 0, 0], [0, 10, 11], [111, 0, 0]]
+
+
+def test_values_are_held_against_what_came_and_the_critics_own_value_at_the_end():
+    config = toy_config(SPEC, {"actor_critic.discount": 0.5})
+    fresh = written((4, 2))
+    value = torch.zeros_like(fresh.value)
+    value[0, 4], value[1, 2] = 8.0, 16.0  # the last states'
+    value[0, 0] = 3.0
+    found = values(dataclasses.replace(fresh, value=value), config)
+    # The first halves: rows 0 and 1 of the first episode, row 0 of the second.
+    realised = [0 + 1 / 2 + 2 / 4 + 3 / 8 + 8 / 16, 1 + 2 / 2 + 3 / 4 + 8 / 8, 100 + 101 / 2 + 16 / 4]
+    mean = sum(realised) / 3
+    assert found["value: realised mean"][0].item() == pytest.approx(mean)
+    assert found["value: bias"][0].item() == pytest.approx(1.0 - mean)
+    expected = math.sqrt(((3 - realised[0]) ** 2 + realised[1] ** 2 + realised[2] ** 2) / 3)
+    assert found["value: rmse"][0].item() == pytest.approx(expected)
+    ended = torch.zeros_like(fresh.terminated)
+    ended[1, 1] = True  # then nothing follows
+    found = values(dataclasses.replace(fresh, value=value, terminated=ended), config)
+    assert found["value: realised mean"][0].item() == pytest.approx(mean - 4 / 3)
+
+
+def test_a_critic_that_is_right_up_to_a_constant_is_biased_and_correlates():
+    config = toy_config(SPEC, {"actor_critic.discount": 1.0})
+    fresh = written((4, 3))
+    to_come = fresh.reward.flip(1).cumsum(1).flip(1)
+    found = values(dataclasses.replace(fresh, value=to_come), config)
+    assert found["value: correlation"].tolist() == pytest.approx([1.0, 1.0])
+    assert found["value: rmse"].tolist() == pytest.approx([0.0, 0.0], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return make_learner(SPEC, toy_config(SPEC, {"actor_critic.imagination.context_length": 2}))
+
+
+def test_an_oracle_has_no_error_and_a_guess_of_no_change_has_that_of_the_change(learner, monkeypatch):
+    fresh = written((7, 7, 7))
+    horizon = learner.config.regime.horizon
+    starts = torch.tensor([0, 1, 2])[: min(STARTS, 7 - horizon + 1)]
+    calls = iter(range(horizon + 1))
+
+    def decode(_):
+        obs = fresh.obs[:, starts + next(calls)]  # (E, starts, N, O)
+        rows = obs.flatten(0, 1).transpose(0, 1)[:, None].expand(-1, 4, -1, -1)  # agents, samples, starts
+        return symlog(rows).flatten(0, 2)[:, None]
+
+    monkeypatch.setattr(learner.world_model.autoencoder, "decode", decode)
+    steps = open_loop(learner, fresh, 0)
+    assert len(steps) == horizon + 1
+    for k, step in enumerate(steps):
+        found = step.numbers([0, 1])
+        assert found["observation"] == 0.0
+        assert (found["unchanged"] > 0) == (k > 0)
+        assert torch.allclose(symexp(step.real[0, 0, 0]), torch.tensor(float(k)), atol=1e-4)
+    assert steps[1].reward_real[:, 1].tolist() == pytest.approx([100.0 * e + s + 10 for e in range(3) for s in starts.tolist()])
+
+
+def test_rewards_are_called_rare_by_their_magnitude(learner):
+    fresh = written((7, 7, 7))
+    reward = torch.zeros_like(fresh.reward)
+    reward[0, 2] = 10.0
+    steps = open_loop(learner, dataclasses.replace(fresh, reward=reward), 0)
+    rare = [step.numbers([0])["rare: rows"] for step in steps[1:]]
+    assert sum(rare) > 0
+    assert all(step.numbers([0])["rare: real"] == 10.0 for step, count in zip(steps[1:], rare, strict=True) if count)
+    assert all(step.numbers([0])["usual: real"] == 0.0 for step in steps[1:])
+
+
+def test_imagined_rewards_are_held_against_those_of_the_same_steps(learner):
+    fresh = written((7, 7, 7))
+    found = imagined(learner, fresh, 0)
+    horizon, discount = learner.config.regime.horizon, learner.config.actor_critic.discount
+    starts = range(min(STARTS, 7 - horizon + 1))
+    real = [sum(discount**k * (100 * e + s + k) for k in range(horizon)) for e in range(3) for s in starts]
+    assert found["… really earned"][0].item() == pytest.approx(sum(real) / len(real), rel=1e-5)
+
+
+def test_the_reward_heads_loss_stands_beside_what_frequencies_alone_would_cost(learner):
+    found = whole_windows(learner, written((7, 7, 7)), 0)
+    assert found["reward"] >= found["reward_marginal"] > 0  # untrained: uniform over all bins
+    assert found["teammate_accuracy if policies were known"] == pytest.approx(1 / 3)
+
+
+def test_fresh_episodes_are_those_of_the_environment():
+    config = tiny_config()
+    trainer = build_trainer(config)
+    fresh = play(trainer.learner, config.env, episodes=3, first_seed=5, acting_context=4)
+    assert fresh.length.tolist() == [6, 6, 6]
+    assert fresh.obs.shape[:3] == (3, 7, trainer.spec.num_agents)
+    assert (fresh.action[:, :6] >= 0).all() and (fresh.action[:, 6] == NO_ACTION).all()
+    assert torch.allclose(fresh.probs.sum(-1), torch.ones(()))
+    again = play(trainer.learner, config.env, episodes=3, first_seed=5, acting_context=4)
+    assert torch.equal(fresh.obs, again.obs) and torch.equal(fresh.action, again.action)
+
+
+def test_a_checkpoint_is_diagnosed_on_the_command_line_and_twice_the_same(tmp_path, capsys):
+    config = load_config(preset_path("ci-tiny"))
+    schedule = config.schedule.model_copy(update={"warmup_steps": 40})
+    trainer = build_trainer(config.model_copy(update={"schedule": schedule}))
+    while trainer.env_step < 48:
+        trainer.step()
+    checkpoint = trainer.save(LocalStore(tmp_path), ROOT)
+    first, second = (diagnose(checkpoint, episodes=4, first_seed=1) for _ in range(2))
+    assert repr(first) == repr(second)
+    assert set(first.play) == {"adversary", "agent"}
+    assert all(math.isfinite(value) for numbers in first.play.values() for value in numbers.values())
+    assert len(first.entries["adversary"]) == 16 and len(first.entries["agent"]) == 14
+    assert learning.main(["diagnose", str(tmp_path), "--episodes", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "step 48" in shown and "value: correlation" in shown and "agent: open loop" in shown
+    assert learning.main(["diagnose", str(tmp_path / "nothing")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
