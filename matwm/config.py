@@ -106,6 +106,9 @@ class WorldModelConfig(Section):
     latents: int = field("K, categorical latents", branch="fixed", ge=1, le=1024)
     classes: int = field("L, classes of each latent", branch="fixed", ge=2, le=1024)
     unimix: float = field("share of uniform in every categorical", branch="free", ge=0, lt=1)
+    latent_gradient: Literal["straight_through", "reinmax"] = field(
+        "how a drawn latent passes its gradient on: to first order, or to second", branch="free"
+    )
     hidden_size: int = field("D, width of the transformer", branch="fixed", ge=1, le=16384)
     layers: int = field("transformer blocks", branch="fixed", ge=1, le=64)
     heads: int = field("attention heads", branch="fixed", ge=1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
-from matwm.nets.distributions import sample_index, straight_through, symlog
+from matwm.nets.distributions import reinmax, sample_index, straight_through, symlog
 from matwm.nets.mlp import LatentLinear
 from matwm.nets.transformer import Cache, CausalTransformer, layout
 from matwm.types import EnvSpec, Windows
@@ -75,7 +75,8 @@ class WorldModel(nn.Module):
         paired = acted[:, :-1] & w.is_valid[:, 1:]
         probs = self.autoencoder.posterior(w.obs, w.agent)
         log_posterior = probs.log()
-        z = straight_through(probs, sample_index(probs.detach())).flatten(-2)
+        one_hot = reinmax if config.latent_gradient == "reinmax" else straight_through
+        z = one_hot(probs, sample_index(probs.detach())).flatten(-2)
         positions, allowed = layout(w.is_first, w.is_valid)
         h = self.trunk(self.mixer.dense(z, self._words(w.action, w.agent)), positions, allowed)
         log_prior = self.heads.prior(h[:, :-1]).log()

@@ -113,6 +113,7 @@ MOVES: dict[str, Any] = {
     "world_model.latents": 5,
     "world_model.classes": 5,
     "world_model.unimix": 0.02,
+    "world_model.latent_gradient": "reinmax",
     "world_model.hidden_size": 20,
     "world_model.layers": 1,
     "world_model.heads": 4,

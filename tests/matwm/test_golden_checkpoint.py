@@ -92,12 +92,13 @@ def test_it_is_read_as_what_it_was_written_as():
     assert checkpoint.parent == ROOT
 
 
-def test_loaded_and_saved_again_it_is_the_same_bytes(tmp_path):
+def test_loaded_and_saved_again_its_files_are_the_same_bytes(tmp_path):
     trainer = resumed()
     assert state_of(trainer) == recorded()["fingerprint"], MEANING
     again = trainer.save(LocalStore(tmp_path), ROOT)
     if recorded()["numerics"] == NUMERICS:
-        assert again.digest == recorded()["digest"], f"saved again it is another checkpoint. {MEANING}"
+        files = open_checkpoint(FOLDER / step_name(STEP)).manifest["files"]  # the configuration may have got fields since
+        assert again.manifest["files"] == files, f"saved again it is another checkpoint. {MEANING}"
     assert again.fingerprint == recorded()["fingerprint"], MEANING
 
 

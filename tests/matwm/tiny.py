@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
         "latents": 4,
         "classes": 4,
         "unimix": 0.01,
+        "latent_gradient": "straight_through",
         "hidden_size": 16,
         "layers": 2,
         "heads": 2,

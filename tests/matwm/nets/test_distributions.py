@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from matwm.nets.distributions import TwoHot, categorical_kl, sample_index, straight_through, symexp, symlog, unimix_probs
+from matwm.nets.distributions import TwoHot, categorical_kl, reinmax, sample_index, straight_through, symexp, symlog, unimix_probs
 from matwm.rng import seed_torch
 
 SIZES = [(255, 10.0), (63, 8.0), (41, 8.0)]
@@ -144,6 +144,30 @@ def test_straight_through_is_one_hot_ahead_and_probabilities_behind():
     (through,) = torch.autograd.grad((z * weights).sum(), logits, retain_graph=True)
     (plain,) = torch.autograd.grad((probs * weights).sum(), logits)
     assert torch.allclose(through, plain)
+
+
+def test_reinmax_is_one_hot_ahead_and_exact_for_quadratic_losses_behind():
+    draw = torch.Generator().manual_seed(2)
+    logits = torch.randn(5, generator=draw, dtype=torch.float64).requires_grad_()
+    curvature, slope = torch.randn(5, 5, generator=draw, dtype=torch.float64), torch.randn(5, generator=draw, dtype=torch.float64)
+
+    def loss(z):
+        return z @ curvature @ z + z @ slope
+
+    probs = unimix_probs(logits, 0.01)
+    every = [torch.eye(5, dtype=torch.float64)[index] for index in range(5)]
+    (truth,) = torch.autograd.grad(sum(p * loss(z) for p, z in zip(probs, every, strict=True)), logits, retain_graph=True)
+
+    def expected(one_hot):
+        total = torch.zeros(5, dtype=torch.float64)
+        for index in range(5):
+            z = one_hot(probs, torch.tensor(index))
+            assert torch.equal(z.detach(), every[index])
+            total += probs[index].detach() * torch.autograd.grad(loss(z), logits, retain_graph=True)[0]
+        return total
+
+    assert torch.allclose(expected(reinmax), truth, atol=1e-12)
+    assert not torch.allclose(expected(straight_through), truth, atol=1e-2)
 
 
 def test_straight_through_of_a_constant_has_no_gradient():
