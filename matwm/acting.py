@@ -70,11 +70,11 @@ def choose_actions(
     windows = context.windows()
     if device.type != "cpu":
         windows = Windows(**{name: value.to(device) for name, value in vars(windows).items()})
-    features = world_model.features(world_model.observe(windows, horizon=0))
-    world_model.train(training)
     n = len(context.agents)
+    features = world_model.features(world_model.observe(windows, horizon=0), n)
+    world_model.train(training)
     legal = torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1).to(device)
-    actions: Tensor = actors.choose(features.unflatten(0, (n, -1)), legal, greedy=greedy)
+    actions: Tensor = actors.choose(features, legal, greedy=greedy)
     return actions.cpu().numpy().T
 
 

@@ -18,14 +18,14 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
     training = world_model.training
     world_model.eval()
     state = world_model.observe(contexts, horizon=horizon, from_prior=from_prior)
-    features, actions, masks, hidden = [world_model.features(state)], [], [], []
+    features, actions, masks, hidden = [world_model.features(state, num_agents)], [], [], []
     for _ in range(horizon):
         mask = state.action_mask.unflatten(0, (num_agents, -1))
-        action = actors.choose(features[-1].unflatten(0, (num_agents, -1)), mask, greedy=False).flatten()
+        action = actors.choose(features[-1], mask, greedy=False).flatten()
         masks.append(state.action_mask)
         actions.append(action)
         state = world_model.advance(state, action)
-        features.append(world_model.features(state))
+        features.append(world_model.features(state, num_agents))
         hidden.append(state.hidden)
     reward, continues = world_model.outcomes(torch.stack(hidden, 1))
     world_model.train(training)
@@ -34,5 +34,6 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
         action_mask=torch.stack(masks, 1),
         reward=reward,
         continues=continues,
-        features=torch.stack(features, 1),
+        latent_rows=torch.stack([each.latent_rows.flatten(0, 1) for each in features], 1).int(),
+        numbers=torch.stack([each.numbers.flatten(0, 1) for each in features], 1),
     )

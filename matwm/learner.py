@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from matwm.actor_critic import Actors, Critics, ReturnBounds
 from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weights
@@ -15,7 +16,7 @@ from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.imagination import imagine
 from matwm.stateful import State, Value
-from matwm.types import EnvSpec, Rollout, Windows
+from matwm.types import EnvSpec, Features, Rollout, Windows
 from matwm.world_model import WorldModel
 
 DataT = TypeVar("DataT", Rollout, Windows)
@@ -125,26 +126,26 @@ class Learner:
         from_prior = ac.imagination.start_state == "prior"
         rollout = imagine(self.world_model, self.actors, contexts, horizon=self.config.regime.horizon, from_prior=from_prior)
         rollout = map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))  # (N, b, H, ...)
-        states = rollout.features.flatten(1, 2)
-        logits = self.critics(states).unflatten(1, rollout.features.shape[1:3])
+        states, final = states_of(rollout)
+        each = rollout.action.shape[1:]  # (b, H)
         bins = self.critics.bins
+        log_values = F.log_softmax(self.critics(states), -1)
         with torch.no_grad():
-            value = bins.mean(logits)
+            value = torch.cat([bins.expectation(log_values.exp()).unflatten(1, each), bins.mean(self.critics(final)).unsqueeze(-1)], -1)
             returns = lambda_returns(rollout.reward, rollout.continues, value, discount=ac.discount, lambda_=ac.lambda_)
             self.bounds.update(returns.flatten(1), low=ac.return_low, high=ac.return_high, decay=ac.return_decay)
             scale = self.bounds.scale(ac.return_scale_min)
             advantage = (returns - value[..., :-1]) / scale[:, None, None]
             weight = trajectory_weights(rollout.continues)
-            slow_value = bins.mean(self.slow_critics(states)).unflatten(1, rollout.features.shape[1:3])[..., :-1]
-        acting = rollout.features[:, :, :-1].flatten(1, 2)
-        log_probs = self.actors.log_probs(acting, rollout.action_mask.flatten(1, 2))
+            slow_value = bins.mean(self.slow_critics(states))
+        log_probs = self.actors.log_probs(states, rollout.action_mask.flatten(1, 2))
         policy_loss, entropy = actor_loss(
             log_probs, rollout.action.flatten(1), advantage.flatten(1), weight.flatten(1), entropy_weight=ac.entropy
         )
         value_loss = critic_loss(
-            logits[:, :, :-1].flatten(1, 2),
+            log_values,
             returns.flatten(1),
-            slow_value.flatten(1),
+            slow_value,
             weight.flatten(1),
             bins,
             slow_weight=ac.slow_weight,
@@ -165,7 +166,12 @@ class Learner:
             "reward_imagined": rollout.reward.mean((1, 2)),
             "reward_real": real_reward(contexts, num_agents),
         }
-        values = to_floats({f"agents/{name}/{key}": value[i] for key, value in metrics.items() for i, name in enumerate(self.spec.agents)})
+        table = torch.stack([value.detach() for value in metrics.values()]).tolist()
+        values = {
+            f"agents/{name}/{key}": of_agent
+            for key, row in zip(metrics, table, strict=True)
+            for name, of_agent in zip(self.spec.agents, row, strict=True)
+        }
         check_finite(values)
         self.agents_optimizer.step()
         with torch.no_grad():
@@ -228,6 +234,12 @@ def _check_moment(path: str, saved: Value, key: str, expected: Tensor) -> None:
         raise ValueError(
             f"{path} of the optimizer's state is {found.dtype} {list(found.shape)}, expected {expected.dtype} {list(expected.shape)}"
         )
+
+
+def states_of(rollout: Rollout) -> tuple[Features, Features]:
+    """Return the states of a rollout (N, b, H+1, ...) in which agents act, (N, b*H, ...), and those at which it ends, (N, b, ...)."""
+    acting = Features(rollout.latent_rows[:, :, :-1].flatten(1, 2), rollout.numbers[:, :, :-1].flatten(1, 2))
+    return acting, Features(rollout.latent_rows[:, :, -1], rollout.numbers[:, :, -1])
 
 
 def real_reward(contexts: Windows, num_agents: int) -> Tensor:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from torch import Tensor
 
 ResumeClass = Literal["replay", "snapshot", "episode"]
@@ -136,6 +136,22 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class Features:
+    """What actors and critics read, s_t = [z_t, h_{t-1}, p_t], without the zeros of the one-hots."""
+
+    latent_rows: Int[Tensor, "*B K"]
+    """Where the ones of z_t are: the numbers of the Z first rows of a weight (F, out) that z_t picks."""
+    numbers: Float[Tensor, "*B S"]
+    """The rest, h_{t-1} and p_t: S = D + M*A."""
+
+    @cached_property
+    def by_row(self) -> tuple[Int[Tensor, "N picks"], Int[Tensor, "N picks"]]:
+        """For features (N, b, ...): each agent's latent rows in ascending order, and which of its b states had them."""
+        rows, order = self.latent_rows.flatten(1).sort(stable=True)
+        return rows, order // self.latent_rows.shape[-1]
+
+
+@dataclass(frozen=True)
 class Rollout:
     """Imagination for the actor-critic, rows grouped by focal agent (or with the agents as a first axis): one more state than actions."""
 
@@ -145,4 +161,6 @@ class Rollout:
     reward: Float[Tensor, "*B H"]
     continues: Float[Tensor, "*B H"]
     """Probability that the episode goes on after the action."""
-    features: Float[Tensor, "*B H+1 F"]
+    latent_rows: Int32[Tensor, "*B H+1 K"]
+    """As in `Features`, and likewise `numbers`."""
+    numbers: Float[Tensor, "*B H+1 S"]

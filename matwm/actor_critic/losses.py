@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from matwm.nets.distributions import TwoHot
 
@@ -36,7 +35,7 @@ def actor_loss(
 
 
 def critic_loss(
-    logits: Float[Tensor, "N B R"],
+    log_probs: Float[Tensor, "N B R"],
     returns: Float[Tensor, "N B"],
     slow_value: Float[Tensor, "N B"],
     weight: Float[Tensor, "N B"],
@@ -45,6 +44,5 @@ def critic_loss(
     slow_weight: float,
 ) -> Float[Tensor, " N"]:
     """Return each agent's cross-entropy to the λ-returns and to its slow critic (Eq. 11, as two-hot codes)."""
-    log_probs = F.log_softmax(logits, -1)
-    loss = bins.cross_entropy(log_probs, returns) + slow_weight * bins.cross_entropy(log_probs, slow_value)
-    return (weight * loss).mean(-1)
+    targets = bins.encode(returns) + slow_weight * bins.encode(slow_value)
+    return -(weight.unsqueeze(-1) * targets * log_probs).sum(-1).mean(-1)

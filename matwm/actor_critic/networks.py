@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from matwm.config import ActorCriticConfig
 from matwm.nets.distributions import TwoHot, sample_index
 from matwm.nets.mlp import StackedMLP
+from matwm.types import Features
 
 
 class Actors(nn.Module):
@@ -18,7 +19,7 @@ class Actors(nn.Module):
         self.unimix = config.actor_unimix
         self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, action_size, output_scale=0.01)
 
-    def log_probs(self, features: Float[Tensor, "N b F"], mask: Bool[Tensor, "N b A"]) -> Float[Tensor, "N b A"]:
+    def log_probs(self, features: Features, mask: Bool[Tensor, "N b A"]) -> Float[Tensor, "N b A"]:
         """Return log-probabilities, -inf where the mask is False."""
         logits = self.net(features).masked_fill(~mask, float("-inf"))
         if self.unimix == 0.0:
@@ -27,7 +28,7 @@ class Actors(nn.Module):
         return torch.log(mixed.masked_fill(~mask, 1.0)).masked_fill(~mask, float("-inf"))  # log(0) would have a NaN gradient
 
     @torch.no_grad()
-    def choose(self, features: Float[Tensor, "N b F"], mask: Bool[Tensor, "N b A"], *, greedy: bool) -> Int[Tensor, "N b"]:
+    def choose(self, features: Features, mask: Bool[Tensor, "N b A"], *, greedy: bool) -> Int[Tensor, "N b"]:
         """Return an action a row: sampled, or the likeliest."""
         log_probs = self.log_probs(features, mask)
         return log_probs.argmax(-1) if greedy else sample_index(log_probs.exp())
@@ -41,6 +42,6 @@ class Critics(nn.Module):
         self.bins = TwoHot(config.bins.count, config.bins.bound)
         self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, config.bins.count, output_scale=0.0)
 
-    def forward(self, features: Float[Tensor, "N b F"]) -> Float[Tensor, "N b R"]:
+    def forward(self, features: Features) -> Float[Tensor, "N b R"]:
         """Return logits over the bins of return."""
         return self.net(features)

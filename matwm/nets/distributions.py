@@ -65,29 +65,30 @@ class TwoHot(nn.Module):
 
     def mean(self, logits: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch"]:
         """Return the expectation in raw space; uniform logits give exactly 0 because opposite bins are summed pairwise."""
+        return self.expectation(F.softmax(logits, -1))
+
+    def expectation(self, probs: Float[Tensor, "*batch R"]) -> Float[Tensor, "*batch"]:
+        """Return the same for probabilities."""
         half = self.bins.shape[0] // 2
-        probs = F.softmax(logits, -1)
         return ((probs[..., half + 1 :] - probs[..., :half].flip(-1)) * self.bins[half + 1 :]).sum(-1)
 
-    def encode(self, x: Float[Tensor, "*batch"]) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return the lower of the two neighbouring bins and the weight of the upper one; values beyond the bins are clipped."""
+    def encode(self, x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch R"]:
+        """Return the two-hot code: weights of the two neighbouring bins, by nearness; values beyond the bins are clipped."""
         x = x.clamp(self.bins[0], self.bins[-1])
         lower = (torch.searchsorted(self.bins, x.contiguous(), right=True) - 1).clamp(0, self.bins.shape[0] - 2)
         low, high = self.bins[lower], self.bins[lower + 1]
-        return lower, (x - low) / (high - low)
+        weight = ((x - low) / (high - low)).unsqueeze(-1)
+        code = x.new_zeros(*x.shape, self.bins.shape[0])
+        lower = lower.unsqueeze(-1)
+        return code.scatter_(-1, lower, 1 - weight).scatter_(-1, lower + 1, weight)
 
     def cross_entropy(self, log_probs: Float[Tensor, "*batch R"], x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return the cross-entropy of log-probabilities over the bins to the two-hot code of `x`."""
-        lower, weight = self.encode(x)
-        below = log_probs.gather(-1, lower.unsqueeze(-1)).squeeze(-1)
-        above = log_probs.gather(-1, lower.unsqueeze(-1) + 1).squeeze(-1)
-        return -((1 - weight) * below + weight * above)
+        return -(self.encode(x) * log_probs).sum(-1)
 
     def marginal_entropy(self, x: Float[Tensor, "*batch"], mask: Bool[Tensor, "*batch"]) -> Tensor:
         """Return the entropy of the mean code of the numbers that count: what knowing nothing but their frequencies costs."""
-        lower, weight = self.encode(x)
-        code = torch.zeros(self.bins.shape[0], device=x.device)
-        code.index_add_(0, lower.flatten(), ((1 - weight) * mask).flatten()).index_add_(0, lower.flatten() + 1, (weight * mask).flatten())
+        code = (self.encode(x) * mask.unsqueeze(-1)).flatten(0, -2).sum(0)
         return torch.special.entr(code / mask.sum().clamp(min=1)).sum()
 
     def clipped(self, x: Float[Tensor, "*batch"]) -> Tensor:

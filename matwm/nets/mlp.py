@@ -1,11 +1,14 @@
 """Builds perceptrons: one network, or one per agent computed together."""
 
 import math
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from matwm.types import Features
 
 
 def mlp(size_in: int, width: int, layers: int, size_out: int, *, zero_output: bool = False) -> nn.Sequential:
@@ -19,6 +22,34 @@ def mlp(size_in: int, width: int, layers: int, size_out: int, *, zero_output: bo
         nn.init.zeros_(output.weight)
         nn.init.zeros_(output.bias)
     return nn.Sequential(*modules, output)
+
+
+class FeatureLinear(torch.autograd.Function):
+    """The product of features (N, b, F) and weights (N, F, out), in which hard one-hots cost a sum of rows, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Features, weight: Float[Tensor, "N F o"]) -> Float[Tensor, "N b o"]:
+        """Return the product."""
+        ctx.features, ctx.size = features, weight.shape[1]
+        agents, size, width = weight.shape
+        first = torch.arange(0, agents * size, size, dtype=features.latent_rows.dtype, device=weight.device)
+        rows = (features.latent_rows + first[:, None, None]).flatten(0, 1)
+        summed = F.embedding_bag(rows, weight.view(-1, width), mode="sum").view(agents, -1, width)
+        return summed.baddbmm_(features.numbers, weight[:, size - features.numbers.shape[-1] :])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "N b o"]) -> tuple[None, Float[Tensor, "N F o"]]:  # type: ignore[override]
+        """Return the weights' gradient: a latent's row gets the sum over the states that picked it."""
+        rows, state = ctx.features.by_row
+        agents, states, width = gradient.shape
+        each = torch.arange(ctx.size, dtype=rows.dtype, device=rows.device).expand(agents, -1).contiguous()
+        agent = torch.arange(agents, device=rows.device)[:, None]
+        first = torch.searchsorted(rows, each) + agent * rows.shape[1]
+        picked = (state + agent * states).flatten()
+        of_weight = F.embedding_bag(picked, gradient.reshape(-1, width), first.flatten(), mode="sum").view(agents, ctx.size, width)
+        numbers = ctx.features.numbers
+        of_weight[:, ctx.size - numbers.shape[-1] :] = torch.bmm(numbers.transpose(1, 2), gradient)
+        return None, of_weight
 
 
 class StackedMLP(nn.Module):
@@ -36,10 +67,11 @@ class StackedMLP(nn.Module):
         self.output_weight = nn.Parameter(uniform_weight(num_agents, width, size_out) * output_scale)
         self.output_bias = nn.Parameter(torch.zeros(num_agents, 1, size_out))
 
-    def forward(self, x: Float[Tensor, "N b i"]) -> Float[Tensor, "N b o"]:
-        """Apply network n to rows x[n]."""
-        for weight, gain, bias in zip(self.weights, self.gains, self.biases, strict=True):
-            x = torch.bmm(x, weight)
+    def forward(self, features: Features) -> Float[Tensor, "N b o"]:
+        """Apply network n to features[n]; they get no gradient."""
+        x = features.numbers
+        for number, (weight, gain, bias) in enumerate(zip(self.weights, self.gains, self.biases, strict=True)):
+            x = cast(Tensor, FeatureLinear.apply(features, weight)) if number == 0 else torch.bmm(x, weight)
             x = F.silu(torch.addcmul(bias, F.layer_norm(x, x.shape[-1:]), gain))
         return torch.baddbmm(self.output_bias, x, self.output_weight)
 

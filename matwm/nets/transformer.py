@@ -10,14 +10,11 @@ from torch.nn import functional as F
 
 @dataclass
 class Cache:
-    """Projected keys and values of the rows read so far, in storage for all that will be; opaque outside this module.
+    """Projected keys and values of the rows read so far, in storage for all that will be; opaque outside this module."""
 
-    G = B * heads, as in `attend`.
-    """
-
-    keys: Float[Tensor, "layers G d cap"]
-    values: Float[Tensor, "layers G cap d"]
-    bias: Float[Tensor, "G 1 cap"]
+    keys: Float[Tensor, "layers cap B D"]
+    values: Float[Tensor, "layers cap B D"]
+    bias: Float[Tensor, "cap B 1"]
     """Added to the scores: 0, or -inf for left padding."""
     positions: Int[Tensor, " B"]
     """Of the next row: the number of valid rows before it."""
@@ -51,6 +48,20 @@ def attend(q: Tensor, k_transposed: Tensor, v: Tensor, bias: Tensor, dropout: fl
     return torch.bmm(F.dropout(weights, dropout, dropout > 0), v)
 
 
+def attend_once(
+    q: Float[Tensor, "B D"], keys: Float[Tensor, "S B D"], values: Float[Tensor, "S B D"], bias: Float[Tensor, "S B 1"], heads: int
+) -> Float[Tensor, "B D"]:
+    """Return what one query of each sequence reads.
+
+    Products and sums along contiguous memory: matrices of one row would go through the slowest of kernels.
+    """
+    batch, hidden = q.shape
+    size = hidden // heads
+    scores = (keys.unflatten(-1, (heads, size)) * (q * size**-0.5).view(batch, heads, size)).sum(-1)
+    weights = torch.softmax(scores + bias, 0)
+    return (values.unflatten(-1, (heads, size)) * weights.unsqueeze(-1)).sum(0).view(batch, hidden)
+
+
 def as_bias(allowed: Bool[Tensor, "B T S"], heads: int) -> Float[Tensor, "G T S"]:
     """Return 0 where a row may look and -inf where not, once for each head (G = B * heads)."""
     bias = torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, float("-inf"))
@@ -78,11 +89,25 @@ class Block(nn.Module):
         q, k, v = separate.permute(2, 0, 3, 1, 4).reshape(3, batch * self.heads, length, hidden // self.heads)
         return q, k, v
 
-    def finish(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "G T d"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "G T T"]) -> Float[Tensor, "B T D"]:
+        """Return the block's output of whole windows."""
+        q, k, v = self.split(x)
+        return self.finish(x, self.merge(attend(q, k.transpose(1, 2), v, bias, self.dropout if self.training else 0.0)))
+
+    def step(
+        self, x: Float[Tensor, "B D"], keys: Float[Tensor, "S B D"], values: Float[Tensor, "S B D"], bias: Float[Tensor, "S B 1"]
+    ) -> Float[Tensor, "B D"]:
+        """Return the block's output of one row, whose key and value are written to the last place."""
+        q, keys[-1], values[-1] = self.qkv(x).chunk(3, -1)
+        return self.finish(x, attend_once(q, keys, values, bias, self.heads))
+
+    def merge(self, attended: Float[Tensor, "G T d"]) -> Float[Tensor, "B T D"]:
+        """Return what the heads of each sequence read, side by side."""
+        return attended.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
+
+    def finish(self, x: Float[Tensor, "*batch D"], read: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Return the block's output from its input and what the heads read."""
         drop = self.dropout if self.training else 0.0
-        batch, length, hidden = x.shape
-        read = attended.view(batch, self.heads, length, -1).transpose(1, 2).reshape(batch, length, hidden)
         x = self.norm_attention(x + F.dropout(self.project(read), drop, drop > 0))
         narrow = self.narrow(F.relu(self.widen(x)))
         return self.norm_feedforward(x + F.dropout(narrow, drop, drop > 0))
@@ -109,47 +134,52 @@ class CausalTransformer(nn.Module):
         x = self.norm(x + self.positions(positions))
         bias = as_bias(allowed, self.heads)
         for block in self._blocks():
-            q, k, v = block.split(x)
-            x = block.finish(x, attend(q, k.transpose(1, 2), v, bias, block.dropout if self.training else 0.0))
+            x = block(x, bias)
         return x
 
-    def prefill(self, x: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"], capacity: int) -> tuple[Float[Tensor, "B T D"], Cache]:
-        """Read a left-padded context of one episode a row; return its hidden states and the cache for `capacity` rows in all.
+    @torch.no_grad()
+    def prefill(self, x: Float[Tensor, "B T D"], is_valid: Bool[Tensor, "B T"], capacity: int) -> tuple[Float[Tensor, "B D"], Cache]:
+        """Read a left-padded context of one episode a row; return its last hidden state and the cache for `capacity` rows in all.
+
+        Without any row the hidden state is zero. Above the last block's keys and values only the last row is computed.
 
         Raises:
             ValueError: the capacity exceeds the table of positions.
         """
         self._check_length(capacity)
         batch, length, hidden = x.shape
-        groups, size = batch * self.heads, hidden // self.heads
-        keys = x.new_empty(len(self.blocks), groups, size, capacity)
-        values = x.new_empty(len(self.blocks), groups, capacity, size)
-        bias = x.new_zeros(groups, 1, capacity)
-        bias[:, :, :length] = as_bias(is_valid[:, None], self.heads)
+        keys, values = x.new_empty(2, len(self.blocks), capacity, batch, hidden)
+        bias = x.new_zeros(capacity, batch, 1)
+        bias[:length, :, 0].masked_fill_(~is_valid.T, float("-inf"))
         cache = Cache(keys, values, bias, is_valid.sum(1), length)
         if length == 0:
-            return x, cache
+            return x.new_zeros(batch, hidden), cache
         positions, allowed = layout(torch.zeros_like(is_valid), is_valid)
         x = self.norm(x + self.positions(positions))
         window_bias = as_bias(allowed, self.heads)
-        for number, block in enumerate(self._blocks()):
+        *lower, top = self._blocks()
+        for number, block in enumerate(lower):
             q, k, v = block.split(x)
-            keys[number, :, :, :length], values[number, :, :length] = k.transpose(1, 2), v
-            x = block.finish(x, attend(q, k.transpose(1, 2), v, window_bias))
-        return x, cache
+            keys[number, :length], values[number, :length] = block.merge(k).transpose(0, 1), block.merge(v).transpose(0, 1)
+            x = block.finish(x, block.merge(attend(q, k.transpose(1, 2), v, window_bias)))
+        of_query, of_memory = top.qkv.weight.split([hidden, 2 * hidden])
+        top_keys, top_values = keys[-1, :length], values[-1, :length]
+        top_keys[:], top_values[:] = F.linear(x, of_memory).transpose(0, 1).chunk(2, -1)
+        last = x[:, -1]
+        own_bias = torch.zeros(length, batch, 1, device=x.device).masked_fill_(~allowed[:, -1].T.unsqueeze(-1), float("-inf"))
+        read = attend_once(F.linear(last, of_query), top_keys, top_values, own_bias, self.heads)
+        return top.finish(last, read), cache
 
+    @torch.no_grad()
     def step(self, x: Float[Tensor, "B D"], cache: Cache) -> Float[Tensor, "B D"]:
         """Read one more row of every sequence, in place in the cache; return its hidden state."""
-        now, past = cache.length, cache.length + 1
-        x = self.norm(x + self.positions(cache.positions)).unsqueeze(1)
+        past = cache.length + 1
+        x = self.norm(x + self.positions(cache.positions))
         for number, block in enumerate(self._blocks()):
-            q, k, v = block.split(x)
-            cache.keys[number, :, :, now], cache.values[number, :, now] = k[:, 0], v[:, 0]
-            read = attend(q, cache.keys[number, :, :, :past], cache.values[number, :, :past], cache.bias[:, :, :past])
-            x = block.finish(x, read)
+            x = block.step(x, cache.keys[number, :past], cache.values[number, :past], cache.bias[:past])
         cache.length = past
         cache.positions = cache.positions + 1
-        return x.squeeze(1)
+        return x
 
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from matwm.config import WorldModelConfig
 from matwm.nets.distributions import reinmax, sample_index, straight_through, symlog
 from matwm.nets.mlp import LatentLinear
 from matwm.nets.transformer import Cache, CausalTransformer, layout
-from matwm.types import EnvSpec, Windows
+from matwm.types import EnvSpec, Features, Windows
 from matwm.world_model import losses
 from matwm.world_model.encoder import Autoencoder
 from matwm.world_model.heads import Heads
@@ -135,14 +135,11 @@ class WorldModel(nn.Module):
         words = self._words(context.action[:, :-1], context.agent).clamp(min=0)  # where there is none, it is padding
         mixed = self.mixer.sparse(index[:, :-1], words)
         h, trunk_cache = self.trunk.prefill(mixed, past_valid, length - 1 + horizon)
-        if length > 1:
-            has_past = past_valid.any(1)
-            hidden = torch.where(has_past[:, None], h[:, -1], 0.0)
-            if from_prior:
-                prior = sample_index(self.heads.prior(h[:, -1]))
-                index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
-        else:
-            hidden = mixed.new_zeros(mixed.shape[0], self.config.hidden_size)
+        has_past = past_valid.any(1)
+        hidden = torch.where(has_past[:, None], h, 0.0)
+        if from_prior:
+            prior = sample_index(self.heads.prior(h))
+            index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
         if self.teammates is None:
             mate_probs, mates_memory = self._no_mates(hidden), None
         else:
@@ -170,12 +167,11 @@ class WorldModel(nn.Module):
         """Return the expected rewards and the probabilities of going on after the actions that led to `hidden`."""
         return self.heads.reward_mean(hidden), self.heads.continues(hidden)
 
-    def features(self, state: FocalState) -> Float[Tensor, "B F"]:
-        """Return s_t as the actors and critics read it."""
-        z = state.hidden.new_zeros(state.latent.shape[0], self.mixer.latent_size)
-        z.scatter_(1, state.latent + self.mixer.row_offsets, 1.0)
-        parts = [z, state.hidden]
-        return torch.cat([*parts, state.mate_probs.flatten(1)] if self.teammates else parts, -1)
+    def features(self, state: FocalState, num_agents: int) -> Features:
+        """Return s_t as the actors and critics of `num_agents` focal agents read it, (N, b, ...)."""
+        numbers = torch.cat([state.hidden, state.mate_probs.flatten(1)], 1) if self.teammates else state.hidden
+        rows = state.latent + self.mixer.row_offsets
+        return Features(rows.unflatten(0, (num_agents, -1)), numbers.unflatten(0, (num_agents, -1)))
 
     def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
         """Return action words; a row without an action keeps a negative one, which the mixer reads as nothing."""

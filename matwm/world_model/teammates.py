@@ -59,7 +59,7 @@ class TeammatePredictor(nn.Module):
         """Read a context; return the mates' action probabilities at its last row and the memory of it."""
         h, cache = self.trunk.prefill(self.embed.sparse(index), is_valid, capacity)
         exists = self.mate_action_exists[agent]
-        return self._log_probs(h[:, -1], exists).exp(), MatesMemory(cache, exists)
+        return self._log_probs(h, exists).exp(), MatesMemory(cache, exists)
 
     def step(self, index: Int[Tensor, "B K"], memory: MatesMemory) -> Float[Tensor, "B M A"]:
         """Read one more latent; return the mates' action probabilities there."""

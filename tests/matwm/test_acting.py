@@ -5,7 +5,7 @@ import torch
 from matwm.acting import EpisodeContext, choose_actions, random_actions
 from matwm.rng import generator_for, seed_torch
 from matwm.types import NO_ACTION, EnvSpec
-from tests.matwm.tiny import make_learner, toy_config
+from tests.matwm.tiny import dense, make_learner, toy_config
 
 SPEC = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
 EVERY = SPEC.action_exists[None]
@@ -92,7 +92,7 @@ def test_the_present_observation_and_the_past_both_count(learner):
     """A policy that acted on what was predicted (STORM) would not see the present frame."""
     seen = []
     real = learner.actors.choose
-    learner.actors.choose = lambda features, mask, greedy: seen.append(features) or real(features, mask, greedy=greedy)
+    learner.actors.choose = lambda features, mask, greedy: seen.append(dense(features, 16)) or real(features, mask, greedy=greedy)
     present, past, plain = context_after(3), context_after(3), context_after(3)
     present._obs[-1] = present._obs[-1] * -3
     past._obs[0] = past._obs[0] * -3
@@ -107,7 +107,7 @@ def test_the_present_observation_and_the_past_both_count(learner):
 def test_the_first_step_of_an_episode_has_no_hidden_state(learner):
     seen = []
     real = learner.actors.choose
-    learner.actors.choose = lambda features, mask, greedy: seen.append(features) or real(features, mask, greedy=greedy)
+    learner.actors.choose = lambda features, mask, greedy: seen.append(dense(features, 16)) or real(features, mask, greedy=greedy)
     act(learner, context_after(0))
     assert seen[0][..., 16:32].eq(0).all()
     assert seen[0][..., :16].sum(-1).eq(4).all()

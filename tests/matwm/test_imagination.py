@@ -6,9 +6,9 @@ import torch
 from matwm.actor_critic import networks
 from matwm.imagination import imagine
 from matwm.rng import seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Rollout, Windows
+from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
 from matwm.world_model import model as model_module
-from tests.matwm.tiny import make_learner, make_windows, toy_config
+from tests.matwm.tiny import dense, make_learner, make_windows, toy_config
 
 UNEVEN = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
 MASKED = EnvSpec("masked", ("short_0", "long_0"), (2, 4), (2, 3), has_action_masks=True)
@@ -46,14 +46,15 @@ def certain(monkeypatch):
 
 def test_one_more_state_than_actions(learner):
     rollout = rollout_of(learner, contexts_for(UNEVEN))
-    rows, features = 3 * EACH, learner.world_model.feature_size
+    rows = 3 * EACH
     shapes = {name: tuple(value.shape) for name, value in vars(rollout).items()}
     assert shapes == {
         "action": (rows, H),
         "action_mask": (rows, H, 4),
         "reward": (rows, H),
         "continues": (rows, H),
-        "features": (rows, H + 1, features),
+        "latent_rows": (rows, H + 1, 4),
+        "numbers": (rows, H + 1, learner.world_model.feature_size - 16),
     }
 
 
@@ -80,8 +81,8 @@ def test_a_rollout_is_what_the_world_model_says_of_its_own_latents_and_actions(l
     rollout = rollout_of(learner, contexts)
     rows, length = contexts.obs.shape[:2]
     z_context = torch.nn.functional.one_hot(model.autoencoder.posterior(contexts.obs, contexts.agent).argmax(-1), 4).flatten(2).float()
-    z = torch.cat([z_context, rollout.features[:, 1:, :16]], 1)
-    assert torch.equal(z_context[:, -1], rollout.features[:, 0, :16])
+    z = torch.cat([z_context, dense(rollout, 16)[:, 1:, :16]], 1)
+    assert torch.equal(z_context[:, -1], dense(rollout, 16)[:, 0, :16])
     action = torch.cat([contexts.action[:, :-1], rollout.action, torch.full((rows, 1), NO_ACTION)], 1)
     is_valid = torch.cat([contexts.is_valid, torch.ones(rows, H, dtype=torch.bool)], 1)
     positions, allowed = model_module.layout(torch.zeros_like(is_valid), is_valid)
@@ -89,19 +90,20 @@ def test_a_rollout_is_what_the_world_model_says_of_its_own_latents_and_actions(l
     imagined = h[:, length - 1 : -1]
     has_past = contexts.is_valid[:, -2]
     before = torch.where(has_past[:, None], h[:, length - 2], 0.0)
-    assert torch.allclose(rollout.features[:, 1:, 16:32], imagined, atol=1e-5)
-    assert torch.allclose(rollout.features[:, 0, 16:32], before, atol=1e-5)
+    assert torch.allclose(dense(rollout, 16)[:, 1:, 16:32], imagined, atol=1e-5)
+    assert torch.allclose(dense(rollout, 16)[:, 0, 16:32], before, atol=1e-5)
     assert torch.allclose(rollout.reward, model.heads.reward_mean(imagined), rtol=1e-3, atol=1e-3)
     assert torch.allclose(rollout.continues, model.heads.continues(imagined), atol=1e-5)
     prior = model.heads.prior(imagined).argmax(-1)
-    assert torch.equal(torch.nn.functional.one_hot(prior, 4).flatten(2).float(), rollout.features[:, 1:, :16])
+    assert torch.equal(torch.nn.functional.one_hot(prior, 4).flatten(2).float(), dense(rollout, 16)[:, 1:, :16])
     mates = model.teammates(z, contexts.agent, positions, allowed).exp()[:, length - 1 :]
-    assert torch.allclose(rollout.features[:, :, 32:], mates.flatten(2), atol=1e-5)
+    assert torch.allclose(dense(rollout, 16)[:, :, 32:], mates.flatten(2), atol=1e-5)
 
 
 def test_actions_come_from_the_focal_agents_own_policy(learner, certain):
     rollout = rollout_of(learner, contexts_for(UNEVEN))
-    features = rollout.features[:, :-1].unflatten(0, (3, EACH)).flatten(1, 2)
+    rows, numbers = (part[:, :-1].unflatten(0, (3, EACH)).flatten(1, 2) for part in (rollout.latent_rows, rollout.numbers))
+    features = Features(rows, numbers)
     expected = learner.actors.choose(features, rollout.action_mask.unflatten(0, (3, EACH)).flatten(1, 2), greedy=True)
     assert torch.equal(expected, rollout.action.unflatten(0, (3, EACH)).flatten(1, 2))
 
@@ -116,7 +118,7 @@ def test_an_agent_knows_nothing_of_anothers_context_or_policy(learner, certain):
             parameter[1:] = -parameter[1:]
     after = rollout_of(learner, dataclasses.replace(contexts, obs=obs))
     assert all(torch.equal(getattr(before, name)[mine], getattr(after, name)[mine]) for name in vars(before))
-    assert not torch.equal(before.features[~mine], after.features[~mine])
+    assert not torch.equal(dense(before, 16)[~mine], dense(after, 16)[~mine])
 
 
 def test_the_first_state_does_not_depend_on_the_first_action_and_the_next_does(learner, monkeypatch):
@@ -124,11 +126,11 @@ def test_the_first_state_does_not_depend_on_the_first_action_and_the_next_does(l
     monkeypatch.setattr(model_module, "sample_index", lambda probs: probs.argmax(-1))
     rollouts = []
     for choice in (0, 1):
-        monkeypatch.setattr(networks.Actors, "choose", lambda self, x, m, greedy, c=choice: torch.full(x.shape[:2], c))
+        monkeypatch.setattr(networks.Actors, "choose", lambda self, x, m, greedy, c=choice: torch.full(x.numbers.shape[:2], c))
         rollouts.append(rollout_of(learner, contexts_for(UNEVEN)))
     left, right = rollouts
-    assert torch.equal(left.features[:, 0], right.features[:, 0])
-    assert not torch.isclose(left.features[:, 1, 16:32], right.features[:, 1, 16:32]).all(-1).any()
+    assert torch.equal(dense(left, 16)[:, 0], dense(right, 16)[:, 0])
+    assert not torch.isclose(dense(left, 16)[:, 1, 16:32], dense(right, 16)[:, 1, 16:32]).all(-1).any()
     assert not torch.equal(left.reward[:, 0], right.reward[:, 0])
 
 
@@ -156,26 +158,26 @@ def test_actions_are_drawn_under_the_stored_masks_which_are_those_that_z_predict
     exists = torch.from_numpy(MASKED.action_exists).repeat_interleave(EACH, 0)[:, None]
     assert not (rollout.action_mask & ~exists).any()
     assert 0.1 < rollout.action_mask[exists.expand_as(rollout.action_mask)].float().mean() < 0.95
-    logits = learner.world_model.heads.action_mask(rollout.features[:, :-1, :16]).masked_fill(~exists, -1e9)
+    logits = learner.world_model.heads.action_mask(dense(rollout, 16)[:, :-1, :16]).masked_fill(~exists, -1e9)
     expected = (logits > 0) | torch.nn.functional.one_hot(logits.argmax(-1), 3).bool()
     assert torch.equal(rollout.action_mask, expected)
 
 
 def test_a_single_agent_imagines_without_mates():
     spec = EnvSpec("alone", ("a_0",), (3,), (5,))
-    assert rollout_of(make_learner(spec), contexts_for(spec)).features.shape == (EACH, H + 1, 32)
+    assert dense(rollout_of(make_learner(spec), contexts_for(spec)), 16).shape == (EACH, H + 1, 32)
 
 
 def test_contexts_of_one_row_begin_from_nothing(learner):
     rollout = rollout_of(learner, contexts_for(UNEVEN, length=1))
-    assert rollout.features[:, 0, 16:32].eq(0).all()
+    assert dense(rollout, 16)[:, 0, 16:32].eq(0).all()
 
 
 def test_a_prior_start_is_taken_where_it_is_asked_for(learner, certain):
     posterior, prior = (rollout_of(learner, contexts_for(UNEVEN), from_prior=ask) for ask in (False, True))
     has_past = contexts_for(UNEVEN).is_valid[:, -2]
-    same = (posterior.features[:, 0, :16] == prior.features[:, 0, :16]).all(-1)
+    same = (dense(posterior, 16)[:, 0, :16] == dense(prior, 16)[:, 0, :16]).all(-1)
     assert same[~has_past].all()
     assert not same[has_past].all()
-    expected = learner.world_model.heads.prior(prior.features[has_past, 0, 16:32]).argmax(-1)
-    assert torch.equal(torch.nn.functional.one_hot(expected, 4).flatten(1).float(), prior.features[has_past, 0, :16])
+    expected = learner.world_model.heads.prior(dense(prior, 16)[has_past, 0, 16:32]).argmax(-1)
+    assert torch.equal(torch.nn.functional.one_hot(expected, 4).flatten(1).float(), dense(prior, 16)[has_past, 0, :16])

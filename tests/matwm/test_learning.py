@@ -239,7 +239,7 @@ def test_two_agents_find_the_best_joint_action_and_its_value():
     assert np.mean(returns[-30:]) > 3.7
     start = trainer.replay._gather(np.array([[0], [0]]), np.ones((2, 1), bool))
     model, critics = trainer.learner.world_model.eval(), trainer.learner.critics
-    features = model.features(model.observe(start, horizon=0))[:, None]
+    features = model.features(model.observe(start, horizon=0), 2)
     assert critics.bins.mean(critics(features)).flatten().tolist() == pytest.approx([4.0, 4.0], abs=0.6)
 
 

@@ -18,7 +18,7 @@ from matwm.learner import Learner
 from matwm.replay import Replay
 from matwm.rng import seed_torch
 from matwm.trainer import Trainer, build_trainer, prepare_torch
-from matwm.types import NO_ACTION, EnvSpec, Windows
+from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
 
 TINY: dict[str, Any] = {
     "seed": 3,
@@ -118,6 +118,13 @@ def scenario_config(name: str, changes: dict[str, Any] | None = None, **options:
 
 def toy_config(spec: EnvSpec, changes: dict[str, Any] | None = None) -> Config:
     return scenario_config(TEAMS[spec.num_agents], changes)
+
+
+def dense(features: Features | Rollout, latent_size: int) -> Tensor:
+    """Return features with their one-hots written out, (..., F)."""
+    rows = features.latent_rows.long()
+    z = torch.zeros(*rows.shape[:-1], latent_size, dtype=features.numbers.dtype).scatter(-1, rows, 1.0)
+    return torch.cat([z, features.numbers], -1)
 
 
 def make_learner(spec: EnvSpec, config: Config | None = None) -> Learner:

@@ -49,7 +49,7 @@ def test_the_critic_loss_is_the_cross_entropy_to_both_targets():
     at_bins = bins.bins[torch.tensor([[0, 2, 4], [1, 1, 3]])]
     slow = bins.bins[torch.tensor([[2, 2, 2], [0, 4, 3]])]
     weight = torch.tensor([[1.0, 1.0, 0.0], [0.5, 1.0, 1.0]])
-    found = critic_loss(logits, at_bins, slow, weight, bins, slow_weight=0.5)
+    found = critic_loss(F.log_softmax(logits, -1), at_bins, slow, weight, bins, slow_weight=0.5)
     expected = [
         -sum(w * (log_probs[n, b, i] + 0.5 * log_probs[n, b, j]).item() for b, (i, j, w) in enumerate(rows)) / 3
         for n, rows in enumerate([[(0, 2, 1.0), (2, 2, 1.0), (4, 2, 0.0)], [(1, 0, 0.5), (1, 4, 1.0), (3, 3, 1.0)]])
@@ -63,6 +63,6 @@ def test_the_best_critic_says_the_target():
     target = torch.tensor([[7.3]])
     for _ in range(200):
         optimizer.zero_grad()
-        critic_loss(logits, target, target, torch.ones(1, 1), bins, slow_weight=1.0).sum().backward()
+        critic_loss(F.log_softmax(logits, -1), target, target, torch.ones(1, 1), bins, slow_weight=1.0).sum().backward()
         optimizer.step()
     assert bins.mean(logits).item() == pytest.approx(7.3, rel=0.01)

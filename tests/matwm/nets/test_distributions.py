@@ -10,14 +10,6 @@ from matwm.rng import seed_torch
 SIZES = [(255, 10.0), (63, 8.0), (41, 8.0)]
 
 
-def codes(bins: TwoHot, x: torch.Tensor) -> torch.Tensor:
-    """Write two-hot codes out as rows of probabilities."""
-    lower, weight = bins.encode(x)
-    rows = torch.zeros(*x.shape, len(bins.bins))
-    rows.scatter_(-1, lower[..., None], (1 - weight)[..., None])
-    return rows.scatter_add_(-1, lower[..., None] + 1, weight[..., None])
-
-
 # ---- numbers as two-hot distributions
 
 
@@ -26,7 +18,7 @@ def test_decoding_undoes_encoding(count, bound):
     bins = TwoHot(count, bound)
     edge = math.expm1(bound)
     x = torch.tensor([0.0, 0.1, -0.1, 1.0, -1.0, 10.0, -10.0, 30.0, -30.0, 1234.5, edge, -edge])
-    rows = codes(bins, x)
+    rows = bins.encode(x)
     assert torch.allclose(rows.sum(-1), torch.ones(len(x)))
     assert (rows >= 0).all()
     assert ((rows > 0).sum(-1) <= 2).all()
@@ -49,27 +41,27 @@ def test_uniform_logits_decode_to_exactly_zero(count, bound):
 def test_a_rare_reward_keeps_its_expectation(count, bound):
     """10 in one case of twenty is worth 0.5: a mean in symlog space would say 0.13, the likeliest bin 0."""
     bins = TwoHot(count, bound)
-    mixed = 0.05 * codes(bins, torch.tensor(10.0)) + 0.95 * codes(bins, torch.tensor(0.0))
+    mixed = 0.05 * bins.encode(torch.tensor(10.0)) + 0.95 * bins.encode(torch.tensor(0.0))
     assert bins.mean(mixed.log()).item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_values_beyond_the_bins_are_clipped_and_counted():
     bins = TwoHot(5, 2.0)
     x = torch.tensor([100.0, -100.0, 1.0, 6.3])
-    assert bins.mean(codes(bins, x).log())[:2].tolist() == pytest.approx([math.expm1(2), -math.expm1(2)])
+    assert bins.mean(bins.encode(x).log())[:2].tolist() == pytest.approx([math.expm1(2), -math.expm1(2)])
     assert bins.clipped(x).item() == 0.5
 
 
 def test_cross_entropy_is_that_of_the_written_out_code():
     bins, x = TwoHot(21, 6.0), torch.tensor([[0.0, 0.3], [-7.0, 402.0]])
     log_probs = F.log_softmax(torch.randn(2, 2, 21, generator=torch.Generator().manual_seed(0)), -1)
-    assert torch.allclose(bins.cross_entropy(log_probs, x), -(codes(bins, x) * log_probs).sum(-1))
+    assert torch.allclose(bins.cross_entropy(log_probs, x), -(bins.encode(x) * log_probs).sum(-1))
 
 
 def test_the_marginal_entropy_is_what_knowing_only_frequencies_costs():
     bins, x = TwoHot(21, 6.0), torch.tensor([[0.0, 0.0, 10.0], [0.3, -1.5, 900.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    code = codes(bins, x)[mask].mean(0)
+    code = bins.encode(x)[mask].mean(0)
     best = bins.cross_entropy(code.clamp(min=1e-30).log().expand(2, 3, 21), x)[mask].mean()
     assert bins.marginal_entropy(x, mask).item() == pytest.approx(best.item(), rel=1e-5)
     assert bins.marginal_entropy(torch.zeros(2, 3), mask).item() == 0.0

@@ -2,10 +2,19 @@ import pytest
 import torch
 from torch import nn
 
-from matwm.nets.mlp import LatentLinear, StackedMLP, mlp
+from matwm.nets.mlp import FeatureLinear, LatentLinear, StackedMLP, mlp
 from matwm.rng import seed_torch
+from matwm.types import Features
+from tests.matwm.tiny import dense
 
-N, IN, WIDTH, OUT = 3, 5, 7, 4
+N, IN, WIDTH, OUT = 3, 11, 7, 4
+LATENTS, CLASSES = 2, 3
+LATENT_SIZE = LATENTS * CLASSES
+
+
+def features_of(states: int) -> Features:
+    rows = torch.randint(CLASSES, (N, states, LATENTS)) + torch.arange(LATENTS) * CLASSES
+    return Features(rows, torch.randn(N, states, IN - LATENT_SIZE))
 
 
 def separate(stacked: StackedMLP, agent: int) -> nn.Sequential:
@@ -35,10 +44,10 @@ def test_stacked_networks_are_separate_ones_also_after_three_adam_steps(stacked)
     nets = [separate(stacked, agent) for agent in range(N)]
     together = torch.optim.Adam(stacked.parameters(), lr=1e-2)
     apart = [torch.optim.Adam(net.parameters(), lr=1e-2) for net in nets]
-    x, target = torch.randn(N, 6, IN), torch.randn(N, 6, OUT)
+    x, target = features_of(6), torch.randn(N, 6, OUT)
     for _ in range(4):
         out = stacked(x)
-        outs = torch.stack([net(x[agent]) for agent, net in enumerate(nets)])
+        outs = torch.stack([net(dense(x, LATENT_SIZE)[agent]) for agent, net in enumerate(nets)])
         assert torch.allclose(out, outs, atol=1e-6)
         for optimizer in (together, *apart):
             optimizer.zero_grad()
@@ -52,26 +61,40 @@ def test_stacked_networks_are_separate_ones_also_after_three_adam_steps(stacked)
             optimizer.step()
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("states", [1, 40])
+def test_sums_of_rows_are_the_product_with_features_and_so_are_its_gradients(states, dtype):
+    seed_torch(0, "test", 0)
+    features, weight, slope = features_of(states), torch.randn(N, IN, WIDTH, requires_grad=True), torch.randn(N, states, WIDTH)
+    expected = torch.bmm(dense(features, LATENT_SIZE), weight)
+    found = FeatureLinear.apply(Features(features.latent_rows.to(dtype), features.numbers), weight)
+    assert torch.allclose(found, expected, atol=1e-5)
+    gradients = [torch.autograd.grad((out * slope).sum(), weight)[0] for out in (expected, found)]
+    assert torch.allclose(*gradients, atol=1e-5)
+    assert states > 1 or (gradients[1] == 0).all(-1).any(), "a class that nobody picked has no gradient"
+
+
 def test_one_agents_rows_and_parameters_concern_no_other(stacked):
-    x = torch.randn(N, 6, IN)
+    x = features_of(6)
     before = stacked(x)
     with torch.no_grad():
         for parameter in stacked.parameters():
             parameter[1] += 1.0
-    changed = x.clone()
-    changed[1] += 1.0
+    changed = features_of(6)
+    for name, part in vars(changed).items():
+        part[[0, 2]] = getattr(x, name)[[0, 2]]
     after = stacked(changed)
     assert torch.equal(before[[0, 2]], after[[0, 2]])
     assert not torch.allclose(before[1], after[1])
 
 
 def test_permuting_agents_permutes_results(stacked):
-    x, order = torch.randn(N, 6, IN), [2, 0, 1]
+    x, order = features_of(6), [2, 0, 1]
     before = stacked(x)
     with torch.no_grad():
         for parameter in stacked.parameters():
             parameter.copy_(parameter[order].clone())
-    assert torch.allclose(stacked(x[order]), before[order], atol=1e-6)
+    assert torch.allclose(stacked(Features(x.latent_rows[order], x.numbers[order])), before[order], atol=1e-6)
 
 
 def test_output_layers_start_as_small_as_asked():

@@ -102,9 +102,14 @@ def test_a_rollout_through_the_cache_is_the_full_forward_with_any_padding(net, c
     is_valid = torch.cat([torch.arange(context) >= torch.arange(rows)[:, None], torch.ones(rows, steps, dtype=torch.bool)], 1)
     full = read(net, x, is_valid=is_valid)
     h, cache = net.prefill(x[:, :context], is_valid[:, :context], context + steps)
-    found = [h, *(net.step(x[:, context + t], cache)[:, None] for t in range(steps))]
-    together = torch.cat(found, 1)
-    assert torch.allclose(together[is_valid], full[is_valid], atol=1e-5)
+    found = torch.stack([net.step(x[:, context + t], cache) for t in range(steps)], 1)
+    assert torch.allclose(found, full[:, context:], atol=1e-5)
+    if context == 0:
+        assert h.eq(0).all()
+    else:
+        has_past = is_valid[:, context - 1]
+        assert torch.allclose(h[has_past], full[has_past, context - 1], atol=1e-5)
+        assert torch.isfinite(h).all()
 
 
 def test_the_cache_may_be_larger_than_what_is_read(net):

@@ -10,7 +10,7 @@ from matwm.rng import seed_torch
 from matwm.types import NO_ACTION, EnvSpec, Windows
 from matwm.world_model import model as model_module
 from matwm.world_model.encoder import Autoencoder
-from tests.matwm.tiny import make_learner, make_windows, toy_config
+from tests.matwm.tiny import dense, make_learner, make_windows, toy_config
 
 UNEVEN = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
 MASKED = EnvSpec("masked", ("short_0", "long_0"), (2, 4), (2, 3), has_action_masks=True)
@@ -306,7 +306,7 @@ def test_the_state_does_not_depend_on_the_action_that_follows_it(monkeypatch):
     other = last.clone()
     other[:, -1] = 1
     states = [model.observe(changed(contexts, action=action), horizon=1) for action in (last, other)]
-    assert torch.equal(model.features(states[0]), model.features(states[1]))
+    assert torch.equal(dense(model.features(states[0], 3), 16), dense(model.features(states[1], 3), 16))
     after = [model.advance(state, action[:, -1]) for state, action in zip(states, (last, other), strict=True)]
     assert not torch.isclose(after[0].hidden, after[1].hidden).all(-1).any()
 
@@ -349,11 +349,11 @@ def test_a_prior_start_does_not_look_at_the_present_observation_where_there_is_a
 def test_features_are_latent_hidden_state_and_mates_probabilities():
     model = make_model().eval()
     state = model.observe(make_windows(UNEVEN, length=3), horizon=0)
-    features = model.features(state)
-    assert features.shape == (6, model.feature_size)
+    features = dense(model.features(state, 3), 16)
+    assert features.shape == (3, 2, model.feature_size)
     assert model.feature_size == 16 + 16 + 2 * 4
     z = torch.nn.functional.one_hot(state.latent, 4).flatten(1).float()
-    assert torch.equal(features, torch.cat([z, state.hidden, state.mate_probs.flatten(1)], 1))
+    assert torch.equal(features.flatten(0, 1), torch.cat([z, state.hidden, state.mate_probs.flatten(1)], 1))
     assert torch.allclose(state.mate_probs.sum(-1), torch.ones(6, 2))
 
 
@@ -363,7 +363,7 @@ def test_without_a_teammate_predictor_nothing_of_it_is_left(spec, changes):
     assert model.feature_size == 32
     assert model.teammates is None
     state = model.advance(model.observe(make_windows(spec, length=3), horizon=1), torch.zeros(spec.num_agents * 2, dtype=torch.long))
-    assert model.features(state).shape[-1] == 32
+    assert dense(model.features(state, spec.num_agents), 16).shape[-1] == 32
     assert "teammates" not in loss_and_gradients(model, make_windows(spec))[0]
 
 
