@@ -14,6 +14,7 @@ import yaml
 
 from matwm.checkpoint import open_checkpoint, step_name
 from matwm.config import PRESETS
+from matwm.version import NUMERICS
 from pipeline import cli, params_file, tracking
 from pipeline.commands import repro
 from pipeline.process import Interruption
@@ -138,7 +139,7 @@ class Trained:
         recorded = {key: params[key] for key in ("seed", "env", "world_model", "actor_critic")} | {
             "segments.s00": params["segments"]["s00"]
         }
-        entry = {"cmd": "train", "params": {"params.yaml": recorded, "matwm/version.py": {"NUMERICS": 1}}}
+        entry = {"cmd": "train", "params": {"params.yaml": recorded, "matwm/version.py": {"NUMERICS": NUMERICS}}}
         (self.path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@s00": entry}}), encoding="utf-8")
 
 
