@@ -1,6 +1,7 @@
 """Shows whether the method learns: trains presets over seeds, judges them by fixed opponents, writes the README's table and plots.
 
     .venv/bin/python benchmarks/learning.py train --scenario simple_spread_v3 --seeds 1 2 3 --jobs 2
+    .venv/bin/python benchmarks/learning.py show
     .venv/bin/python benchmarks/learning.py report
     .venv/bin/python benchmarks/learning.py diagnose .matwm/learning/final/simple_spread_v3/seed_1
 
@@ -84,6 +85,15 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
+def show(options: argparse.Namespace) -> int:
+    """List the jobs, finished or not."""
+    from benchmarks.learn.overview import lines
+
+    for line in lines(options.work, options.results, options.name):
+        print(line)
+    return 0
+
+
 def diagnose(options: argparse.Namespace) -> int:
     """Print what a checkpoint's networks know of fresh episodes of its own play."""
     from benchmarks.learn.diagnosis import diagnose as examine
@@ -112,13 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--set", dest="words", action="append", default=[], metavar="KEY=VALUE", help="another value; repeat it")
     training.add_argument("--name", default="final", help="of the set of jobs: another configuration needs another one (final)")
     training.add_argument("--jobs", type=_positive, default=1, metavar="N", help="seeds trained side by side, a thread each (1)")
-    training.add_argument("--episodes", type=_positive, default=200, metavar="N", help="of the final evaluation, a match-up and mode (200)")
+    training.add_argument("--episodes", type=_several, default=200, metavar="N", help="of the final evaluation, a match-up and mode (200)")
     training.add_argument(
         "--evaluate-every", type=_natural, default=10_000, metavar="N", help="steps an evaluation inside; 0: none (10,000)"
     )
-    training.add_argument("--evaluate-episodes", type=_positive, default=100, metavar="N", help="of those, a match-up (100)")
+    training.add_argument("--evaluate-episodes", type=_several, default=100, metavar="N", help="of those, a match-up (100)")
     training.add_argument("--save-every", type=_positive, default=2_500, metavar="N", help="steps a checkpoint (2,500)")
-    training.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="checkpoints and progress (.matwm/learning)")
     training.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     reporting = commands.add_parser("report", help="write the README's table and the plots from the result files")
     reporting.set_defaults(run=report)
@@ -127,9 +136,14 @@ def _parser() -> argparse.ArgumentParser:
     diagnosing = commands.add_parser("diagnose", help="print what a checkpoint's networks know of fresh episodes of its own play")
     diagnosing.set_defaults(run=diagnose)
     diagnosing.add_argument("checkpoint", type=Path, help="a folder step_…, or a job's folder, whose newest it is")
-    diagnosing.add_argument("--episodes", type=_positive, default=100, metavar="N", help="(100)")
+    diagnosing.add_argument("--episodes", type=_several, default=100, metavar="N", help="(100)")
     diagnosing.add_argument("--first-seed", type=_natural, default=30_000, metavar="N", help="of the environments (30,000)")
-    for command in (training, reporting):
+    showing = commands.add_parser("show", help="list the jobs, finished or not, with what they were judged")
+    showing.set_defaults(run=show)
+    showing.add_argument("--name", help="only these jobs (all)")
+    for command in (training, showing):
+        command.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="checkpoints and progress (.matwm/learning)")
+    for command in (training, reporting, showing):
         command.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="(benchmarks/results/learning)")
     return parser
 
@@ -143,6 +157,12 @@ def _natural(text: str) -> int:
 def _positive(text: str) -> int:
     if not (value := _natural(text)):
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
+    return value
+
+
+def _several(text: str) -> int:
+    if (value := _natural(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 2")
     return value
 
 

@@ -121,9 +121,9 @@ def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
     every = torch.ones_like(real, dtype=torch.bool)[:, None]
     dreamt, real = dreamt[:, None], real[:, None]
     return {
-        f"imagined reward over {horizon} steps": _mean(dreamt, every),
-        "… really earned": _mean(real, every),
-        "… correlation": _correlation(dreamt, real, every),
+        f"reward over {horizon} steps: imagined": _mean(dreamt, every),
+        f"reward over {horizon} steps: real": _mean(real, every),
+        f"reward over {horizon} steps: correlation": _correlation(dreamt, real, every),
     }
 
 

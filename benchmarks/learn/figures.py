@@ -33,7 +33,7 @@ def pictures(found: Found) -> dict[str, bytes]:
 
 def _curves(found: Found) -> Figure:
     """Draw a panel for each measure that somebody was judged by."""
-    panels = [(scenario, measure) for scenario, runs in found[FINAL].items() if runs for measure in MEASURES[scenario]]
+    panels = [(scenario, measure) for scenario, runs in found[FINAL].items() if runs for measure in MEASURES[scenario] if measure.has_curve]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.4 * columns + 0.4, 3.1 * rows + 0.7), layout="constrained")

@@ -46,8 +46,8 @@ def rounded(value: float) -> float:
 def _lines(value: Any, depth: int, indent: str = "") -> str:
     inner = f"{indent} "
     if depth and isinstance(value, Mapping) and value:
-        entries = [f"{inner}{json.dumps(key)}: {_lines(item, depth - 1, inner)}" for key, item in value.items()]
+        entries = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_lines(item, depth - 1, inner)}" for key, item in value.items()]
         return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
     if depth and isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return "[\n" + ",\n".join(f"{inner}{json.dumps(item)}" for item in value) + f"\n{indent}]"
-    return json.dumps(value)
+        return "[\n" + ",\n".join(f"{inner}{json.dumps(item, ensure_ascii=False)}" for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -128,7 +128,7 @@ class Job:
 
     def _judge_curve(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
         plan = self.plan
-        wanted = {measure.matchup for measure in MEASURES.get(plan.scenario, ())} or {"self_play"}
+        wanted = {measure.matchup for measure in MEASURES.get(plan.scenario, ()) if measure.has_curve} or {"self_play"}
         line_ups = [line_up for line_up in self._line_ups() if matchup_name(line_up) in wanted]
         rows = self._judge(trainer, line_ups, plan.judging.curve_episodes, CURVE_SEED, ["sampled"], should_stop)
         if rows:

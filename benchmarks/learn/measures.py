@@ -19,6 +19,8 @@ class Measure:
     """MAPPO after 50,000 environment steps."""
     model_free_long: float | None = None
     """MAPPO after 1,000,000."""
+    has_curve: bool = True
+    """Whether it is judged inside training, too."""
 
 
 SOURCE = (
@@ -34,15 +36,15 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
         Measure("adversary, random prey", "learned_v_random", "adversary", 4.2, "45.7", 18.5, 35.9),
         Measure("prey, scripted chaser", "chase_v_learned", "agent", -59.3, "−18.9", -62.4, -11.6),
         Measure("prey, random adversaries", "random_v_learned", "agent", -15.5, "−6.1", -17.1, -9.1),
-        Measure("adversary, still prey", "learned_v_still", "adversary", 3.3, "66.9"),
-        Measure("adversary, scripted fleer", "learned_v_flee", "adversary", 1.6, "14.9"),
+        Measure("adversary, still prey", "learned_v_still", "adversary", 3.3, "66.9", has_curve=False),
+        Measure("adversary, scripted fleer", "learned_v_flee", "adversary", 1.6, "14.9", has_curve=False),
     ),
     "simple_speaker_listener_v4": (Measure("each agent", "self_play", "listener", -41.2, "−9.2"),),
     "simple_adversary_v3": (
         Measure("good agent, random adversary", "random_v_learned", "agent", 7.5, "20.1"),
         Measure("adversary, random good agents", "learned_v_random", "adversary", -28.0, "−17.8"),
-        Measure("good agent, self-play", "self_play", "agent", 6.8, "8.6"),
-        Measure("adversary, self-play", "self_play", "adversary", -27.1, "−16.8"),
+        Measure("good agent, self-play", "self_play", "agent", 6.8, "8.6", has_curve=False),
+        Measure("adversary, self-play", "self_play", "adversary", -27.1, "−16.8", has_curve=False),
     ),
     "simple_reference_v3": (Measure("each agent", "self_play", "agent", -28.0),),
 }

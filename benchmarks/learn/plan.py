@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matwm.config import Config, ConfigError, load_config, preset_path
+from matwm.config import SEGMENT_NAME, Config, ConfigError, load_config, preset_path
 from pipeline import assignments, overrides
 
 CURVE_SEED = 20_000
@@ -71,6 +71,8 @@ def make_plan(name: str, preset: str, scenario: str, seed: int, steps: int, word
     asked, paths, problems = assignments.override_of(words, base)
     if own := {"seed", "env.name"} & set(paths):
         problems.append(f"--set {min(own)}: use --seeds and --scenario for that")
+    if not SEGMENT_NAME.fullmatch(name):
+        problems.append(f"--name {name}: a name is made of letters, digits, '-' and '_', with a letter or digit first")
     if problems:
         raise ConfigError(problems)
     config = overrides.begin(base, asked, "--set ")

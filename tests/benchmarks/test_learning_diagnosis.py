@@ -126,7 +126,7 @@ def test_imagined_rewards_are_held_against_those_of_the_same_steps(learner):
     horizon, discount = learner.config.regime.horizon, learner.config.actor_critic.discount
     starts = range(min(STARTS, 7 - horizon + 1))
     real = [sum(discount**k * (100 * e + s + k) for k in range(horizon)) for e in range(3) for s in starts]
-    assert found["… really earned"][0].item() == pytest.approx(sum(real) / len(real), rel=1e-5)
+    assert found[f"reward over {horizon} steps: real"][0].item() == pytest.approx(sum(real) / len(real), rel=1e-5)
 
 
 def test_the_reward_heads_loss_stands_beside_what_frequencies_alone_would_cost(learner):

@@ -20,12 +20,12 @@ TINY = [
     "world_model.latents=4",
     "world_model.hidden_size=16",
     "world_model.encoder_width=16",
-    "schedule.warmup_steps=20",
+    "schedule.warmup_steps=60",
     "world_model.window_length=8",
     "env.options.max_cycles=9",
 ]
-STEPS, SEED, SAVE_EVERY = 240, 5, 20
-JUDGING = Judging(episodes=3, every=80, curve_episodes=2)
+STEPS, SEED, SAVE_EVERY = 180, 5, 20
+JUDGING = Judging(episodes=3, every=60, curve_episodes=2)
 COSTS = {"cpu_seconds", "judging_cpu_seconds", "peak_bytes", "code"}
 
 
@@ -40,7 +40,7 @@ def tiny_job(folder, *more, steps=STEPS):
 def command(folder):
     words = [word for change in TINY for word in ("--set", change)]
     words += ["--name", "tiny", "--preset", "ci-tiny", "--scenario", "simple_spread_v3", "--seeds", str(SEED), "--steps", str(STEPS)]
-    words += ["--episodes", "3", "--evaluate-every", "80", "--evaluate-episodes", "2", "--save-every", str(SAVE_EVERY)]
+    words += ["--episodes", "3", "--evaluate-every", "60", "--evaluate-episodes", "2", "--save-every", str(SAVE_EVERY)]
     return [sys.executable, str(SCRIPT), "train", *words, "--work", str(folder / "work"), "--results", str(folder / "results")]
 
 
@@ -99,12 +99,13 @@ def test_the_result_says_what_it_is_of(undisturbed):
     assert {(row["mode"], row["matchup"], row["role"], row["episodes"]) for row in result["evaluation"]} == {
         (mode, "self_play", "agent", 3) for mode in ("sampled", "greedy")
     }
-    assert list(result["curve"]) == ["80", "160"]
+    assert list(result["curve"]) == ["60", "120"]
     training = result["training"]
     assert {len(values) for values in training.values()} == {40}
     episodes = [(step, value) for step, value in zip(training["step"], training["episode/return/agent"], strict=False) if value is not None]
-    assert len(episodes) > 20
+    assert len(episodes) >= 18
     assert any(value is not None for value in training["agents/agent/entropy"])
+    assert result["diagnosis"]["agent"]["entropy / ln A"] > 0.5
     assert undisturbed.result_file.stat().st_size < 60_000
 
 
@@ -113,7 +114,7 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed)
         tiny_job(undisturbed.result_file.parents[3], "world_model.classes=6").is_finished()
     begun = tiny_job(tmp_path)
     begun.run(lambda: True)
-    with pytest.raises(JobError, match=r"begun otherwise: steps was 240 and is 300 now"):
+    with pytest.raises(JobError, match=r"begun otherwise: steps was 180 and is 300 now"):
         tiny_job(tmp_path, steps=300).run(lambda: True)
 
 
@@ -121,11 +122,26 @@ def test_what_is_finished_is_skipped(undisturbed):
     assert tiny_job(undisturbed.result_file.parents[3]).is_finished()
 
 
+def test_jobs_are_listed_finished_or_not(tmp_path, undisturbed, capsys):
+    folder = undisturbed.result_file.parents[3]
+    stopped = tiny_job(tmp_path)
+    stopped.run((stopped.folder / "step_000000100").exists)
+    assert learning.main(["show", "--work", str(tmp_path / "work"), "--results", str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"tiny/simple_spread_v3/seed_{SEED}  each agent: 60: −") and "… at 100, " in line
+    assert learning.main(["show", "--work", str(folder / "work"), "--results", str(folder / "results"), "--name", "tiny"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "120: −" in line and "180: sampled −" in line and "greedy −" in line
+    assert learning.main(["show", "--work", str(folder), "--results", str(folder / "results"), "--name", "other"]) == 0
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--set", "world_model.latent=4"], "world_model.latent"),
         (["--set", "seed=4"], "use --seeds"),
+        (["--name", "../up"], "a name is made of"),
         (["--preset", "huge"], "there is no preset 'huge'"),
         (["--scenario", "simple_spred_v3"], "simple_spread_v3"),
     ],

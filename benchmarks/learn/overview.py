@@ -1,0 +1,43 @@
+"""Lists all jobs, finished or not, for who tunes."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learn import files
+from benchmarks.learn.measures import MEASURES, Measure
+from benchmarks.learn.report import final_rows, number
+
+ALONE = Measure("each agent", "self_play", "agent", float("nan"))
+"""What is shown of scenarios that the table does not have."""
+
+
+def lines(work: Path, results: Path, name: str | None) -> Iterator[str]:
+    """Yield a line for each job and measure: the judgements inside training, then, of a finished one, those of its end.
+
+    Raises:
+        ValueError: a file is no JSON.
+    """
+    places = {file.parent.relative_to(work) for file in work.glob("*/*/seed_*/progress.json")}
+    places |= {file.relative_to(results).with_suffix("") for file in results.glob("*/*/seed_*.json")}
+    for place in sorted(places, key=lambda path: (*path.parts[:-1], int(path.name.removeprefix("seed_")))):
+        if name in (None, place.parts[0]):
+            result = files.read(results / place.with_suffix(".json"))
+            progress = files.read(work / place / "progress.json") or {}
+            for measure in MEASURES.get(place.parts[1], (ALONE,)):
+                yield f"{place.as_posix()}  {measure.label}: {'  '.join(_figures(measure, result, progress))}"
+
+
+def _figures(measure: Measure, result: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> Iterator[str]:
+    for step, rows in (result or progress).get("curve", {}).items():
+        for row in rows:
+            if (row["matchup"], row["role"]) == (measure.matchup, measure.role):
+                yield f"{int(step):,}: {number(row['mean'])}"
+    if result:
+        ends = [f"{mode} {number(row['mean'])}" for mode in ("sampled", "greedy") for row in final_rows(result, measure, mode)]
+        yield f"{result['steps']:,}: {', '.join(ends)} ({result['cpu_seconds'] / 60:.0f} CPU min)"
+    elif spent := progress.get("spent"):
+        step = max(map(int, spent))
+        yield f"… at {step:,}, {1e3 * spent[str(step)]['cpu_seconds'] / step:.1f} CPU ms a step"
+    else:
+        yield "… begun"
