@@ -102,7 +102,7 @@ def _thoughts(learner: Learner, context: EpisodeContext, ticks: list[Tick]) -> d
     n = learner.spec.num_agents
     obs, mask = np.stack([tick.obs for tick in ticks]), np.stack([tick.action_mask for tick in ticks])
     context.see(obs)
-    features = learner.world_model.features(learner.world_model.observe(context.windows(), horizon=0)).unflatten(0, (n, -1))
+    features = learner.world_model.features(learner.world_model.observe(context.windows(), horizon=0), n)
     value = learner.critics.bins.mean(learner.critics(features))
     probs = learner.actors.log_probs(features, torch.from_numpy(mask).transpose(0, 1)).exp()
     return {
