@@ -16,7 +16,7 @@ venv: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh,butterfly]'
 	touch $@
 
 repro: venv

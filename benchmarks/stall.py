@@ -92,11 +92,11 @@ class Images:
         return dataclasses.replace(found, parts={**found.parts, "replay": self._replay.state_dict()})
 
     def _add(self, rows: int) -> None:
-        replay = self._replay
+        replay, alive = self._replay, np.ones(1, bool)
         for row in range(replay.total_rows, replay.total_rows + rows):
             start = row * 7919 % IMAGE.obs_size
             obs, ones = self._noise[None, start : start + IMAGE.obs_size], np.ones((1, 5), bool)
-            replay.add(Step(obs, ones, np.zeros(1, np.int64), np.full(1, row, np.float32), np.zeros(1, bool), row == 0, is_last=False))
+            replay.add(Step(obs, ones, np.zeros(1, np.int64), np.full(1, row, np.float32), ~alive, alive, row == 0, is_last=False))
 
 
 def measure(case: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
     learner, replay, schedule = trainer.learner, trainer.replay, config.schedule
     rng = generator_for(0, "benchmark", 0)
     windows_each = -(-config.world_model.windows // trainer.spec.num_agents)
-    starts_each = -(-config.regime.starts // trainer.spec.num_agents)
+    starts_each = -(-config.regime(trainer.spec.num_agents).starts // trainer.spec.num_agents)
     length = config.actor_critic.imagination.context_length
 
     def contexts() -> Any:
@@ -85,7 +85,7 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
         learner.update_world_model(replay.sample_windows(rng, per_agent=windows_each, length=config.world_model.window_length)[0])
 
     def imagination() -> None:
-        imagine(learner.world_model, learner.actors, contexts(), horizon=config.regime.horizon, from_prior=False)
+        imagine(learner.world_model, learner.actors, contexts(), horizon=config.regime(trainer.spec.num_agents).horizon, from_prior=False)
 
     def agents() -> None:
         learner.update_agents(contexts())

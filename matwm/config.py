@@ -48,22 +48,22 @@ class Section(BaseModel):
 class EnvConfig(Section):
     """Which environment, with its own options."""
 
-    family: Literal["mpe"] = field("environment family", branch="fixed")
-    name: str = field("scenario", branch="fixed")
+    family: Literal["mpe", "butterfly", "pettingzoo"] = field("environment family", branch="fixed")
+    name: str = field("scenario, or the import path of an environment of the family pettingzoo", branch="fixed")
     options: dict[str, Any] = field("the scenario's own options; those left out take the scenario's defaults", branch="fixed")
 
     @model_validator(mode="before")
     @classmethod
     def _complete_options(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("name"), str) and data.get("family") == "mpe":
-            options = scenarios.complete_options(data["name"], data.get("options") or {})
+        if isinstance(data, Mapping) and isinstance(data.get("name"), str) and str(data.get("family")) in scenarios.FAMILIES:
+            options = scenarios.complete_options(data["family"], data["name"], data.get("options") or {})
             return {**data, "options": options}
         return data
 
     @property
-    def num_agents(self) -> int:
-        """N."""
-        return scenarios.num_agents(self.name, self.options)
+    def num_agents(self) -> int | None:
+        """N; None where only the environment itself knows."""
+        return scenarios.num_agents(self.family, self.name, self.options)
 
 
 class BinsConfig(Section):
@@ -290,24 +290,18 @@ class Config(Section):
         return self
 
     def _misfits(self) -> Iterator[str]:
-        wm, ac, imagination = self.world_model, self.actor_critic, self.actor_critic.imagination
+        wm = self.world_model
         for path, part in (("world_model", wm), ("world_model.teammates", wm.teammates)):
             if part.hidden_size % part.heads:
                 yield f"{path}.hidden_size is {part.hidden_size}, which {path}.heads = {part.heads} does not divide"
-        horizon = ac.imagination.regime(self.env.num_agents).horizon
         for path, rows in (
             ("world_model.window_length", wm.window_length),
             ("schedule.acting_context", self.schedule.acting_context),
-            ("actor_critic.imagination: context_length + horizon", imagination.context_length + horizon),
         ):
             if rows > wm.max_positions:
                 yield f"{path} is {rows}, more than world_model.max_positions = {wm.max_positions}"
-        rows = self.schedule.per_agent(wm.windows, self.env.num_agents) * wm.window_length
-        if rows > self.replay.capacity:
-            yield (
-                f"world_model.windows = {wm.windows} of world_model.window_length = {wm.window_length} rows need {rows} rows an agent, "
-                f"more than replay.capacity = {self.replay.capacity} can hold: lower them or raise the capacity"
-            )
+        if self.env.num_agents is not None:
+            yield from self.team_misfits(self.env.num_agents)
         if self.schedule.acting_context > self.replay.capacity:
             yield (
                 f"schedule.acting_context is {self.schedule.acting_context}, more than replay.capacity = {self.replay.capacity} rows hold: "
@@ -319,10 +313,27 @@ class Config(Section):
                 "the first update would find no whole window"
             )
 
-    @property
-    def regime(self) -> Regime:
-        """Imagined batch and horizon for this team."""
-        return self.actor_critic.imagination.regime(self.env.num_agents)
+    def team_misfits(self, num_agents: int) -> Iterator[str]:
+        """Yield a sentence for each value that does not suit a team of this size.
+
+        Where only the environment knows the size, whoever makes the environment asks.
+        """
+        wm, imagination = self.world_model, self.actor_critic.imagination
+        rows = imagination.context_length + imagination.regime(num_agents).horizon
+        if rows > wm.max_positions:
+            yield (
+                f"actor_critic.imagination: context_length + horizon is {rows}, more than world_model.max_positions = {wm.max_positions}"
+            )
+        rows = self.schedule.per_agent(wm.windows, num_agents) * wm.window_length
+        if rows > self.replay.capacity:
+            yield (
+                f"world_model.windows = {wm.windows} of world_model.window_length = {wm.window_length} rows need {rows} rows an agent, "
+                f"more than replay.capacity = {self.replay.capacity} can hold: lower them or raise the capacity"
+            )
+
+    def regime(self, num_agents: int) -> Regime:
+        """Return the imagined batch and horizon for a team of this size."""
+        return self.actor_critic.imagination.regime(num_agents)
 
     def resolved(self) -> dict[str, Any]:
         """Return all values as plain data, by their names in params.yaml."""

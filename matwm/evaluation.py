@@ -19,7 +19,7 @@ from matwm.actor_critic import Actors
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import Env
-from matwm.envs.scripted import SIDES, LineUp, Script, opponents, references, scripts
+from matwm.envs.scripted import LineUp, Script, opponents, references, scripts, sides
 from matwm.rng import generator_for, seed_torch
 from matwm.types import NO_ACTION, EnvSpec, Tick
 from matwm.world_model import WorldModel
@@ -68,15 +68,20 @@ class Result:
     returns: Float[np.ndarray, "E N"]
     actions: Int[np.ndarray, "E T N"]
     """-1 after an episode's end: with the seed they bring an episode back."""
+    outcomes: Mapping[str, Float[np.ndarray, " E"]] = field(default_factory=dict)
+    """What the environment said of each episode at its end, such as `win`: 1 or 0."""
     agents: Mapping[str, Summary] = field(init=False)
     roles: Mapping[str, Summary] = field(init=False)
     """Of the mean over the role's agents in each episode, which is one observation."""
+    metrics: Mapping[str, Summary] = field(init=False)
+    """Of the outcomes: the mean of `win` is the win rate."""
 
     def __post_init__(self) -> None:
         by_agent = {name: Summary.of(self.returns[:, number]) for number, name in enumerate(self.spec.agents)}
         by_role = {role: Summary.of(self.returns[:, numbers].mean(1)) for role, numbers in self.spec.roles().items()}
         object.__setattr__(self, "agents", by_agent)
         object.__setattr__(self, "roles", by_role)
+        object.__setattr__(self, "metrics", {name: Summary.of(values) for name, values in self.outcomes.items()})
 
     @property
     def typical(self) -> int:
@@ -103,7 +108,7 @@ def evaluate(
     Training that goes on afterwards is bit for bit what it would have been. `should_stop` is asked before every step of the
     environments; where it says yes there are no results at all.
     """
-    self_play = LineUp((None,) * len(SIDES[env.name]))
+    self_play = LineUp((None,) * len(sides(env)))
     line_ups = [self_play, *opponents(env)] if against is None else list(against)
     # The generators come back as they were, on every device that seeding touches.
     with (
@@ -175,7 +180,7 @@ class _Table:
     def play(self, line_up: LineUp, mode: Mode | None, casting: Mapping[int, Script], team: _Team | None) -> Result:
         """Play all episodes of a match-up, `LOCKSTEP` at a time."""
         name = matchup_name(line_up)
-        groups: list[tuple[Float[np.ndarray, "E N"], Int[np.ndarray, "E T N"]]] = []
+        groups: list[Played] = []
         for group, start in enumerate(range(0, len(self._seeds), LOCKSTEP)):
             stream = f"evaluation/{mode or 'reference'}/{name}"
             choose = self._chooser(casting, team, stream, group)
@@ -183,14 +188,16 @@ class _Table:
                 seed_torch(self._first_seed, stream, group)
                 team.begin()
             groups.append(play_episodes(self._envs, self._seeds[start : start + LOCKSTEP], choose))
-        longest = max(actions.shape[1] for _, actions in groups)
-        padded = [np.pad(a, ((0, 0), (0, longest - a.shape[1]), (0, 0)), constant_values=NO_ACTION) for _, a in groups]
+        longest = max(group.actions.shape[1] for group in groups)
+        padded = [np.pad(g.actions, ((0, 0), (0, longest - g.actions.shape[1]), (0, 0)), constant_values=NO_ACTION) for g in groups]
         learned = tuple(team.numbers) if team else ()
-        returns = np.concatenate([returns for returns, _ in groups])
-        return Result(name, mode, learned, self.spec, self._seeds, returns, np.concatenate(padded))
+        returns = np.concatenate([group.returns for group in groups])
+        told = [key for key in groups[0].outcomes if all(key in group.outcomes for group in groups)]
+        outcomes = {key: np.concatenate([group.outcomes[key] for group in groups]) for key in told}
+        return Result(name, mode, learned, self.spec, self._seeds, returns, np.concatenate(padded), outcomes)
 
     def _chooser(self, casting: Mapping[int, Script], team: _Team | None, stream: str, group: int) -> Choose:
-        sizes = self.spec.obs_sizes
+        sizes, counts = self.spec.obs_sizes, self.spec.num_actions
         rngs = {number: generator_for(self._first_seed, f"{stream}/{self.spec.agents[number]}", group) for number in casting}
 
         def choose(obs: Float[np.ndarray, "E N O"], mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
@@ -198,7 +205,7 @@ class _Table:
                 raise _StoppedError
             actions = np.zeros(obs.shape[:2], np.int64)
             for number, script in casting.items():
-                actions[:, number] = script.act(obs[:, number, : sizes[number]], rngs[number])
+                actions[:, number] = script.act(obs[:, number, : sizes[number]], mask[:, number, : counts[number]], rngs[number])
             if team is not None:
                 actions[:, team.numbers] = team.act(obs, mask)
             return actions
@@ -206,8 +213,17 @@ class _Table:
         return choose
 
 
-def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> tuple[Float[np.ndarray, "E N"], Int[np.ndarray, "E T N"]]:
-    """Play one episode of each seed side by side until the last has ended; return each agent's return, and all actions.
+@dataclass(frozen=True)
+class Played:
+    """Episodes that ran side by side (see `Result`)."""
+
+    returns: Float[np.ndarray, "E N"]
+    actions: Int[np.ndarray, "E T N"]
+    outcomes: Mapping[str, Float[np.ndarray, " E"]]
+
+
+def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> Played:
+    """Play one episode of each seed side by side until the last has ended.
 
     An episode that is over keeps its place in the batch, but takes no further step.
     """
@@ -222,7 +238,9 @@ def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> 
             returns[e] += ticks[e].reward
             taken[e] = actions[e]
         history.append(taken)
-    return returns, np.stack(history, axis=1)
+    told = [key for key in ticks[0].metrics if all(key in tick.metrics for tick in ticks)]
+    outcomes = {key: np.array([tick.metrics[key] for tick in ticks], np.float64) for key in told}
+    return Played(returns, np.stack(history, axis=1), outcomes)
 
 
 def _only(actors: Actors, numbers: Sequence[int]) -> Actors:

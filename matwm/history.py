@@ -27,6 +27,8 @@ class Episode:
     end_step: int
     length: int
     returns: tuple[float, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """What the environment said of it at its end; curves hold their means, episodes that were saved do not."""
 
 
 class Table:

@@ -124,7 +124,7 @@ class Learner:
         ac, num_agents = self.config.actor_critic, self.spec.num_agents
         contexts = to_device(contexts, self.device)
         from_prior = ac.imagination.start_state == "prior"
-        rollout = imagine(self.world_model, self.actors, contexts, horizon=self.config.regime.horizon, from_prior=from_prior)
+        rollout = imagine(self.world_model, self.actors, contexts, horizon=self.config.regime(num_agents).horizon, from_prior=from_prior)
         rollout = map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))  # (N, b, H, ...)
         states, final = states_of(rollout)
         each = rollout.action.shape[1:]  # (b, H)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,12 @@ def check(manifest: dict[str, Any], data: bytes) -> None:
         raise ValueError(f"files lists or lacks {odd[0]!r}")
 
 
-def to_spec(fields: Mapping[str, Any]) -> EnvSpec:
+def from_spec(spec: EnvSpec) -> dict[str, Any]:
+    """Return what a manifest says of an environment: what compares, and is there (manifests of vectors do not speak of images)."""
+    return {item.name: value for item in fields(spec) if item.compare and (value := getattr(spec, item.name)) is not None}
+
+
+def to_spec(facts: Mapping[str, Any]) -> EnvSpec:
     """Return the environment that a manifest describes."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
     return EnvSpec(**values)

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Int, Shaped
 
 from matwm.config import ReplayConfig
 from matwm.stateful import Arrays, Chunk, State
@@ -32,7 +32,7 @@ class Replay:
         self._storage = self._num_chunks * config.chunk_rows
         n = spec.num_agents
         self._rows: dict[str, np.ndarray] = {
-            "obs": np.zeros((self._storage, n, spec.obs_size), np.float32),
+            "obs": np.zeros((self._storage, n, *spec.obs_shape), spec.obs_dtype),
             "action_mask": np.zeros((self._storage, n, spec.action_size), bool),
             "action": np.zeros((self._storage, n), np.int16),
             "reward": np.zeros((self._storage, n), np.float32),
@@ -64,18 +64,24 @@ class Replay:
         here, before = row % self._storage, (row - 1) % self._storage
         if here % self.config.chunk_rows == 0:
             self._let_go(row // self.config.chunk_rows - self._num_chunks)
-        if step.is_first:
-            alive = np.ones(self._num_agents, bool)
-        else:
-            assert row > self._stored_from and not rows["is_last"][before], "an episode begins with a row that is_first"
-            alive = rows["alive"][before] & ~rows["terminated"][before]
-        for name in ("obs", "action_mask", "action", "reward", "terminated", "is_first", "is_last"):
+        goes_on = row > self._stored_from and not rows["is_last"][before]
+        assert step.is_first or goes_on, "an episode begins with a row that is_first"
+        for name in ("obs", "action_mask", "action", "reward", "terminated", "alive", "is_first", "is_last"):
             rows[name][here] = getattr(step, name)
         if step.is_last:  # nothing ends by an action that is not taken: what the row may say belongs to the row before
-            alive, rows["terminated"][here] = alive & ~step.terminated, False
-        rows["alive"][here] = alive
+            rows["terminated"][here] = False
         self._episode_start[here] = row if step.is_first else self._episode_start[before]
         self.total_rows = row + 1
+
+    def cut(self) -> None:
+        """End an episode that cannot go on at its newest row, as a time limit would: what that row's action led to is lost."""
+        last = self.total_rows - 1
+        at = last % self._storage
+        if last < self._stored_from or self._rows["is_last"][at]:
+            return
+        self._let_go(last // self.config.chunk_rows)
+        for name, value in (("action", NO_ACTION), ("reward", 0), ("terminated", False), ("is_last", True)):
+            self._rows[name][at] = value
 
     def can_sample_windows(self, length: int) -> bool:
         """Return whether a window of this length fits."""
@@ -115,7 +121,7 @@ class Replay:
         first = np.maximum(self._episode_start[starts % self._storage], self._oldest)
         return self._gather(np.maximum(rows, first), rows >= first)
 
-    def recent(self, count: int) -> tuple[Float32[np.ndarray, "T N O"], Int[np.ndarray, "T N"]]:
+    def recent(self, count: int) -> tuple[Shaped[np.ndarray, "T N ..."], Int[np.ndarray, "T N"]]:
         """Return observations and actions of the newest rows, oldest first: of as many as are here.
 
         They may be fewer after a change: who acts on more rows than the replay of the checkpoint kept begins with those.

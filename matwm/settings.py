@@ -9,6 +9,7 @@ from matwm.collector import Collector
 from matwm.config import Config, leaves
 from matwm.learner import Learner
 from matwm.replay import Replay
+from matwm.types import EnvSpec
 
 
 def check_in_force(config: Config, learner: Learner, replay: Replay, collector: Collector) -> None:
@@ -42,6 +43,14 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
     yield "seed", collector.seed
     yield "run.device", next(learner.agents.parameters()).device.type
     yield "run.threads", torch.get_num_threads()
+
+
+def unplayable(config: Config, spec: EnvSpec) -> list[str]:
+    """Return why an environment cannot be trained on with this configuration: a sentence each, none if it can be."""
+    problems = [] if config.env.num_agents is not None else list(config.team_misfits(spec.num_agents))
+    if spec.image_shape is not None:
+        problems.append(f"env.name is {spec.name}, whose agents see images: MATWM trains on vectors only so far")
+    return problems
 
 
 def too_few_rows(config: Config, env_step: int, rows: int) -> str | None:

@@ -11,7 +11,20 @@ from torch import Tensor
 
 from matwm import durable
 from matwm.checkpoint import Checkpoint, fingerprint_of, link, open_checkpoint, settle, step_name
-from matwm.manifest import AGENT, MANIFEST, PARTS, PROGRESS, TENSOR_FILES, CheckpointError, Parent, chunk_file, policy_file, seal, to_json
+from matwm.manifest import (
+    AGENT,
+    MANIFEST,
+    PARTS,
+    PROGRESS,
+    TENSOR_FILES,
+    CheckpointError,
+    Parent,
+    chunk_file,
+    from_spec,
+    policy_file,
+    seal,
+    to_json,
+)
 from matwm.stateful import Chunk, State, chunks_in, digest_of, encode_chunk, encode_tensors, split
 from matwm.types import EnvSpec
 from matwm.version import FORMAT, NUMERICS
@@ -57,7 +70,7 @@ class LocalStore:
         try:
             with durable.new_folder(self.folder) as temporary:
                 facts: dict[str, Any] = {"format": FORMAT, "numerics": NUMERICS, "step": step, "parent": asdict(parent)}
-                facts |= {"config": config, "spec": asdict(spec), "files": self._write_files(temporary, parts, policies)}
+                facts |= {"config": config, "spec": from_spec(spec), "files": self._write_files(temporary, parts, policies)}
                 facts["fingerprint"] = fingerprint_of(parts)
                 durable.write(temporary / MANIFEST, to_json({**facts, "seal": seal(facts)}))
                 return settle(temporary, target)

@@ -13,14 +13,14 @@ from jaxtyping import Bool, Int
 from matwm.acting import EpisodeContext, choose_actions, random_actions
 from matwm.checkpoint import Checkpoint, Parent
 from matwm.collector import Collector
-from matwm.config import Config
+from matwm.config import Config, ConfigError
 from matwm.envs import make_env
 from matwm.envs.episode_log import EpisodeLog
 from matwm.history import History, Point
 from matwm.learner import Learner, NonFiniteLossError, policy_in
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
-from matwm.settings import check_in_force, too_few_rows
+from matwm.settings import check_in_force, too_few_rows, unplayable
 from matwm.stateful import State, copied
 from matwm.store import LocalStore
 from matwm.types import EnvSpec
@@ -67,6 +67,7 @@ class Trainer:
         self.env_step += 1
         if episode is not None:
             self.history.episodes.append(episode)
+            self.history.add({f"episode/{name}": value for name, value in episode.metrics.items()})
             values = {f"episode/return/{name}": value for name, value in zip(self.spec.agents, episode.returns, strict=True)}
             values["episode/length"] = float(episode.length)
             self._points += [Point(key, self.env_step, value) for key, value in values.items()]
@@ -161,15 +162,21 @@ class Trainer:
             self.history.add({f"replay/{key}": value for key, value in {**described, "rows": float(len(self.replay))}.items()})
         if step % config.schedule.agents_every == 0:
             rng = generator_for(config.seed, "replay/contexts", step)
-            each = config.schedule.per_agent(config.regime.starts, num_agents)
+            each = config.schedule.per_agent(config.regime(num_agents).starts, num_agents)
             contexts = self.replay.sample_contexts(rng, per_agent=each, length=config.actor_critic.imagination.context_length)
             self.history.add(self.learner.update_agents(contexts))
 
 
 def build_trainer(config: Config) -> Trainer:
-    """Construct everything from the configuration: the only place that does. State arrives afterwards through `load`."""
+    """Construct everything from the configuration: the only place that does. State arrives afterwards through `load`.
+
+    Raises:
+        ConfigError: the environment cannot be made, or is none that this configuration can train on.
+    """
     device = prepare_torch(config)
     env = EpisodeLog(make_env(config.env))
+    if problems := unplayable(config, env.spec):
+        raise ConfigError(problems)
     replay = Replay(env.spec, config.replay)
     seed_torch(config.seed, "initialisation", 0)
     learner = Learner(env.spec, config, device)

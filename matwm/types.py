@@ -9,19 +9,36 @@ is_first  1                      0                      0        (1 after every 
 is_last   an episode of L steps fills L + 1 rows: the last holds only its final observation
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from torch import Tensor
 
 ResumeClass = Literal["replay", "snapshot", "episode"]
+"""How a running episode comes back: by its seed and actions, by a copy of its state, or not at all (a fresh one begins)."""
+Obs = Float32[np.ndarray, "N O"] | UInt8[np.ndarray, "N channels height width"]
+"""What all agents see: zero-padded vectors, or images."""
 
 NO_ACTION = -1
 """The action of a row that has none: the final observation of an episode."""
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What one agent sees and can do."""
+
+    name: str
+    role: str
+    kind: Literal["vector", "image"]
+    obs_shape: tuple[int, ...]
+    """(size,) without padding, or (channels, height, width)."""
+    num_actions: int
+    has_action_mask: bool
 
 
 @dataclass(frozen=True)
@@ -31,9 +48,14 @@ class EnvSpec:
     name: str
     agents: tuple[str, ...]
     obs_sizes: tuple[int, ...]
+    """Entries of each agent's own observation, all pixels of an image."""
     num_actions: tuple[int, ...]
     has_action_masks: bool = False
     resume: ResumeClass = "replay"
+    image_shape: tuple[int, int, int] | None = None
+    """(channels, height, width) where the agents see images, uint8; None where they see vectors, float32."""
+    max_steps: int | None = field(default=None, compare=False)
+    """The time limit of an episode, None if it is not known; manifests leave it to the options."""
 
     @property
     def num_agents(self) -> int:
@@ -44,6 +66,16 @@ class EnvSpec:
     def obs_size(self) -> int:
         """O, the largest observation."""
         return max(self.obs_sizes)
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Shape of one agent's padded observation: (O,), or that of an image."""
+        return self.image_shape or (self.obs_size,)
+
+    @property
+    def obs_dtype(self) -> type[np.float32] | type[np.uint8]:
+        """Type of its entries."""
+        return np.uint8 if self.image_shape else np.float32
 
     @property
     def action_size(self) -> int:
@@ -78,37 +110,55 @@ class EnvSpec:
         """Group agents by the name before the last underscore: `adversary_0` plays the role `adversary`."""
         groups: dict[str, list[int]] = {}
         for number, name in enumerate(self.agents):
-            groups.setdefault(name.rsplit("_", 1)[0], []).append(number)
+            groups.setdefault(_role(name), []).append(number)
         return groups
+
+    @cached_property
+    def agent_specs(self) -> tuple[AgentSpec, ...]:
+        """The same facts, agent by agent."""
+        kind = "image" if self.image_shape else "vector"
+        columns = zip(self.agents, self.obs_sizes, self.num_actions, strict=True)
+        return tuple(
+            AgentSpec(name, _role(name), kind, self.image_shape or (size,), count, self.has_action_masks) for name, size, count in columns
+        )
 
 
 @dataclass(frozen=True)
 class Tick:
     """What the environment says after a reset or a step: all agents, fixed order, zero-padded observations."""
 
-    obs: Float32[np.ndarray, "N O"]
+    obs: Obs
+    """Zeros for those who are gone; at the tick of an agent's end its final observation, where the environment has one."""
     action_mask: Bool[np.ndarray, "N A"]
+    """True where an action is legal: at least one for everybody, action 0 alone for those who are gone."""
     reward: Float32[np.ndarray, " N"]
     """For the actions that led here; zeros after a reset."""
     terminated: Bool[np.ndarray, " N"]
-    """True endings only: a time limit is not one."""
+    """True endings only, now or earlier in the episode: a time limit is not one."""
     truncated: bool
+    """A time limit cut the episode here."""
+    alive: Bool[np.ndarray, " N"]
+    """False for those who have terminated or left; at a time limit agents are alive."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the environment says of an episode that is over, such as `win`: 1 or 0."""
 
     @property
     def is_over(self) -> bool:
         """True when the episode takes no further step."""
-        return self.truncated or bool(self.terminated.all())
+        return self.truncated or not self.alive.any()
 
 
 @dataclass(frozen=True)
 class Step:
     """One row of the replay (see the time alignment above)."""
 
-    obs: Float32[np.ndarray, "N O"]
+    obs: Obs
     action_mask: Bool[np.ndarray, "N A"]
     action: Int[np.ndarray, " N"]
     reward: Float32[np.ndarray, " N"]
     terminated: Bool[np.ndarray, " N"]
+    alive: Bool[np.ndarray, " N"]
+    """Who sees `obs` and acts on it."""
     is_first: bool
     is_last: bool
 
@@ -164,3 +214,7 @@ class Rollout:
     latent_rows: Int32[Tensor, "*B H+1 K"]
     """As in `Features`, and likewise `numbers`."""
     numbers: Float[Tensor, "*B H+1 S"]
+
+
+def _role(agent: str) -> str:
+    return agent.rsplit("_", 1)[0]

@@ -22,8 +22,9 @@ def effect(change: Change, checkpoint: Checkpoint, parent: Config, config: Confi
         first = config.schedule.warmup_steps
         return f"random actions and no updates until step {first:,}" if first > step else f"no effect: step {step:,} is past it"
     regimes = config.actor_critic.imagination.regimes
-    if change.path.startswith("actor_critic.imagination.regimes.") and (number := _used(config)) != int(change.path.split(".")[3]):
-        return f"no effect: a team of {config.env.num_agents} goes by regimes.{number} of {len(regimes)}"
+    team = checkpoint.spec.num_agents
+    if change.path.startswith("actor_critic.imagination.regimes.") and (number := _used(config, team)) != int(change.path.split(".")[3]):
+        return f"no effect: a team of {team} goes by regimes.{number} of {len(regimes)}"
     return "" if change.shapes else "training stays the same"
 
 
@@ -46,5 +47,6 @@ def _of_capacity(checkpoint: Checkpoint, parent: Config, config: Config) -> str:
     return f"all {before:,} rows are kept{back}; there is room for {config.replay.capacity:,}"
 
 
-def _used(config: Config) -> int:
-    return next(number for number, regime in enumerate(config.actor_critic.imagination.regimes) if regime is config.regime)
+def _used(config: Config, num_agents: int) -> int:
+    used = config.regime(num_agents)
+    return next(number for number, regime in enumerate(config.actor_critic.imagination.regimes) if regime is used)

@@ -37,11 +37,13 @@ class Sizes:
     num_agents: int
     obs_size: int
     action_size: int
+    obs_bytes: int
+    """Of one agent's observation in the replay."""
 
     @property
     def row(self) -> int:
         """Bytes of one row of the replay in a checkpoint."""
-        return self.num_agents * (4 * self.obs_size + self.action_size + 2 + 4 + 1 + 1) + 2
+        return self.num_agents * (self.obs_bytes + self.action_size + 2 + 4 + 1 + 1) + 2
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def disk(segment: ResolvedSegment, made: int, found: Sizes) -> Disk:
 
 def memory(config: Config, until: int, found: Sizes) -> Memory:
     """Return what training to a step needs; gradients and two moments come to every weight that is trained."""
-    wm, imagined = config.world_model, config.regime
+    wm, imagined = config.world_model, config.regime(found.num_agents)
     n, m = found.num_agents, found.num_agents - 1
     rows = min(config.replay.capacity + 2 * config.replay.chunk_rows, 2 * until + 1)
     windows = n * config.schedule.per_agent(wm.windows, n) * wm.window_length
@@ -136,6 +138,7 @@ def memory(config: Config, until: int, found: Sizes) -> Memory:
 
 def _measured(config: Config) -> Sizes:
     """Build the networks where tensors have shapes and no bytes."""
+    import numpy as np
     import torch
 
     from matwm.envs import make_env
@@ -147,7 +150,9 @@ def _measured(config: Config) -> Sizes:
         policies = [policy_in(learner.parts()["agents"], agent) for agent in range(spec.num_agents)]
     checkpoint = _bytes(learner.parts()) + _bytes(dict(enumerate(policies)))
     trained = {name: sum(p.numel() for p in part.parameters()) for name, part in _parts(learner).items()}
-    return Sizes(checkpoint, trained["world_model"], trained["agents"], trained["slow"], spec.num_agents, spec.obs_size, spec.action_size)
+    counts = (trained["world_model"], trained["agents"], trained["slow"])
+    obs_bytes = spec.obs_size * np.dtype(spec.obs_dtype).itemsize
+    return Sizes(checkpoint, *counts, spec.num_agents, spec.obs_size, spec.action_size, obs_bytes)
 
 
 def _parts(learner: Any) -> dict[str, Any]:

@@ -107,8 +107,8 @@ def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
 def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
     """Return how imagined discounted rewards over the horizon compare with what the same policies then really earned."""
     config, n = learner.config, fresh.spec.num_agents
-    episode, start = _starts(fresh, config.regime.horizon)
-    horizon = min(config.regime.horizon, int(fresh.length.min()))
+    episode, start = _starts(fresh, config.regime(n).horizon)
+    horizon = min(config.regime(n).horizon, int(fresh.length.min()))
     contexts = _contexts(fresh, episode, start, config)
     seed_torch(seed, "diagnosis/imagine", 0)
     from_prior = config.actor_critic.imagination.start_state == "prior"
@@ -173,8 +173,8 @@ class Step:
 def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
     """Return predictions after 0 to H steps: the posterior's reconstruction first, then the prior's, never shown what came."""
     config, model, n = learner.config, learner.world_model, fresh.spec.num_agents
-    episode, start = _starts(fresh, config.regime.horizon)
-    horizon = min(config.regime.horizon, int(fresh.length.min()))
+    episode, start = _starts(fresh, config.regime(n).horizon)
+    horizon = min(config.regime(n).horizon, int(fresh.length.min()))
     seed_torch(seed, "diagnosis/open_loop", 0)
     state = model.observe(_contexts(fresh, episode, start, config), horizon=horizon)
     once = slice(0, len(start) // SAMPLES)

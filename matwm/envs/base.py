@@ -5,7 +5,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from matwm.config import ConfigError
+from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
+
+
+class EnvError(ConfigError):
+    """An environment cannot be made, or does something that none may do; the message is a sentence."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__([problem])
 
 
 @runtime_checkable
@@ -22,10 +31,10 @@ class Env(Protocol):
         ...
 
     def step(self, actions: Int[np.ndarray, " N"]) -> Tick:
-        """Move every agent, in the order of `spec.agents`.
+        """Move every agent, in the order of `spec.agents`; those who are gone have action 0.
 
         Raises:
-            ValueError: an agent has no such action.
+            ValueError: an action is not legal for its agent now.
             RuntimeError: no episode is under way.
         """
         ...
@@ -34,10 +43,27 @@ class Env(Protocol):
         """Draw the present state, without changing what follows.
 
         Raises:
-            RuntimeError: no episode was started, or the environment was made without `render=True`.
+            RuntimeError: no episode was started, or the environment was made without `render=True`, or it has no picture of itself.
         """
         ...
 
     def close(self) -> None:
         """Let go of what the environment holds; it cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class SnapshotEnv(Env, Protocol):
+    """An environment whose `spec.resume` is "snapshot"."""
+
+    def snapshot(self) -> State:
+        """Return the state of the running episode as plain values."""
+        ...
+
+    def restore(self, state: State) -> Tick:
+        """Go on from a snapshot and return its tick.
+
+        Raises:
+            ValueError: it is none of this environment.
+        """
         ...

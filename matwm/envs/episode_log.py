@@ -1,21 +1,29 @@
-"""Turns an environment into one whose episode can be saved: as its seed and its actions so far, brought back by replaying them."""
+"""Turns an environment into one whose episode can be saved, each by its `spec.resume`.
+
+replay      as the seed and the actions so far, brought back by playing them again
+snapshot    as a copy of the environment's state
+episode     not at all: the state says how many steps are lost, and a fresh episode follows
+"""
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from matwm.envs.base import Env
+from matwm.envs.base import Env, SnapshotEnv
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
 
+_log = logging.getLogger(__name__)
+
 
 class EpisodeLog:
-    """Drives an environment and remembers the episode; holds for every family whose `spec.resume` is "replay"."""
+    """Drives an environment and remembers the episode."""
 
     def __init__(self, env: Env) -> None:
-        assert env.spec.resume == "replay", f"{env.spec.name} cannot be brought back by replaying it"
         self._env = env
         self._seed: int | None = None
         self._actions: list[list[int]] = []
@@ -46,33 +54,61 @@ class EpisodeLog:
         self._seed, self._actions, self.tick = None, [], None
 
     def state_dict(self) -> State:
-        """Return the episode's seed, its joint actions and a digest of the present tick, or just that there is none."""
+        """Return the episode as its class allows, with a digest of the present tick, or just that there is none."""
         if self._seed is None or self.tick is None:
             return {"seed": None}
-        return {"seed": self._seed, "actions": [list(joint) for joint in self._actions], "digest": digest(self.tick)}
+        state: dict[str, Any] = {"seed": self._seed}
+        if self.spec.resume == "episode":
+            return {**state, "lost_steps": len(self._actions)}
+        if isinstance(self._env, SnapshotEnv):
+            state["snapshot"] = self._env.snapshot()
+        state["actions"] = [list(joint) for joint in self._actions]
+        return {**state, "digest": digest(self.tick)}
 
     def load_state_dict(self, state: State, /) -> Tick | None:
-        """Replay a saved episode and return its present tick, or None between episodes.
+        """Bring a saved episode back and return its present tick; None between episodes, and where an episode cannot come back.
 
         Raises:
-            ValueError: the replay did not end where the saved episode was.
+            ValueError: what came back is not the saved episode.
         """
         self.end()
         saved: Any = state
         if saved["seed"] is None:
             return None
-        tick = self.reset(saved["seed"])
-        for joint in saved["actions"]:
-            if tick.is_over:
-                break
-            tick = self.step(np.array(joint, np.int64))
-        if len(self._actions) != len(saved["actions"]) or digest(tick) != saved["digest"]:
+        if self.spec.resume == "episode":
+            _log.warning(
+                "%s cannot be brought back within an episode: the running one, %d steps old, is given up and a fresh one begins; "
+                "the run is continued, not reproduced bit for bit",
+                self.spec.name,
+                saved["lost_steps"],
+            )
+            return None
+        try:
+            tick = self._restored(saved) if "snapshot" in saved else self._replayed(saved["seed"], saved["actions"])
+        except ValueError:  # an action that is not legal any more, or a state of other shapes
+            tick = None
+        if tick is None or digest(tick) != saved["digest"]:
             self.end()
             raise ValueError(
-                f"replaying {len(saved['actions'])} steps of {self.spec.name} from seed {saved['seed']} did not lead to the saved state: "
-                "use the same versions of the environment's packages and the same env options, or start from a checkpoint between episodes"
+                f"{'restoring' if 'snapshot' in saved else 'replaying'} {len(saved['actions'])} steps of {self.spec.name} from seed "
+                f"{saved['seed']} did not lead to the saved state: use the same versions of the environment's packages and the same env "
+                "options, or start from a checkpoint between episodes"
             )
         return tick
+
+    def _replayed(self, seed: int, actions: Sequence[Sequence[int]]) -> Tick | None:
+        tick = self.reset(seed)
+        for joint in actions:
+            if tick.is_over:
+                return None
+            tick = self.step(np.array(joint, np.int64))
+        return tick
+
+    def _restored(self, saved: Any) -> Tick:
+        assert isinstance(self._env, SnapshotEnv), f"{self.spec.name} takes no snapshots"
+        self.tick = self._env.restore(saved["snapshot"])
+        self._seed, self._actions = saved["seed"], [list(joint) for joint in saved["actions"]]
+        return self.tick
 
 
 def digest(tick: Tick) -> str:
@@ -80,4 +116,8 @@ def digest(tick: Tick) -> str:
     hasher = hashlib.sha256(repr((tick.obs.shape, tick.action_mask.shape, bool(tick.truncated))).encode())
     for array in (tick.obs, tick.action_mask, tick.reward, tick.terminated):
         hasher.update(np.ascontiguousarray(array).tobytes())
+    if (tick.alive == tick.terminated).any():  # else it says nothing more
+        hasher.update(tick.alive.tobytes())
+    if tick.metrics:
+        hasher.update(repr(sorted(tick.metrics.items())).encode())
     return hasher.hexdigest()

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from matwm.config import EnvConfig
 from matwm.envs import mpe_scripts as mpe
@@ -19,27 +19,26 @@ RuleFactory = Callable[[Mapping[str, Any]], mpe.Rule]
 class Script(Protocol):
     """A policy that learns nothing and sees one agent's own observation."""
 
-    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
-        """Return one action for each of E unpadded observations of one agent."""
+    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+        """Return one action for each of E unpadded observations of one agent, and of what is legal for it."""
         ...
 
 
 @dataclass(frozen=True)
 class Random:
-    """Draws every action with the same probability."""
+    """Draws every legal action with the same probability."""
 
-    num_actions: int
-
-    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return E draws."""
-        return rng.integers(self.num_actions, size=len(obs))
+        drawn = rng.integers(mask.sum(1))
+        return (mask.cumsum(1) > drawn[:, None]).argmax(1)
 
 
 @dataclass(frozen=True)
 class Still:
     """Always takes action 0, which moves nobody in MPE."""
 
-    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return E zeros."""
         return np.zeros(len(obs), np.int64)
 
@@ -50,7 +49,7 @@ class Ruled:
 
     rule: mpe.Rule
 
-    def act(self, obs: Float[np.ndarray, "E O"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return what the rule says to each observation."""
         return self.rule(obs)
 
@@ -59,7 +58,8 @@ class Ruled:
 class Side:
     """Roles that win and lose together, and what they can play besides random and still."""
 
-    roles: tuple[str, ...]
+    roles: tuple[str, ...] | None
+    """None: all there are."""
     tactics: Mapping[str, Mapping[str, RuleFactory]] = field(default_factory=dict)
     """Name of a tactic -> role -> its rule."""
     frozen: tuple[str, ...] = ("random", "still")
@@ -109,43 +109,53 @@ SIDES: Mapping[str, tuple[Side, ...]] = {
 """The sides of each scenario: one where all share an aim, two where they are opponents."""
 
 
+_EVERYBODY = (Side(None, frozen=("random",)),)
+
+
+def sides(env: EnvConfig) -> tuple[Side, ...]:
+    """Return the sides of a scenario; where nobody has written them down, all agents are one."""
+    return SIDES[env.name] if env.family == "mpe" else _EVERYBODY
+
+
 def opponents(env: EnvConfig) -> list[LineUp]:
     """Return the line-ups in which one side learns and the other is frozen: none where there is one side."""
-    sides = SIDES[env.name]
     line_ups: list[LineUp] = []
-    for judged in sides if len(sides) > 1 else ():
-        choices = [[None] if side is judged else [t for t in _available(env, side) if t in side.frozen] for side in sides]
+    for judged in sides(env) if len(sides(env)) > 1 else ():
+        choices = [[None] if side is judged else [t for t in _available(env, side) if t in side.frozen] for side in sides(env)]
         line_ups += [LineUp(tactics) for tactics in product(*choices)]
     return line_ups
 
 
 def references(env: EnvConfig, line_up: LineUp | None = None) -> list[LineUp]:
     """Return every line-up of scripts only, or those that put scripts in the learner's place in `line_up`."""
-    sides = SIDES[env.name]
-    given = line_up.tactics if line_up else (None,) * len(sides)
-    choices = [[tactic] if tactic else _available(env, side) for tactic, side in zip(given, sides, strict=True)]
+    given = line_up.tactics if line_up else (None,) * len(sides(env))
+    choices = [[tactic] if tactic else _available(env, side) for tactic, side in zip(given, sides(env), strict=True)]
     return [LineUp(tactics) for tactics in product(*choices)]
 
 
 def scripts(env: EnvConfig, spec: EnvSpec, line_up: LineUp) -> dict[int, Script]:
     """Return the script of every agent that does not learn, by its number."""
     chosen: dict[int, Script] = {}
-    for side, tactic in zip(SIDES[env.name], line_up.tactics, strict=True):
-        for role in side.roles:
+    for side, tactic in zip(sides(env), line_up.tactics, strict=True):
+        for role in spec.roles() if side.roles is None else side.roles:
             for number in spec.roles().get(role, []) if tactic else []:
-                chosen[number] = _script(env, side, role, tactic, spec.num_actions[number])
+                chosen[number] = _script(env, side, role, tactic)
     return chosen
 
 
 def _available(env: EnvConfig, side: Side) -> list[str]:
-    """Return a side's tactics; who sees only neighbours cannot tell them apart, and no rule would know whom it sees."""
+    """Return a side's tactics.
+
+    Nobody knows how to stand still in an unknown environment. Who sees only neighbours cannot tell them apart: no rule
+    would know whom it sees.
+    """
     sees_all = env.options.get("num_agent_neighbors") is None and env.options.get("num_landmark_neighbors") is None
-    return ["random", "still", *(side.tactics if sees_all else ())]
+    return ["random", *(["still"] if "still" in side.frozen else []), *(side.tactics if sees_all else ())]
 
 
-def _script(env: EnvConfig, side: Side, role: str, tactic: str | None, num_actions: int) -> Script:
+def _script(env: EnvConfig, side: Side, role: str, tactic: str | None) -> Script:
     if tactic == "random":
-        return Random(num_actions)
+        return Random()
     if tactic == "still":
         return Still()
     if tactic not in _available(env, side):

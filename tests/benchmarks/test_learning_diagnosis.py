@@ -89,7 +89,7 @@ def learner():
 
 def test_an_oracle_has_no_error_and_a_guess_of_no_change_has_that_of_the_change(learner, monkeypatch):
     fresh = written((7, 7, 7))
-    horizon = learner.config.regime.horizon
+    horizon = learner.config.regime(learner.spec.num_agents).horizon
     starts = torch.tensor([0, 1, 2])[: min(STARTS, 7 - horizon + 1)]
     calls = iter(range(horizon + 1))
 
@@ -123,7 +123,7 @@ def test_rewards_are_called_rare_by_their_magnitude(learner):
 def test_imagined_rewards_are_held_against_those_of_the_same_steps(learner):
     fresh = written((7, 7, 7))
     found = imagined(learner, fresh, 0)
-    horizon, discount = learner.config.regime.horizon, learner.config.actor_critic.discount
+    horizon, discount = learner.config.regime(learner.spec.num_agents).horizon, learner.config.actor_critic.discount
     starts = range(min(STARTS, 7 - horizon + 1))
     real = [sum(discount**k * (100 * e + s + k) for k in range(horizon)) for e in range(3) for s in starts]
     assert found[f"reward over {horizon} steps: real"][0].item() == pytest.approx(sum(real) / len(real), rel=1e-5)

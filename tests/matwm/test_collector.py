@@ -1,15 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from matwm.acting import random_actions
 from matwm.collector import Collector
 from matwm.envs.episode_log import EpisodeLog
+from matwm.history import Episode
 from matwm.replay import Replay
-from matwm.rng import generator_for
+from matwm.rng import generator_for, seed_for
 from matwm.stateful import fingerprint
 from matwm.types import NO_ACTION
 from tests.matwm.tiny import tiny_config
-from tests.matwm.toy_envs import CounterEnv, RingEnv
+from tests.matwm.toy_envs import CounterEnv, ForgetfulCounterEnv, RingEnv
 
 SEED = 5
 
@@ -138,3 +141,54 @@ def test_an_environment_that_does_not_replay_is_refused():
     again.replay.load_state_dict(collector.replay.state_dict())
     with pytest.raises(ValueError, match="did not lead to the saved state"):
         again.load_state_dict(collector.state_dict())
+
+
+@pytest.mark.parametrize("steps", [0, 5, 7])
+def test_an_environment_that_cannot_come_back_begins_its_next_episode(steps):
+    """Two steps into the second episode its last row is cut: obs 6 rows of the first, t = 0 and 1 of the second, then the third."""
+    collector = make_collector(ForgetfulCounterEnv())
+    play(collector, steps)
+    again = make_collector(ForgetfulCounterEnv())
+    again.replay.load_state_dict(collector.replay.state_dict())
+    again.load_state_dict(collector.state_dict())
+    is_lost = steps == 7
+    assert (again.given_up, again.num_episodes) == ([1] if is_lost else [], steps // 5 + is_lost)
+    assert ("given_up" in again.state_dict()) == is_lost
+    (episode,) = play(again, 5, start=steps)
+    assert episode.length == 5
+    stored = rows(again, again.replay.total_rows)
+    if is_lost:
+        assert stored["obs"][:, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 0, 1, 2, 3, 4, 5]
+        assert stored["is_last"].nonzero()[0].tolist() == [5, 7, 13]
+        assert stored["is_first"].nonzero()[0].tolist() == [0, 6, 8]
+        third = seed_for(SEED, "episode", 2) % 2**31 % 7
+        assert (stored["obs"][8:, 1, 2] == third).all(), "the episode that was given up does not begin again"
+        later = make_collector(ForgetfulCounterEnv())
+        later.replay.load_state_dict(again.replay.state_dict())
+        later.load_state_dict(again.state_dict())
+        assert later.given_up == [1]
+
+
+def test_what_the_environment_says_of_an_episode_is_handed_on():
+    class Winning(CounterEnv):
+        def step(self, actions):
+            tick = super().step(actions)
+            return replace(tick, metrics={"win": 1.0}) if tick.is_over else tick
+
+    (episode,) = play(make_collector(Winning(length=2)), 2)
+    assert episode.metrics == {"win": 1.0}
+    assert episode == Episode(2, 2, episode.returns)
+
+
+def test_a_row_knows_who_was_alive():
+    class Deadly(CounterEnv):
+        def _tick(self, reward):
+            tick = super()._tick(reward)
+            dead = np.array([self._t >= 2, False])
+            return replace(tick, terminated=tick.terminated | dead, alive=tick.alive & ~dead)
+
+    collector = make_collector(Deadly(length=4, ends=(False, False)))
+    play(collector, 4)
+    stored = rows(collector, 5)
+    assert stored["alive"].T.tolist() == [[True, True, False, False, False], [True] * 5]
+    assert stored["terminated"].T.tolist() == [[False, True, True, True, False], [False] * 5]

@@ -86,7 +86,8 @@ def test_an_episode_that_is_over_counts_no_further() -> None:
         t = next(steps)
         return np.tile([(t + 1) % 2, (t + 1) % 3], (2, 1))
 
-    returns, actions = play_episodes(envs, [1, 2], choose)
+    played = play_episodes(envs, [1, 2], choose)
+    returns, actions = played.returns, played.actions
     # Rewards of agent 0 at t: 10t + a = 1, 10, 21; of agent 1: 1000 + 10t + a = 1001, 1012, 1020.
     assert returns.tolist() == [[11, 2013], [32, 3033]]
     assert actions[:, :, 0].tolist() == [[1, 0, -1], [1, 0, 1]]

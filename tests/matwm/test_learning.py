@@ -122,7 +122,8 @@ class EndingRing(RingEnv):
         tick = super()._tick(reward)
         clock = np.full((2, 1), self._t / 4, np.float32)
         obs = np.concatenate([3 * tick.obs, clock], 1)
-        return Tick(obs, tick.action_mask, tick.reward, np.full(2, self._t >= 12), truncated=False)
+        ends = np.full(2, self._t >= 12)
+        return Tick(obs, tick.action_mask, tick.reward, ends, truncated=False, alive=~ends)
 
 
 @torch.no_grad()
@@ -219,7 +220,7 @@ class MatrixGame:
 
     def _tick(self, reward, *, over):
         obs, ends = np.full((2, 1), over, np.float32), np.full(2, over)
-        return Tick(obs, self.spec.action_exists, np.full(2, reward, np.float32), ends, truncated=False)
+        return Tick(obs, self.spec.action_exists, np.full(2, reward, np.float32), ends, truncated=False, alive=~ends)
 
 
 def test_two_agents_find_the_best_joint_action_and_its_value():

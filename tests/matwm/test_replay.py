@@ -25,7 +25,7 @@ def make_replay(spec=SPEC, **changes):
     return Replay(spec, config(**changes))
 
 
-def counter_step(row, *, is_first=False, is_last=False, terminated=None, spec=SPEC):
+def counter_step(row, *, is_first=False, is_last=False, terminated=None, gone=(), spec=SPEC):
     """Row r of agent i shows r + 1000 i; its action is (r + i) modulo its actions, its reward 10 r + action."""
     n = spec.num_agents
     agents = np.arange(n)
@@ -38,6 +38,7 @@ def counter_step(row, *, is_first=False, is_last=False, terminated=None, spec=SP
         action=action,
         reward=np.zeros(n, np.float32) if is_last else (10 * row + action).astype(np.float32),
         terminated=np.zeros(n, bool) if terminated is None else np.array(terminated),
+        alive=~np.isin(agents, gone),
         is_first=is_first,
         is_last=is_last,
     )
@@ -48,7 +49,8 @@ def fill(replay, rows, *, length=25, ending=None, spec=SPEC):
     for row in range(replay.total_rows, replay.total_rows + rows):
         place = row % (length + 1)
         ends = ending if place == length - 1 else None
-        replay.add(counter_step(row, is_first=place == 0, is_last=place == length, terminated=ends, spec=spec))
+        gone = np.flatnonzero(ending) if place == length and ending else ()
+        replay.add(counter_step(row, is_first=place == 0, is_last=place == length, terminated=ends, gone=gone, spec=spec))
     return replay
 
 
@@ -61,6 +63,43 @@ def equal(left: Windows, right: Windows):
 
 
 # ---- rows
+
+
+def test_an_episode_that_cannot_go_on_is_cut_like_one_that_ran_out_of_time():
+    """The newest row keeps its observation; what its action led to is nobody's to learn, in memory and in what is saved."""
+    for rows in (15, 16):  # the chunk that holds the row is partial, or full and perhaps named already
+        replay = fill(make_replay(), rows)
+        before = replay.state_dict()
+        encode_chunk(before["chunks"][-1])
+        replay.cut()
+        fingerprints = [fingerprint({"replay": one.state_dict()}) for one in (replay, reload(replay))]
+        assert fingerprints[0] == fingerprints[1] != fingerprint({"replay": before})
+        replay.cut()
+        replay.add(counter_step(rows, is_first=True))
+        windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=rows + 1)
+        assert row_numbers(windows)[0].tolist() == list(range(rows + 1))
+        assert windows.action[:, rows - 1].eq(NO_ACTION).all()
+        assert windows.action[:, rows - 2].ne(NO_ACTION).all()
+        assert not windows.reward[:, rows - 1].any()
+        assert windows.continues.eq(1).all()
+    empty = make_replay()
+    empty.cut()
+    assert len(empty) == 0
+
+
+def test_images_are_kept_as_bytes():
+    spec = EnvSpec("pictures", ("a_0", "b_0"), (12, 12), (2, 2), image_shape=(3, 2, 2))
+    replay = Replay(spec, config())
+    for row in range(20):
+        obs = np.full((2, 3, 2, 2), row, np.uint8)
+        ones = np.ones(2, bool)
+        replay.add(
+            Step(obs, spec.action_exists, np.zeros(2, np.int64), np.zeros(2, np.float32), ~ones, ones, is_first=row == 0, is_last=False)
+        )
+    other = Replay(spec, config())
+    other.load_state_dict(replay.state_dict())
+    assert other.recent(1)[0].dtype == np.uint8
+    assert replay.recent(2)[0][:, 1, 2, 1, 1].tolist() == other.recent(2)[0][:, 1, 2, 1, 1].tolist() == [18, 19]
 
 
 def test_observation_action_and_reward_of_a_row_stay_together_for_every_focal_agent():
@@ -151,7 +190,7 @@ def test_windows_hold_consecutive_valid_rows_and_overlap_only_if_counted(capacit
         bool((starts[agent, number] - starts[agent, :number]).abs().lt(length).any()) for agent in range(N) for number in range(per_agent)
     )
     assert late == described["overlaps"]
-    assert described["age"] == pytest.approx(rows - 1 - found.float().mean().item())
+    assert described["age"] == pytest.approx(rows - 1 - found.double().mean().item())
 
 
 def test_windows_for_which_there_is_no_room_are_counted_and_not_waited_for():
@@ -223,7 +262,7 @@ def test_no_context_starts_after_the_true_termination_of_its_agent():
 def test_a_termination_may_stand_on_the_last_row_too():
     replay = make_replay()
     replay.add(counter_step(0, is_first=True))
-    replay.add(counter_step(1, is_last=True, terminated=[True, False, False]))
+    replay.add(counter_step(1, is_last=True, terminated=[True, False, False], gone=[0]))
     starts = row_numbers(replay.sample_contexts(generator_for(0, "t", 0), per_agent=50, length=1)).reshape(N, 50)
     assert starts[0].eq(0).all()
     assert set(starts[1].tolist()) == {0, 1}
@@ -244,8 +283,8 @@ def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():
     replay = make_replay()
     for row in range(60):
         place = row % 20
-        dies = [False, place == 4, False] if place != 19 else None
-        replay.add(counter_step(row, is_first=place == 0, is_last=place == 19, terminated=dies))
+        gone = [1] if place > 4 else []
+        replay.add(counter_step(row, is_first=place == 0, is_last=place == 19, terminated=[False, place >= 4, False], gone=gone))
     places = row_numbers(replay.sample_contexts(generator_for(0, "t", 0), per_agent=500, length=2))[:, -1].reshape(N, 500) % 20
     assert set(places[0].tolist()) == set(range(20))
     counts = torch.bincount(places[1], minlength=20)
@@ -256,10 +295,10 @@ def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():
 def test_the_one_row_left_to_an_agent_is_found_and_none_is_an_error():
     replay = make_replay(capacity=500)
     for row in range(500):
-        replay.add(counter_step(row, is_first=row == 0, terminated=[False, row == 0, False]))
+        replay.add(counter_step(row, is_first=row == 0, terminated=[False, row == 0, False], gone=[1] if row else []))
     windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
     assert row_numbers(windows)[3:6, -1].tolist() == [0, 0, 0]
-    replay.add(counter_step(500))
+    replay.add(counter_step(500, gone=[1]))
     with pytest.raises(ValueError, match=r"agent 1 is not alive in any of the 500 rows.*raise replay\.capacity"):
         replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
 
@@ -328,7 +367,7 @@ def test_a_restored_replay_has_the_same_future(rows, capacity, chunk_rows):
 def test_an_agent_whose_termination_has_left_the_replay_is_still_gone_after_a_restart():
     replay = make_replay(capacity=20, chunk_rows=4)
     for row in range(100):
-        replay.add(counter_step(row, is_first=row in (0, 95), terminated=[False, row == 3, False]))
+        replay.add(counter_step(row, is_first=row in (0, 95), terminated=[False, row == 3, False], gone=[1] if 3 < row < 95 else []))
     restored = reload(replay, capacity=20, chunk_rows=4)
     for one in (replay, restored):
         starts = row_numbers(one.sample_contexts(generator_for(0, "t", 0), per_agent=50, length=1)).reshape(N, 50)

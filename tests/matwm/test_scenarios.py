@@ -24,60 +24,60 @@ OTHER_TEAMS = [
 
 def problems(name, options):
     with pytest.raises(ValueError) as caught:
-        scenarios.complete_options(name, options)
+        scenarios.complete_options("mpe", name, options)
     return str(caught.value).split("\n")
 
 
 def test_every_scenario_of_the_package_is_known():
     installed = {module.name for module in pkgutil.iter_modules(mpe2.__path__) if module.name.rpartition("_v")[2].isdigit()}
-    assert set(scenarios.names()) == installed
+    assert set(scenarios.names("mpe")) == installed
     assert len(installed) == 12
 
 
-@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize("name", scenarios.names("mpe"))
 def test_options_and_defaults_are_those_of_the_package(name):
     parameters = inspect.signature(importlib.import_module(f"mpe2.{name}").raw_env.__init__).parameters
     expected = {key: parameter.default for key, parameter in parameters.items() if key not in NOT_OPTIONS}
-    complete = scenarios.complete_options(name, {})
+    complete = scenarios.complete_options("mpe", name, {})
     assert complete == expected
     assert [type(value) for value in complete.values()] == [type(expected[key]) for key in complete]
     kinds = {"int": "int", "int | None": "int or null", "float": "float", "bool": "bool"}
-    assert {key: option.kind for key, option in scenarios.SCENARIOS[name].options.items()} == {
+    assert {key: option.kind for key, option in scenarios.FAMILIES["mpe"].scenarios[name].options.items()} == {
         key: kinds[parameters[key].annotation] for key in expected
     }
 
 
-@pytest.mark.parametrize(("name", "options"), [(name, {}) for name in scenarios.names()] + OTHER_TEAMS)
+@pytest.mark.parametrize(("name", "options"), [(name, {}) for name in scenarios.names("mpe")] + OTHER_TEAMS)
 def test_the_number_of_agents_is_the_real_one(name, options):
-    complete = scenarios.complete_options(name, options)
+    complete = scenarios.complete_options("mpe", name, options)
     env = importlib.import_module(f"mpe2.{name}").parallel_env(**complete)
-    assert scenarios.num_agents(name, complete) == len(env.possible_agents)
+    assert scenarios.num_agents("mpe", name, complete) == len(env.possible_agents)
 
 
 def test_one_more_kind_of_treasure_than_the_table_admits_breaks_the_package():
-    most = scenarios.SCENARIOS["collect_treasure_v1"].options["num_deposits"].high
+    most = scenarios.FAMILIES["mpe"].scenarios["collect_treasure_v1"].options["num_deposits"].high
     module = importlib.import_module("mpe2.collect_treasure_v1")
     with pytest.raises(ValueError):
         module.parallel_env(num_deposits=int(most) + 1)
 
 
 def test_given_options_stay_and_their_order_does_not_matter():
-    one = scenarios.complete_options("simple_tag_v3", {"max_cycles": 50, "num_good": 2})
-    other = scenarios.complete_options("simple_tag_v3", {"num_good": 2, "max_cycles": 50})
+    one = scenarios.complete_options("mpe", "simple_tag_v3", {"max_cycles": 50, "num_good": 2})
+    other = scenarios.complete_options("mpe", "simple_tag_v3", {"num_good": 2, "max_cycles": 50})
     assert list(one.items()) == list(other.items())
     assert (one["max_cycles"], one["num_good"], one["num_adversaries"]) == (50, 2, 3)
 
 
 def test_completing_twice_changes_nothing():
-    once = scenarios.complete_options("simple_spread_v3", {"local_ratio": 1})
-    assert scenarios.complete_options("simple_spread_v3", once) == once
+    once = scenarios.complete_options("mpe", "simple_spread_v3", {"local_ratio": 1})
+    assert scenarios.complete_options("mpe", "simple_spread_v3", once) == once
     assert isinstance(once["local_ratio"], float)
 
 
 def test_an_unknown_scenario_gets_the_nearest_and_all_names():
     (sentence,) = problems("simple_tagg_v3", {})
     assert sentence.startswith("env.name 'simple_tagg_v3' is unknown, did you mean simple_tag_v3?")
-    assert all(name in sentence for name in scenarios.names())
+    assert all(name in sentence for name in scenarios.names("mpe"))
 
 
 def test_every_problem_has_its_own_sentence_with_the_full_path():
@@ -122,9 +122,9 @@ def test_options_that_are_no_section_are_refused():
 def test_continuous_actions_are_refused_and_their_absence_is_not():
     (sentence,) = problems("simple_v3", {"continuous_actions": True})
     assert sentence == "env.options.continuous_actions is True, but MATWM has discrete actions only: remove it"
-    assert scenarios.complete_options("simple_v3", {"continuous_actions": False}) == {"max_cycles": 25}
+    assert scenarios.complete_options("mpe", "simple_v3", {"continuous_actions": False}) == {"max_cycles": 25}
 
 
 def test_null_means_all_neighbors():
-    assert scenarios.complete_options("simple_adversary_v3", {"num_agent_neighbors": None})["num_agent_neighbors"] is None
-    assert scenarios.complete_options("simple_adversary_v3", {"num_agent_neighbors": 1})["num_agent_neighbors"] == 1
+    assert scenarios.complete_options("mpe", "simple_adversary_v3", {"num_agent_neighbors": None})["num_agent_neighbors"] is None
+    assert scenarios.complete_options("mpe", "simple_adversary_v3", {"num_agent_neighbors": 1})["num_agent_neighbors"] == 1

@@ -377,7 +377,7 @@ def changed_parameters(trainer, steps):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize("name", scenarios.names("mpe"))
 def test_every_scenario_trains(name):
     """Unequal observations, unequal action counts, one agent, eight agents: all weights that can move do, and stay finite."""
     trainer = make_trainer(None, scenario_config(name, {"world_model.free_nats": 0.0}))

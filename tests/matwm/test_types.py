@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from matwm.types import EnvSpec, Tick
+from matwm.types import AgentSpec, EnvSpec, Tick
 
 SPEC = EnvSpec("mixed", ("wolf_0", "wolf_1", "grey_sheep_0", "dog"), (4, 2, 3, 1), (5, 2, 3, 3))
 
@@ -27,9 +29,24 @@ def test_roles_are_names_before_the_last_underscore():
 
 
 @pytest.mark.parametrize(
-    ("terminated", "truncated", "is_over"),
-    [([0, 0], False, False), ([1, 0], False, False), ([1, 1], False, True), ([0, 0], True, True), ([1, 0], True, True)],
+    ("alive", "truncated", "is_over"),
+    [([1, 1], False, False), ([0, 1], False, False), ([0, 0], False, True), ([1, 1], True, True), ([0, 1], True, True)],
 )
-def test_an_episode_is_over_when_it_is_cut_or_nobody_is_left(terminated, truncated, is_over):
-    tick = Tick(np.zeros((2, 1), np.float32), np.ones((2, 2), bool), np.zeros(2, np.float32), np.array(terminated, bool), truncated)
+def test_an_episode_is_over_when_it_is_cut_or_nobody_is_left(alive, truncated, is_over):
+    nobody = np.zeros(2, bool)
+    tick = Tick(
+        np.zeros((2, 1), np.float32), np.ones((2, 2), bool), np.zeros(2, np.float32), nobody, truncated, alive=np.array(alive, bool)
+    )
     assert tick.is_over is is_over
+
+
+def test_the_facts_of_an_agent_are_its_column():
+    assert SPEC.agent_specs[2] == AgentSpec("grey_sheep_0", "grey_sheep", "vector", (3,), 3, has_action_mask=False)
+    assert (SPEC.obs_shape, SPEC.obs_dtype) == ((4,), np.float32)
+    pictures = EnvSpec("pictures", ("a_0",), (12,), (2,), has_action_masks=True, image_shape=(3, 2, 2))
+    assert pictures.agent_specs == (AgentSpec("a_0", "a", "image", (3, 2, 2), 2, has_action_mask=True),)
+    assert (pictures.obs_shape, pictures.obs_dtype) == ((3, 2, 2), np.uint8)
+
+
+def test_the_time_limit_is_no_part_of_what_must_agree():
+    assert replace(SPEC, max_steps=7) == SPEC != replace(SPEC, resume="episode")

@@ -1,5 +1,8 @@
 """Small environments of known dynamics for everybody's tests; all follow `matwm.envs.base.Env`."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from matwm.rng import generator_for
@@ -48,7 +51,35 @@ class CounterEnv:
         is_end = self._t >= self._length
         entries = np.array([[self._t, agent, self._seed % 7, -1] for agent in range(2)], np.float32)
         obs = np.where(self.spec.obs_exists, entries, np.float32(0))
-        return Tick(obs, self._mask(), reward.astype(np.float32), self._ends & is_end, truncated=is_end and not self._ends.all())
+        ends = self._ends & is_end
+        return Tick(obs, self._mask(), reward.astype(np.float32), ends, truncated=is_end and not ends.all(), alive=~ends)
+
+
+class SnapshotCounterEnv(CounterEnv):
+    """A counter whose state can be copied."""
+
+    def __init__(self, length: int = 5) -> None:
+        super().__init__(length)
+        self.spec = replace(self.spec, resume="snapshot")
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"t": self._t, "seed": self._seed, "reward": self._told}
+
+    def restore(self, state: Any) -> Tick:
+        self._t, self._seed = state["t"], state["seed"]
+        return self._tick(np.array(state["reward"]))
+
+    def _tick(self, reward: np.ndarray) -> Tick:
+        self._told = reward.tolist()
+        return super()._tick(reward)
+
+
+class ForgetfulCounterEnv(CounterEnv):
+    """A counter that cannot be brought back within an episode."""
+
+    def __init__(self, length: int = 5) -> None:
+        super().__init__(length)
+        self.spec = replace(self.spec, resume="episode")
 
 
 class RingEnv:
@@ -85,9 +116,8 @@ class RingEnv:
     def _tick(self, reward: float) -> Tick:
         distance = (self._at[::-1] - self._at) % self._cells
         obs = np.eye(self._cells, dtype=np.float32)[distance]
-        return Tick(
-            obs, self.spec.action_exists.copy(), np.full(2, reward, np.float32), np.zeros(2, bool), truncated=self._t >= self._length
-        )
+        nobody, is_cut = np.zeros(2, bool), self._t >= self._length
+        return Tick(obs, self.spec.action_exists.copy(), np.full(2, reward, np.float32), nobody, truncated=is_cut, alive=~nobody)
 
 
 class AnnouncedEnv:
@@ -128,5 +158,5 @@ class AnnouncedEnv:
     def _tick(self, reward: np.ndarray) -> Tick:
         one_hots = np.eye(4, dtype=np.float32)[self.announced]
         obs = np.stack([one_hots[self.spec.mates(agent)].reshape(-1) for agent in range(3)])
-        is_cut = self._t >= self._length
-        return Tick(obs, self.spec.action_exists.copy(), reward.astype(np.float32), np.zeros(3, bool), truncated=is_cut)
+        nobody, is_cut = np.zeros(3, bool), self._t >= self._length
+        return Tick(obs, self.spec.action_exists.copy(), reward.astype(np.float32), nobody, truncated=is_cut, alive=~nobody)

@@ -100,7 +100,7 @@ def test_a_segment_is_published_with_its_facts_and_figures(project: Path) -> Non
     assert params["train.world_model.windows"] == str(asked.world_model.windows)
     assert (asked.world_model.windows, asked.env.num_agents) == (4, 3)
     assert params["train.actual.windows"] == "6", "two windows of each agent"
-    assert params["train.actual.horizon"] == str(asked.regime.horizon)
+    assert params["train.actual.horizon"] == str(asked.regime(3).horizon)
     assert stores.MlflowStore().steps(recorded["run_id"]) == [40, 80]
     with (project / "metrics/s00/episodes.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

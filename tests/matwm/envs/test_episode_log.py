@@ -8,7 +8,7 @@ import pytest
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.episode_log import EpisodeLog, digest
-from tests.matwm.toy_envs import AnnouncedEnv, CounterEnv, RingEnv
+from tests.matwm.toy_envs import AnnouncedEnv, CounterEnv, ForgetfulCounterEnv, RingEnv, SnapshotCounterEnv
 
 
 def played(actions, env=None):
@@ -79,6 +79,43 @@ def test_a_state_that_does_not_replay_to_its_digest_is_refused(change):
     assert log.tick is None
 
 
+def test_a_snapshot_is_restored_and_not_played_again():
+    log = played([[1, 2], [0, 0]], SnapshotCounterEnv())
+    state = json.loads(json.dumps(log.state_dict()))
+    assert state["snapshot"] == {"t": 2, "seed": 3, "reward": [10.0, 1010.0]}
+
+    class Unplayable(SnapshotCounterEnv):
+        def reset(self, seed):
+            raise AssertionError("nothing is to be played")
+
+    other = EpisodeLog(Unplayable())
+    assert digest(other.load_state_dict(state)) == digest(log.tick)
+    assert other.state_dict() == log.state_dict()
+    assert digest(other.step(np.array([1, 1]))) == digest(log.step(np.array([1, 1])))
+    state["snapshot"]["t"] = 1
+    with pytest.raises(ValueError, match="restoring 2 steps of counter from seed 3 did not lead to the saved state"):
+        other.load_state_dict(state)
+    assert other.tick is None
+
+
+def test_an_episode_that_cannot_come_back_is_given_up_aloud(caplog):
+    log = played([[1, 2], [0, 0]], ForgetfulCounterEnv())
+    assert log.state_dict() == {"seed": 3, "lost_steps": 2}
+    other = EpisodeLog(ForgetfulCounterEnv())
+    assert other.load_state_dict(log.state_dict()) is None
+    assert "2 steps old, is given up and a fresh one begins; the run is continued, not reproduced bit for bit" in caplog.text
+    caplog.clear()
+    assert other.load_state_dict({"seed": None}) is None
+    assert not caplog.text
+
+
+def test_an_action_that_has_become_illegal_is_another_environment():
+    log = played([[1, 2]])
+    state = log.state_dict()
+    with pytest.raises(ValueError, match="did not lead to the saved state"):
+        log.load_state_dict({**state, "actions": [[0, 2]]})
+
+
 def test_other_options_are_noticed():
     def make(**options):
         return EpisodeLog(make_env(EnvConfig(family="mpe", name="simple_spread_v3", options=options)))
@@ -99,8 +136,10 @@ def test_a_digest_sees_every_part_of_a_tick():
         {"reward": tick.reward + 1},
         {"terminated": ~tick.terminated},
         {"truncated": True},
+        {"alive": ~tick.alive},
+        {"metrics": {"win": 1.0}},
     ]
-    assert len({digest(tick)} | {digest(type(tick)(**{**vars(tick), **change})) for change in changed}) == 6
+    assert len({digest(tick)} | {digest(type(tick)(**{**vars(tick), **change})) for change in changed}) == 1 + len(changed)
 
 
 def test_the_toy_environments_do_what_they_say():

@@ -48,7 +48,7 @@ def test_options_reach_the_scenario():
     assert spec.obs_sizes == (2 + 2 + 4 + 4, 2 + 2 + 4 + 2, 2 + 2 + 4 + 2)
 
 
-@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize("name", scenarios.names("mpe"))
 def test_numbers_are_those_of_the_package(name):
     env, package = make(name), bare(name)
     tick, (observations, _) = env.reset(9), package.reset(seed=9)

@@ -6,7 +6,8 @@ import pytest
 from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import make_env
-from matwm.envs.scripted import SIDES, LineUp, opponents, references, scripts
+from matwm.envs.scripted import SIDES, LineUp, Random, opponents, references, scripts
+from tests.matwm.envs.examples import ARENA
 
 
 def config(name, **options):
@@ -22,12 +23,12 @@ def returns(name, tactics, episodes=12):
         tick = env.reset(10_000 + episode)
         while not tick.is_over:
             own = [tick.obs[number : number + 1, :size] for number, size in enumerate(spec.obs_sizes)]
-            tick = env.step(np.array([players[number].act(obs, rng)[0] for number, obs in enumerate(own)]))
+            tick = env.step(np.array([players[n].act(obs, tick.action_mask[n : n + 1], rng)[0] for n, obs in enumerate(own)]))
             total += tick.reward
     return total / episodes
 
 
-@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize("name", scenarios.names("mpe"))
 def test_every_agent_is_on_exactly_one_side_and_plays_legally(name):
     spec = make_env(config(name)).spec
     assert sorted(role for side in SIDES[name] for role in side.roles) == sorted(spec.roles())
@@ -36,7 +37,8 @@ def test_every_agent_is_on_exactly_one_side_and_plays_legally(name):
         players = scripts(config(name), spec, line_up)
         assert sorted(players) == list(range(spec.num_agents))
         for number, player in players.items():
-            actions = player.act(rng.normal(size=(50, spec.obs_sizes[number])).astype(np.float32), rng)
+            obs, mask = rng.normal(size=(50, spec.obs_sizes[number])).astype(np.float32), np.ones((50, spec.num_actions[number]), bool)
+            actions = player.act(obs, mask, rng)
             assert actions.shape == (50,)
             assert 0 <= actions.min() <= actions.max() < spec.num_actions[number]
 
@@ -79,9 +81,24 @@ def test_random_is_uniform_and_comes_from_the_given_generator():
     tag = config("simple_tag_v3")
     player = scripts(tag, make_env(tag).spec, LineUp(("random", None)))[0]
     obs = np.zeros((5000, 16), np.float32)
-    actions = player.act(obs, np.random.default_rng(1))
-    np.testing.assert_array_equal(actions, player.act(obs, np.random.default_rng(1)))
+    everything = np.ones((5000, 5), bool)
+    actions = player.act(obs, everything, np.random.default_rng(1))
+    np.testing.assert_array_equal(actions, player.act(obs, everything, np.random.default_rng(1)))
     assert np.abs(np.bincount(actions) / 5000 - 0.2).max() < 0.03
+
+
+def test_random_is_uniform_over_what_is_legal():
+    mask = np.array([[False, True, True, False, True], [False, False, False, True, False]]).repeat(3000, 0)
+    actions = Random().act(np.zeros((6000, 1), np.float32), mask, np.random.default_rng(1))
+    assert set(actions[3000:]) == {3}
+    assert np.abs(np.bincount(actions[:3000], minlength=5) / 3000 - np.array([0, 1, 1, 0, 1]) / 3).max() < 0.04
+
+
+def test_agents_for_which_nobody_wrote_scripts_are_one_side_that_plays_at_random():
+    arena = EnvConfig(family="pettingzoo", name=ARENA, options={})
+    assert opponents(arena) == []
+    assert [line_up.name for line_up in references(arena)] == ["random"]
+    assert sorted(scripts(arena, make_env(arena).spec, LineUp(("random",)))) == [0, 1, 2]
 
 
 def test_a_batch_is_played_as_its_observations_one_by_one():
@@ -92,8 +109,9 @@ def test_a_batch_is_played_as_its_observations_one_by_one():
             for number, player in scripts(config(name), spec, line_up).items():
                 if "random" not in line_up.tactics:
                     obs = rng.normal(size=(8, spec.obs_sizes[number])).astype(np.float32)
-                    alone = [player.act(obs[row : row + 1], rng)[0] for row in range(8)]
-                    assert player.act(obs, rng).tolist() == alone
+                    mask = np.ones((8, spec.num_actions[number]), bool)
+                    alone = [player.act(obs[row : row + 1], mask[:1], rng)[0] for row in range(8)]
+                    assert player.act(obs, mask, rng).tolist() == alone
 
 
 # Over 200 episodes: 45 and -58; 63; 17 and -21, and -6 against random adversaries.

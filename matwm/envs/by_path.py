@@ -1,0 +1,74 @@
+"""Makes any parallel environment of PettingZoo from its import path, such as `package.module:parallel_env`.
+
+Nothing is known of such an environment: it is made anew for each episode, since whether its `reset(seed)` forgets everything is unknown,
+and a resumed episode is played again from its seed. One that draws randomness which `reset(seed)` does not seed must say so by
+`metadata["nondeterministic"] = True`; then a resumed run begins a fresh episode.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matwm.config import EnvConfig
+from matwm.envs.base import EnvError
+from matwm.envs.pettingzoo import PettingZooEnv
+from matwm.scenarios.option import nearest
+
+
+def make(config: EnvConfig, render: bool) -> PettingZooEnv:
+    """Return the environment.
+
+    Raises:
+        EnvError: it cannot be imported or made, or is none that MATWM can play.
+    """
+    factory = _factory(config.name)
+    limit = config.options.get("max_cycles")
+    return PettingZooEnv(
+        config.name,
+        lambda: _made(config, factory),
+        draws=render,
+        fresh_each_episode=True,
+        max_steps=limit if isinstance(limit, int) else None,
+    )
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # A project's own environments lie beside its params.yaml.
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise EnvError(f"env.name is {name}, but there is no module {error.name} among the installed packages or in {here}") from None
+        raise EnvError(f"env.name is {name}, and importing {module_name} fails: {error}") from error
+    except Exception as error:  # Whatever somebody's module does when it is imported.
+        raise EnvError(f"env.name is {name}, and importing {module_name} fails: {_said(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [known for known in dir(found) if not known.startswith("_")]
+            raise EnvError(f"env.name is {name}, but {module_name} has no {part}{nearest(part, public).rstrip(';')}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise EnvError(f"env.name is {name}, which is no function or class that makes an environment but {found!r}")
+    return found
+
+
+def _made(config: EnvConfig, factory: Callable[..., Any]) -> Any:
+    """Make it with pictures if it can: some observe nothing without."""
+    try:
+        return factory(**config.options, render_mode="rgb_array")
+    except Exception:  # noqa: BLE001  # If it is not for the pictures, it happens again.
+        pass
+    try:
+        return factory(**config.options)
+    except Exception as error:  # Whatever somebody's environment raises.
+        given = ", ".join(f"{key}={value!r}" for key, value in config.options.items())
+        raise EnvError(f"env.name is {config.name}, and making it with ({given}) fails: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

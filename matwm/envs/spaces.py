@@ -1,0 +1,110 @@
+"""Says how an agent's observations and actions in a PettingZoo environment are read.
+
+An observation is an image if its space is a Box of uint8 with the shape (height, width, channels) or (channels, height, width), of
+1 or 3 channels and at least 8 pixels either way; it becomes 3 x 64 x 64. Everything else becomes a vector of float32: a Box or
+MultiBinary row by row, a Discrete or MultiDiscrete as one-hots. A Dict is read if it is {"observation", "action_mask"}.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from matwm.envs.base import EnvError
+from matwm.envs.images import small
+
+LEAST_PIXELS = 8
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How one agent's observations are read."""
+
+    size: int
+    """Entries of a vector, 0 for an image."""
+    read: Callable[[Any], np.ndarray]
+    is_image: bool = False
+    has_mask: bool = False
+    """The observation carries the action mask."""
+
+
+def sight(who: str, space: Any) -> Sight:
+    """Return how observations of this space are read; `who` begins every sentence.
+
+    Raises:
+        EnvError: they cannot be.
+    """
+    if isinstance(space, spaces.Dict):
+        if set(space.spaces) != {"observation", "action_mask"}:
+            raise EnvError(
+                f"{who} observes a Dict of {', '.join(map(repr, space.spaces))}: MATWM reads {{'observation', 'action_mask'}} or no Dict, "
+                "so join its entries to one Box in the environment"
+            )
+        inner = sight(who, space["observation"])
+        return Sight(inner.size, inner.read, inner.is_image, has_mask=True)
+    if isinstance(space, spaces.Box):
+        if (picture := _as_picture(space)) is not None:
+            return Sight(0, lambda obs: small(picture(_shaped(who, obs, space.shape, np.uint8))), is_image=True)
+        return _vector(who, space.shape)
+    if isinstance(space, spaces.MultiBinary):
+        return _vector(who, space.shape)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return Sight(spaces.flatdim(space), lambda obs: _one_hots(who, space, obs))
+    raise EnvError(
+        f"{who} observes {space}: MATWM reads Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of one of them and an action mask"
+    )
+
+
+def actions(who: str, space: Any) -> tuple[int, int]:
+    """Return an agent's number of actions and the first one's number.
+
+    Raises:
+        EnvError: its actions are not a finite choice.
+    """
+    if isinstance(space, spaces.Discrete):
+        return int(space.n), int(space.start)
+    kind = "continuous actions" if isinstance(space, spaces.Box) else "actions of several parts"
+    raise EnvError(
+        f"{who} has {kind} ({space}): MATWM needs one Discrete choice, so look for an option of the environment that makes it so"
+    )
+
+
+def _vector(who: str, shape: tuple[int, ...]) -> Sight:
+    size = int(np.prod(shape))
+    if size == 0:
+        raise EnvError(f"{who} observes nothing: its space has the shape {shape}")
+
+    def read(obs: Any) -> np.ndarray:
+        vector = _shaped(who, obs, shape, np.float32).reshape(-1)
+        if not np.isfinite(vector).all():
+            raise EnvError(f"{who} observed a value that is not finite")
+        return vector
+
+    return Sight(size, read)
+
+
+def _shaped(who: str, obs: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    array = np.asarray(obs, dtype)
+    if array.shape != shape:
+        raise EnvError(f"{who} observed something of the shape {array.shape}, but its observation space says {shape}")
+    return array
+
+
+def _one_hots(who: str, space: Any, obs: Any) -> np.ndarray:
+    if not space.contains(np.asarray(obs, space.dtype) if space.shape else space.dtype.type(obs)):
+        raise EnvError(f"{who} observed {obs!r}, which its observation space {space} does not have")
+    return np.asarray(spaces.flatten(space, obs), np.float32)
+
+
+def _as_picture(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return what puts the channels last, None if the space holds no pictures."""
+    shape = space.shape
+    if space.dtype != np.uint8 or len(shape) != 3:
+        return None
+    if shape[2] in (1, 3) and min(shape[:2]) >= LEAST_PIXELS:
+        return lambda obs: obs
+    if shape[0] in (1, 3) and min(shape[1:]) >= LEAST_PIXELS:
+        return lambda obs: obs.transpose(1, 2, 0)
+    return None

@@ -1,0 +1,88 @@
+"""Says what families of environments and scenarios there are and what they are told, without importing an environment."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from matwm.scenarios import butterfly, mpe
+from matwm.scenarios.option import Option, Scenario, completed, nearest, not_yours, problems
+
+__all__ = ["FAMILIES", "Family", "Option", "Scenario", "complete_options", "names", "num_agents"]
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Environments that come from one place."""
+
+    meaning: str
+    module: str
+    """What must be there to import for its environments to run."""
+    install: str
+    """The command that installs that."""
+    scenarios: Mapping[str, Scenario] = field(default_factory=dict)
+    """By name; none where a name is an import path."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    "mpe": Family("particles in a plane (MPE2)", "mpe2", "pip install -e .", mpe.SCENARIOS),
+    "butterfly": Family(
+        "cooperative games seen as pictures (PettingZoo Butterfly)", "pymunk", "pip install -e '.[butterfly]'", butterfly.SCENARIOS
+    ),
+    "pettingzoo": Family(
+        "any parallel environment of PettingZoo by import path, package.module:parallel_env", "pettingzoo", "pip install -e ."
+    ),
+}
+
+
+def names(family: str) -> list[str]:
+    """Return the names of a family's scenarios; there are none where any import path is one."""
+    return sorted(FAMILIES[family].scenarios)
+
+
+def complete_options(family: str, name: str, options: Any) -> dict[str, Any]:
+    """Return every option of a scenario explicitly, in a fixed order, with the scenario's defaults for those that the raw `options` lack.
+
+    Of an environment by import path nothing is known: its options are those that were given.
+
+    Raises:
+        ValueError: one sentence a line, each with the full path of what is wrong.
+    """
+    known = FAMILIES[family].scenarios
+    if known and name not in known:
+        raise ValueError(f"env.name {name!r} is unknown{nearest(name, names(family))} known: {', '.join(names(family))}")
+    if not known and not _IMPORT_PATH.fullmatch(name):
+        raise ValueError(f"env.name is {name!r}: expected an import path like package.module:parallel_env")
+    if not isinstance(options, Mapping):
+        raise ValueError(f"env.options is {options!r}: expected a section with keys")
+    found = problems(name, known[name].options, options) if known else _unknowable(options)
+    if sentences := list(found):
+        raise ValueError("\n".join(sentences))
+    return completed(known[name].options, options) if known else dict(options)
+
+
+def num_agents(family: str, name: str, options: Mapping[str, Any]) -> int | None:
+    """Return how many agents a scenario has with these (complete) options; None where only the environment itself knows."""
+    known = FAMILIES[family].scenarios
+    return sum(part if isinstance(part, int) else options[part] for part in known[name].team) if known else None
+
+
+def _unknowable(options: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield what can be wrong with options of which nothing is known."""
+    for key, value in options.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            yield f"env.options has the key {key!r}: expected the name of one of the environment's arguments"
+        elif complaint := not_yours(key, value):
+            yield complaint
+        elif not _is_plain(value):
+            yield f"env.options.{key} is {value!r}: expected a number, text, true, false, null, or lists and sections of them"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and value - value == 0)
