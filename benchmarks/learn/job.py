@@ -46,14 +46,15 @@ class Job:
         """Return whether the result is there.
 
         Raises:
-            JobError: a result of another configuration is.
+            JobError: a result of another configuration is, of this seed or of another: one name has one configuration.
         """
-        found = files.read(self.result_file)
-        if found is None:
-            return False
-        identity = {key: found.get(key) for key in self.plan.identity()}
-        self._refuse(differences(identity, self.plan.identity()), "finished", f"remove {self.result_file}")
-        return True
+        now = self.plan.identity()
+        for file in sorted(self.result_file.parent.glob("seed_*.json")):
+            found = files.read(file) or {}
+            before = {key: found.get(key) for key in now}
+            ours = {**now, "config": {**now["config"], "seed": found.get("seed")}}
+            self._refuse(differences(before, ours), f"finished with seed {found.get('seed')}", f"remove {file}")
+        return self.result_file.exists()
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Train, judge and write the result; return False if it was stopped before, with everything saved.
@@ -215,7 +216,7 @@ class Job:
     def _refuse(self, found: Iterable[str], state: str, remedy: str) -> None:
         if phrases := list(found):
             more = f" (and {len(phrases) - 1} more)" if len(phrases) > 1 else ""
-            raise JobError(f"{self.plan} was {state} otherwise: {phrases[0]}{more}: give another --name, or {remedy}")
+            raise JobError(f"{self.plan}: {state} otherwise: {phrases[0]}{more}: give another --name, or {remedy}")
 
 
 def _rows(result: Result) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.learn import figures, files
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, NOBODY, SOURCE, TITLES, Measure
+from benchmarks.learn.plan import differences
 
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
 STEPS = 50_000
@@ -60,12 +61,18 @@ def read_all(results: Path) -> dict[str, dict[str, Runs]]:
     """Return the results that the table is about: name -> scenario -> seed -> result.
 
     Raises:
-        ValueError: a file is no result, is not where it belongs, or an ablation's without its change.
+        ValueError: a file is no result, is not where it belongs, or an ablation's without its change, or with another one.
     """
     found: dict[str, dict[str, Runs]] = {}
     for name in (FINAL, *ABLATIONS):
         scenarios = MEASURES if name == FINAL else [ABLATED]
         found[name] = {scenario: dict(_runs(results / name / scenario)) for scenario in scenarios}
+    for name, (label, key, _) in ABLATIONS.items():
+        for seed, run in found[name][ABLATED].items():
+            for complete in found[FINAL][ABLATED].values():
+                phrases = differences(complete.get("config", {}), run.get("config", {}))
+                if others := [phrase for phrase in phrases if not phrase.startswith(("seed ", f"{key} "))]:
+                    raise ValueError(f"{name}/{ABLATED} seed {seed} is to be {FINAL} {label}, but there {others[0]}")
     return found
 
 

@@ -110,8 +110,13 @@ def test_the_result_says_what_it_is_of(undisturbed):
 
 
 def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed):
-    with pytest.raises(JobError, match=r"finished otherwise: world_model.classes was 8 and is 6 now: give another --name"):
+    with pytest.raises(
+        JobError, match=rf"finished with seed {SEED} otherwise: world_model.classes was 8 and is 6 now: give another --name"
+    ):
         tiny_job(undisturbed.result_file.parents[3], "world_model.classes=6").is_finished()
+    with pytest.raises(JobError, match=rf"seed 6: finished with seed {SEED} otherwise: world_model.classes"):
+        plan = make_plan("tiny", "ci-tiny", "simple_spread_v3", 6, STEPS, [*TINY, "world_model.classes=6"], JUDGING)
+        Job(plan, tmp_path, undisturbed.result_file.parents[2], save_every=20, say=lambda _: None).is_finished()
     begun = tiny_job(tmp_path)
     begun.run(lambda: True)
     with pytest.raises(JobError, match=r"begun otherwise: steps was 180 and is 300 now"):
@@ -120,6 +125,9 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed)
 
 def test_what_is_finished_is_skipped(undisturbed):
     assert tiny_job(undisturbed.result_file.parents[3]).is_finished()
+    plan = make_plan("tiny", "ci-tiny", "simple_spread_v3", 6, STEPS, TINY, JUDGING)
+    other_seed = Job(plan, Path("unused"), undisturbed.result_file.parents[2], save_every=20, say=lambda _: None)
+    assert not other_seed.is_finished()
 
 
 def test_jobs_are_listed_finished_or_not(tmp_path, undisturbed, capsys):

@@ -18,10 +18,10 @@ def rows(matchup, role, sampled, greedy):
     ]
 
 
-def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20):
+def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20, config=None):
     curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled"]}
     result = {"name": name, "scenario": scenario, "seed": seed, "steps": steps, "cpu_seconds": 60.0 * minutes, "curve": curve}
-    result |= {"changes": changes or {}, "evaluation": evaluation}
+    result |= {"changes": changes or {}, "evaluation": evaluation, "config": {"seed": seed, **(config or {})}}
     files.write(results / name / scenario / f"seed_{seed}.json", result)
 
 
@@ -74,6 +74,33 @@ def test_a_result_in_the_wrong_place_is_refused(tmp_path):
 def test_an_ablation_without_its_change_is_refused(tmp_path, name):
     put(tmp_path, name, "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"seed": 1})
     with pytest.raises(ValueError, match=r"is a result without .* expected"):
+        report.section(tmp_path)
+
+
+def test_an_ablation_that_differs_in_something_else_is_refused(tmp_path):
+    evaluation = rows("self_play", "agent", -20.0, -21.0)
+    put(tmp_path, "final", "simple_spread_v3", 1, evaluation, config={"replay": {"recency_decay": 0.9998, "capacity": 50}})
+    changes = {"replay.recency_decay": 1.0}
+    put(
+        tmp_path,
+        "no_recency",
+        "simple_spread_v3",
+        2,
+        evaluation,
+        changes=changes,
+        config={"replay": {"recency_decay": 1.0, "capacity": 50}},
+    )
+    assert "Simple Spread without recency priority" in report.section(tmp_path)
+    put(
+        tmp_path,
+        "no_recency",
+        "simple_spread_v3",
+        2,
+        evaluation,
+        changes=changes,
+        config={"replay": {"recency_decay": 1.0, "capacity": 60}},
+    )
+    with pytest.raises(ValueError, match=r"seed 2 is to be final without recency priority, but there replay.capacity was 50 and is 60"):
         report.section(tmp_path)
 
 
