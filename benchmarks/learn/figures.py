@@ -52,6 +52,8 @@ def _curves(found: Found) -> Figure:
         _finish(axes)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
+    named = {label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=len(named), fontsize=11)
     return figure
 
 
@@ -65,6 +67,7 @@ def _ablations(found: Found) -> Figure:
             _draw(axes, runs, measure, colour, f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})")
     axes.set_title(f"{TITLES[COMPARED]}: return of each agent, sampled", loc="left", color=DARK)
     _finish(axes)
+    axes.legend(fontsize=10)
     return figure
 
 
@@ -89,4 +92,3 @@ def _finish(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("environment steps")
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.legend(fontsize=9)
