@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from matwm.nets.attention import as_bias, attend, attend_once, drop_out
+
 
 @dataclass
 class Cache:
@@ -36,38 +38,6 @@ def layout(is_first: Bool[Tensor, "B T"], is_valid: Bool[Tensor, "B T"]) -> tupl
     return rows - segment_start, allowed
 
 
-def attend(q: Tensor, k_transposed: Tensor, v: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
-    """Return what queries (G, T, d) read from keys (G, d, S) and values (G, S, d) with `bias` (G, T, S) on the scaled scores.
-
-    Written out, softmax included: sequences are short (at most `max_positions`), and the fused CPU kernels take several
-    times as long on them.
-    """
-    scores = torch.baddbmm(bias, q, k_transposed, alpha=q.shape[-1] ** -0.5)
-    exponents = torch.exp(scores - scores.detach().amax(-1, keepdim=True))
-    weights = exponents / exponents.sum(-1, keepdim=True)
-    return torch.bmm(F.dropout(weights, dropout, dropout > 0), v)
-
-
-def attend_once(
-    q: Float[Tensor, "B D"], keys: Float[Tensor, "S B D"], values: Float[Tensor, "S B D"], bias: Float[Tensor, "S B 1"], heads: int
-) -> Float[Tensor, "B D"]:
-    """Return what one query of each sequence reads.
-
-    Products and sums along contiguous memory: matrices of one row would go through the slowest of kernels.
-    """
-    batch, hidden = q.shape
-    size = hidden // heads
-    scores = (keys.unflatten(-1, (heads, size)) * (q * size**-0.5).view(batch, heads, size)).sum(-1)
-    weights = torch.softmax(scores + bias, 0)
-    return (values.unflatten(-1, (heads, size)) * weights.unsqueeze(-1)).sum(0).view(batch, hidden)
-
-
-def as_bias(allowed: Bool[Tensor, "B T S"], heads: int) -> Float[Tensor, "G T S"]:
-    """Return 0 where a row may look and -inf where not, once for each head (G = B * heads)."""
-    bias = torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, float("-inf"))
-    return bias.repeat_interleave(heads, 0)
-
-
 class Block(nn.Module):
     """Attention and feed-forward, each followed by dropout, residual and LayerNorm (as STORM)."""
 
@@ -82,17 +52,9 @@ class Block(nn.Module):
         self.narrow = nn.Linear(feedforward_multiple * hidden_size, hidden_size)
         self.norm_feedforward = nn.LayerNorm(hidden_size, eps=1e-6)
 
-    def split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each (B*heads, T, d)."""
-        batch, length, hidden = x.shape
-        separate = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads)
-        q, k, v = separate.permute(2, 0, 3, 1, 4).reshape(3, batch * self.heads, length, hidden // self.heads)
-        return q, k, v
-
     def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "G T T"]) -> Float[Tensor, "B T D"]:
         """Return the block's output of whole windows."""
-        q, k, v = self.split(x)
-        return self.finish(x, self.merge(attend(q, k.transpose(1, 2), v, bias, self.dropout if self.training else 0.0)))
+        return self.finish(x, attend(self.qkv(x), bias, self.heads, self.dropout if self.training else 0.0))
 
     def step(
         self, x: Float[Tensor, "B D"], keys: Float[Tensor, "S B D"], values: Float[Tensor, "S B D"], bias: Float[Tensor, "S B 1"]
@@ -101,16 +63,12 @@ class Block(nn.Module):
         q, keys[-1], values[-1] = self.qkv(x).chunk(3, -1)
         return self.finish(x, attend_once(q, keys, values, bias, self.heads))
 
-    def merge(self, attended: Float[Tensor, "G T d"]) -> Float[Tensor, "B T D"]:
-        """Return what the heads of each sequence read, side by side."""
-        return attended.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
-
     def finish(self, x: Float[Tensor, "*batch D"], read: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Return the block's output from its input and what the heads read."""
         drop = self.dropout if self.training else 0.0
-        x = self.norm_attention(x + F.dropout(self.project(read), drop, drop > 0))
+        x = self.norm_attention(x + drop_out(self.project(read), drop))
         narrow = self.narrow(F.relu(self.widen(x)))
-        return self.norm_feedforward(x + F.dropout(narrow, drop, drop > 0))
+        return self.norm_feedforward(x + drop_out(narrow, drop))
 
 
 class CausalTransformer(nn.Module):
@@ -159,9 +117,9 @@ class CausalTransformer(nn.Module):
         window_bias = as_bias(allowed, self.heads)
         *lower, top = self._blocks()
         for number, block in enumerate(lower):
-            q, k, v = block.split(x)
-            keys[number, :length], values[number, :length] = block.merge(k).transpose(0, 1), block.merge(v).transpose(0, 1)
-            x = block.finish(x, block.merge(attend(q, k.transpose(1, 2), v, window_bias)))
+            qkv = block.qkv(x)
+            _, keys[number, :length], values[number, :length] = qkv.transpose(0, 1).chunk(3, -1)
+            x = block.finish(x, attend(qkv, window_bias, self.heads))
         of_query, of_memory = top.qkv.weight.split([hidden, 2 * hidden])
         top_keys, top_values = keys[-1, :length], values[-1, :length]
         top_keys[:], top_values[:] = F.linear(x, of_memory).transpose(0, 1).chunk(2, -1)

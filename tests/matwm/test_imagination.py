@@ -5,6 +5,7 @@ import torch
 
 from matwm.actor_critic import networks
 from matwm.imagination import imagine
+from matwm.nets import attention
 from matwm.rng import seed_torch
 from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
 from matwm.world_model import model as model_module
@@ -70,7 +71,7 @@ def test_nothing_keeps_a_graph_and_the_mode_is_given_back(learner):
 
 def test_dropout_is_off(learner, monkeypatch):
     learner.world_model.train()
-    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p=0.0, on=False: x if not on else pytest.fail("dropout in imagination"))
+    monkeypatch.setattr(attention, "keep_mask", lambda x, dropout: pytest.fail("dropout in imagination"))
     first, second = (rollout_of(learner, contexts_for(UNEVEN)) for _ in range(2))
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
 
