@@ -70,7 +70,7 @@ def _work(options: argparse.Namespace, plan: "Plan", should_stop: Callable[[], b
     from pipeline.process import exclusive
 
     job = Job(plan, options.work, options.results, save_every=options.save_every, say=lambda line: print(line, flush=True))
-    with exclusive(job.folder / "lock", str(plan), wait_seconds=5.0):
+    with exclusive(job.folder / "lock", str(plan), wait_seconds=30.0):
         if job.is_finished():
             print(f"{plan}: finished already, {job.result_file}", flush=True)
             return 0

@@ -7,12 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.learn import inside
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, Measure
 from benchmarks.learn.measures import TITLES as SCENARIOS
 from pipeline.figures import COLOURS, DARK, QUIET, drawing, png
 
-CURVES, COMPARED = "learning.png", "learning_ablations.png"
-TITLES = {CURVES: "Return by environment steps, each seed and the mean", COMPARED: "Ablations on Simple Spread"}
+CURVES, COMPARED, INSIDE = "learning.png", "learning_ablations.png", "learning_inside.png"
+TITLES = {
+    CURVES: "Return by environment steps, each seed and the mean",
+    COMPARED: "Ablations on Simple Spread",
+    INSIDE: "What training knew of itself, by environment steps",
+}
 
 Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
 """Name of jobs -> scenario -> seed -> result."""
@@ -21,12 +26,12 @@ Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
 def names(found: Found) -> list[str]:
     """Return the names of the pictures that there are results for."""
     has_final = any(found[FINAL].values())
-    return [CURVES] * has_final + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
+    return [CURVES, INSIDE] * has_final + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
 
 
 def pictures(found: Found) -> dict[str, bytes]:
     """Return the PNG files by name."""
-    draw = {CURVES: _curves, COMPARED: _ablations}
+    draw = {CURVES: _curves, COMPARED: _ablations, INSIDE: lambda found: inside.figure(TITLES[INSIDE], found[FINAL])}
     with drawing():
         return {name: png(draw[name](found)) for name in names(found)}
 

@@ -21,6 +21,10 @@ def rows(matchup, role, sampled, greedy):
 def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20, config=None):
     curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled"]}
     result = {"name": name, "scenario": scenario, "seed": seed, "steps": steps, "cpu_seconds": 60.0 * minutes, "curve": curve}
+    role = evaluation[0]["role"]
+    keys = [f"world_model/{key}" for key in ("reward", "reward_marginal", "reconstruction_rmse")]
+    keys += [f"agents/{role}/{key}" for key in ("reward_imagined", "reward_real", "entropy_share")]
+    result["training"] = {"step": [steps / 2, steps], **{key: [None, 1.0] for key in keys}}
     result |= {"changes": changes or {}, "evaluation": evaluation, "config": {"seed": seed, **(config or {})}}
     files.write(results / name / scenario / f"seed_{seed}.json", result)
 
@@ -52,7 +56,7 @@ def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
     assert table["Simple Spread without recency priority"][4] == "**−20.0**"
     assert "Simple Reference: each agent, 1,000 steps" in table
     assert not any("Speaker" in label or "teammate" in label for label in table)
-    assert {path.name for path in tmp_path.glob("*.png")} == {"learning.png", "learning_ablations.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"learning.png", "learning_inside.png", "learning_ablations.png"}
     assert report.section_in(text) == report.section(results)
 
 
