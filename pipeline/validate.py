@@ -25,7 +25,7 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     if not path.is_file():
         raise ConfigError([f'{places.PARAMS} does not exist: write one with "matwm preset cpu-small"'])
     segments = resolve_all(read_params(path), project)
-    if problems := missing_devices(segments):
+    if problems := [*missing_devices(segments), *unplayable_environments(project, segments)]:
         raise ConfigError(problems)
     return segments
 
@@ -53,6 +53,25 @@ def missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
         f"params.yaml: run.device is cuda (segment {', '.join(wanting)}), but torch {torch.__version__} sees no CUDA device here: "
         "set run.device to cpu, or install torch's CUDA build and driver"
     ]
+
+
+def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment]) -> list[str]:
+    """Return a sentence for each thing that is wrong with environments of which params.yaml does not say everything."""
+    if all(segment.config.env.family == "mpe" for segment in segments.values()):
+        return []
+    from matwm.envs.base import EnvError
+    from matwm.envs.probe import probe
+    from matwm.settings import unplayable
+
+    if str(project) not in sys.path:
+        sys.path.append(str(project))  # A project's own environments lie there, wherever the command was typed.
+    problems: list[str] = []
+    for config in {str(one.config.env): one.config for one in segments.values()}.values():
+        try:
+            problems += unplayable(config, probe(config.env))
+        except EnvError as error:
+            problems += error.problems
+    return [f"{places.PARAMS}: {problem}" for problem in problems]
 
 
 def main() -> int:

@@ -214,9 +214,7 @@ def _agents(name: str, env: Any) -> list[Any]:
     if hasattr(env, "agent_iter") and hasattr(env, "last"):
         raise EnvError(f"{name} is turn-based (AEC): give its parallel_env, or wrap it with pettingzoo.utils.conversions.aec_to_parallel")
     if lacking := [part for part in ("possible_agents", "observation_space", "action_space", "reset", "step") if not hasattr(env, part)]:
-        raise EnvError(
-            f"{name} is no parallel environment of PettingZoo: it has no {lacking[0]} ({type(env).__module__}.{type(env).__name__})"
-        )
+        raise EnvError(f"{name} is no parallel environment of PettingZoo but a {type(env).__name__}, which has no {lacking[0]}")
     agents = list(env.possible_agents)
     if not agents:
         raise EnvError(f"{name} has no agents: its possible_agents is empty")

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from matwm import scenarios
+from matwm.config import ConfigError
+from matwm.envs import is_installed
 from matwm.learner import NonFiniteLossError
 from matwm.manifest import ROOT
 from matwm.rng import seed_torch
@@ -73,6 +75,41 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(steps):
     assert trainer.history == whole.history
     for key, points in whole.history.metrics.items():
         assert trainer.history.metrics[key] == points
+
+
+FAMILIES = [
+    ("butterfly", "knights_archers_zombies_v11", {"spawn_delay": 3}),
+    ("pettingzoo", "tests.matwm.arena:parallel_env", {"masks": "info"}),
+]
+
+
+@pytest.mark.parametrize(("family", "name", "options"), FAMILIES, ids=[family for family, *_ in FAMILIES])
+def test_every_family_resumes_exactly_within_an_episode(family, name, options):
+    if not is_installed(family):
+        pytest.skip(scenarios.FAMILIES[family].install)
+    config = tiny_config({"env.family": family, "env.name": name, "env.options": options})
+    trainer = run(make_trainer(None, config), 17)
+    while trainer.env.tick is None:
+        trainer.step()
+    again = resumed(trainer)
+    assert digest(run(again, 9)) == digest(run(trainer, 9))
+
+
+def test_images_are_refused_in_a_sentence():
+    config = tiny_config({"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"see": "image"}})
+    with pytest.raises(ConfigError) as caught:
+        build_trainer(config)
+    assert caught.value.problems == [
+        "env.name is tests.matwm.arena:parallel_env, whose agents see images: MATWM trains on vectors only so far"
+    ]
+
+
+def test_a_team_whose_size_only_the_environment_knows_is_checked_when_it_is_made():
+    arena = {"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"knights": 3}}
+    regimes = [{"max_agents": 3, "starts": 4, "horizon": 3}, {"max_agents": None, "starts": 4, "horizon": 30}]
+    config = tiny_config({**arena, "actor_critic.imagination.regimes": regimes})
+    with pytest.raises(ConfigError, match="context_length \\+ horizon is 34, more than world_model.max_positions = 32"):
+        build_trainer(config)
 
 
 @pytest.mark.parametrize("make_env", [CounterEnv, RingEnv])

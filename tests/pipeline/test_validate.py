@@ -1,6 +1,7 @@
 """Bad input is refused before anything is made: one sentence each, with the field's full path."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,49 @@ def test_bad_input_is_one_sentence_and_makes_nothing(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"params.yaml: {sentence}")
+
+
+OWN = "mine:parallel_env"
+UNPLAYABLE: list[tuple[dict[str, Any], str]] = [
+    ({"family": "pettingzoo", "name": "nowhere_at_all:make"}, "env.name is nowhere_at_all:make, but there is no module nowhere_at_all"),
+    ({"family": "pettingzoo", "name": "mine:parallel_envs"}, "env.name is mine:parallel_envs, but mine has no parallel_envs, did you mean"),
+    ({"family": "pettingzoo", "name": OWN, "options": {"see": "image"}}, f"env.name is {OWN}, whose agents see images"),
+    ({"family": "pettingzoo", "name": OWN, "options": {"size": 3}}, f"env.name is {OWN}, and making it with (size=3) fails: TypeError"),
+    ({"family": "atari"}, "env.family is 'atari', but should be 'mpe',"),
+]
+
+
+@pytest.mark.parametrize(("env", "sentence"), UNPLAYABLE, ids=[sentence[:40] for _, sentence in UNPLAYABLE])
+def test_an_environment_that_cannot_be_trained_on_is_refused_before_anything_is_made(
+    tmp_path: Path, env: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = tiny_params()
+    params["env"] = {"options": {}, **params["env"], **env}
+    if env["family"] == "pettingzoo":
+        params["env"]["options"] = env.get("options", {})
+    folder = folder_with(tmp_path, yaml.safe_dump(params))
+    (folder / "mine.py").write_text("from tests.matwm.arena import parallel_env\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert stage.main() == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"params.yaml: {sentence}")
+    assert not (folder / stage.MARKER).exists()
+
+
+def test_an_environment_beside_params_is_found_from_a_folder_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = tiny_params()
+    params["env"] = {"family": "pettingzoo", "name": "its_own:parallel_env", "options": {"knights": 1}}
+    folder = folder_with(tmp_path, yaml.safe_dump(params))
+    (folder / "its_own.py").write_text("from tests.matwm.arena import parallel_env\n")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    stage.validate(folder)
 
 
 def test_every_problem_gets_its_line(tmp_path: Path) -> None:
