@@ -2,6 +2,10 @@
 
 CPU seconds of this process on one thread, medians over repetitions. The parts of the schedule are weighted as the preset's
 schedule says. Each preset runs in a process of its own, so that its peak memory is its own.
+
+The last column is how many times as long a part takes as its dense floating-point operations (`dense_flops.py`) would at
+this machine's own rate: of fp32 products of 2048 x 2048 matrices, timed beside every repetition, since it varies with what
+else the machine does.
 """
 
 import argparse
@@ -17,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from dense_flops import dense_flops
 
 from matwm.acting import EpisodeContext, choose_actions
 from matwm.checkpoint import Parent
@@ -28,24 +32,37 @@ from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 
 PRESETS = ("ci-tiny", "cpu-small", "paper")
+MATRIX_SIZE = 2048
+ACTING_ROWS = 13
 
 
-def cpu_seconds(function: Callable[[], object], repetitions: int) -> float:
-    """Return the median CPU time of a call, after one that does not count."""
+class Clock:
+    """Times calls on the CPU, and this machine's matrix rate beside them."""
+
+    def __init__(self) -> None:
+        self.matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE)
+        self.rates: list[float] = []
+
+    def seconds(self, function: Callable[[], object], repetitions: int, calls: int = 1) -> float:
+        """Return the median CPU time of a call, after one that does not count; each repetition times several calls."""
+        function()
+        times = []
+        for _ in range(repetitions):
+            self.rates.append(2 * MATRIX_SIZE**3 / timed(lambda: self.matrix @ self.matrix))
+            times.append(timed(lambda: [function() for _ in range(calls)]) / calls)
+        return statistics.median(times)
+
+    @property
+    def rate(self) -> float:
+        """Median floating-point operations a CPU second."""
+        return statistics.median(self.rates)
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Return the CPU seconds of one call."""
+    began = time.process_time()
     function()
-    times = []
-    for _ in range(repetitions):
-        began = time.process_time()
-        function()
-        times.append(time.process_time() - began)
-    return statistics.median(times)
-
-
-def gflop(function: Callable[[], object]) -> float:
-    """Return the dense floating-point operations of a call in units of 1e9."""
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops() / 1e9
+    return time.process_time() - began
 
 
 def filled_trainer(config: Config, rows: int) -> Trainer:
@@ -60,10 +77,10 @@ def filled_trainer(config: Config, rows: int) -> Trainer:
 def half_an_episode(trainer: Trainer) -> EpisodeContext:
     """Return what policies see in the middle of an episode of 25 steps."""
     context = EpisodeContext(range(trainer.spec.num_agents), trainer.config.schedule.acting_context)
-    obs, actions = trainer.replay.recent(13)
-    for row in range(13):
+    obs, actions = trainer.replay.recent(ACTING_ROWS)
+    for row in range(ACTING_ROWS):
         context.see(obs[row][None])
-        if row < 12:
+        if row < ACTING_ROWS - 1:
             context.did(actions[row][None])
     return context
 
@@ -99,23 +116,29 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
         for _ in range(100):
             trainer.step()
 
-    spent = {"act": cpu_seconds(act, 20 * repetitions), "environment": cpu_seconds(environment, repetitions) / 100}
-    spent["world model"] = cpu_seconds(world_model, repetitions)
-    spent["imagine"] = cpu_seconds(imagination, repetitions)
-    spent["actor-critic"] = cpu_seconds(agents, repetitions) - spent["imagine"]
+    clock = Clock()
+    spent = {"act": clock.seconds(act, repetitions, calls=20), "environment": clock.seconds(environment, repetitions) / 100}
+    spent["world model"] = clock.seconds(world_model, repetitions)
+    spent["imagine"] = clock.seconds(imagination, repetitions)
+    spent["actor-critic"] = clock.seconds(agents, repetitions) - spent["imagine"]
     with tempfile.TemporaryDirectory() as folder:
         save, total_bytes, wall = saving(trainer, config, Path(folder), repetitions)
     spent["checkpoint"] = save
     every = {"world model": schedule.world_model_every, "imagine": schedule.agents_every, "actor-critic": schedule.agents_every}
     every["checkpoint"] = config.run.save_interval
     per_step = {part: seconds / every.get(part, 1) for part, seconds in spent.items()}
+    flops = dense_flops(config, trainer.spec, acting_rows=ACTING_ROWS)
+    flops["total"] = sum(count / every.get(part, 1) for part, count in flops.items())
+    ratios = {part: (spent.get(part) or sum(per_step.values())) * clock.rate / count for part, count in flops.items()}
     parameters = sum(p.numel() for module in (learner.world_model, learner.agents) for p in module.parameters())
     return {
         "preset": preset,
         "seconds": spent,
         "per_step": per_step,
         "total": sum(per_step.values()),
-        "gflop": {"world model": gflop(world_model), "agents": gflop(agents)},
+        "gflop": {part: count / 1e9 for part, count in flops.items()},
+        "rate": clock.rate,
+        "ratios": ratios,
         "parameters": parameters,
         "checkpoint_bytes": total_bytes,
         "save_wall_seconds": wall,
@@ -141,11 +164,12 @@ def saving(trainer: Trainer, config: Config, folder: Path, repetitions: int) -> 
 def show(costs: dict[str, Any]) -> None:
     """Print one preset's figures as a table."""
     print(f"\n{costs['preset']}: {costs['parameters'] / 1e6:.2f} M parameters, slow critics included")
-    print(f"  {'part':<14}{'ms a call':>12}{'ms an environment step':>26}")
-    for part, seconds in costs["seconds"].items():
-        print(f"  {part:<14}{seconds * 1e3:>12.2f}{costs['per_step'][part] * 1e3:>26.3f}")
-    print(f"  {'total':<14}{'':>12}{costs['total'] * 1e3:>26.3f}")
-    print(f"  GFLOP an update: world model {costs['gflop']['world model']:.2f}, agents {costs['gflop']['agents']:.2f}")
+    print(f"  {'part':<14}{'ms a call':>12}{'ms an environment step':>26}{'dense GFLOP':>14}{'times the matrix rate':>24}")
+    for part, seconds in [*costs["seconds"].items(), ("total", None)]:
+        call = "" if seconds is None else f"{seconds * 1e3:.2f}"
+        line = f"  {part:<14}{call:>12}{costs['per_step'].get(part, costs['total']) * 1e3:>26.3f}"
+        print(f"{line}{costs['gflop'][part]:>14.3f}{costs['ratios'][part]:>24.2f}" if part in costs["gflop"] else line)
+    print(f"  matrix rate {costs['rate'] / 1e9:.0f} GFLOP a CPU second")
     print(f"  peak memory {costs['peak_bytes'] / 2**20:.0f} MiB; checkpoint {costs['checkpoint_bytes'] / 1e6:.1f} MB", end=", ")
     print(f"saved in {costs['save_wall_seconds'] * 1e3:.0f} ms wall, {100 * costs['save_share']:.2f} % of training's CPU time")
 

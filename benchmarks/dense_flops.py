@@ -1,0 +1,77 @@
+"""Counts the floating-point operations of matrix products as if every one-hot were dense and nothing were skipped.
+
+What the code skips (rows of zeros, hidden states that nobody reads) is a gain over this count, not a smaller count.
+"""
+
+from matwm.config import Config, WorldModelConfig
+from matwm.types import EnvSpec
+
+
+def linear(*sizes: int) -> int:
+    """Return the operations a row of a chain of linear layers."""
+    return 2 * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+def transformer(hidden: int, layers: int, multiple: int, seen: float) -> float:
+    """Return the operations a row that attends to `seen` rows on average."""
+    return layers * (2 * hidden * hidden * (4 + 2 * multiple) + 4 * hidden * seen)
+
+
+class RowCosts:
+    """Operations of one row (a token) of every network, forward."""
+
+    def __init__(self, config: Config, spec: EnvSpec) -> None:
+        wm, ac = config.world_model, config.actor_critic
+        self.wm = wm
+        z, mates = wm.latents * wm.classes, spec.num_agents - 1
+        words = spec.vocabulary if wm.action_words == "scaled" else spec.action_size
+        seen = spec.obs_size + (spec.num_agents if wm.agent_identity else 0)
+        between, head = [wm.encoder_width] * wm.encoder_layers, [wm.head_width] * wm.head_layers
+        self.encoder, self.decoder = linear(seen, *between, z), linear(z, *between, spec.obs_size)
+        self.mixer = linear(z + words, wm.hidden_size)
+        self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, z)
+        self.outcomes = linear(wm.hidden_size, *head, wm.bins.count) + linear(wm.hidden_size, *head, 1)
+        self.mask = linear(z, *head, spec.action_size) if spec.has_action_masks else 0
+        self.predicts_mates = wm.teammates.enabled and mates > 0
+        self.mate_ends = linear(z, wm.teammates.hidden_size, mates * spec.action_size) if self.predicts_mates else 0
+        features = z + wm.hidden_size + (mates * spec.action_size if self.predicts_mates else 0)
+        hidden = [ac.width] * ac.layers
+        self.features_in = linear(features, ac.width)
+        self.actor, self.critic = linear(features, *hidden, spec.action_size), linear(features, *hidden, ac.bins.count)
+
+    def trunk(self, seen: float) -> float:
+        """Return the trunk's, with attention to `seen` rows."""
+        return transformer(self.wm.hidden_size, self.wm.layers, self.wm.feedforward_multiple, seen)
+
+    def mates(self, seen: float) -> float:
+        """Return the teammate predictor's."""
+        if not self.predicts_mates:
+            return 0
+        config: WorldModelConfig = self.wm
+        return self.mate_ends + transformer(config.teammates.hidden_size, config.teammates.layers, config.feedforward_multiple, seen)
+
+
+def dense_flops(config: Config, spec: EnvSpec, acting_rows: int) -> dict[str, float]:
+    """Return the operations of one call of each part; a backward pass is two forward passes, less what needs no gradient.
+
+    `acting_rows` is how many rows of the episode a policy sees.
+    """
+    cost, wm = RowCosts(config, spec), config.world_model
+    n, context = spec.num_agents, config.actor_critic.imagination.context_length
+    regime = config.regime(n)
+    starts, horizon = n * config.schedule.per_agent(regime.starts, n), regime.horizon
+    windows, length = n * config.schedule.per_agent(wm.windows, n), wm.window_length
+    row = cost.encoder + cost.decoder + cost.mixer + cost.trunk(length) + cost.prior + cost.outcomes + cost.mates(length) + cost.mask
+
+    def observe(rows: int) -> float:
+        return rows * (cost.encoder + cost.mates(rows)) + (rows - 1) * (cost.mixer + cost.trunk(rows))
+
+    seen = context + horizon / 2
+    step = cost.mixer + cost.trunk(seen) + cost.prior + cost.mates(seen) + cost.outcomes + cost.mask + cost.actor
+    rows = starts * horizon
+    return {
+        "act": n * (observe(acting_rows) + cost.actor),
+        "world model": 3 * windows * length * row,
+        "imagine": starts * (observe(context) + horizon * step),
+        "actor-critic": rows * (3 * cost.actor - cost.features_in + 4 * cost.critic - cost.features_in) + starts * cost.critic,
+    }

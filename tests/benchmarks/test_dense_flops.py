@@ -1,0 +1,46 @@
+"""The count that speed is held against is that of the method, not of what the code happens to do."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.dense_flops import dense_flops
+from matwm.config import load_config, preset_path
+from matwm.envs import make_env
+from tests.matwm.tiny import make_learner, make_windows
+
+
+def test_the_count_is_that_of_the_specification():
+    """GFLOP of one environment step at the paper's sizes on Simple Tag, worked out by hand when the method was specified."""
+    config = load_config(preset_path("paper"))
+    found = dense_flops(config, make_env(config.env).spec, acting_rows=13)
+    assert found["world model"] / 1e9 == pytest.approx(62.8, rel=0.03)
+    assert found["imagine"] / 1e9 == pytest.approx(87.4 + 167.9, rel=0.05)
+    assert found["actor-critic"] / 1e9 == pytest.approx(43.9 + 76.5, rel=0.05)
+    assert sum(found[part] for part in ("world model", "imagine", "actor-critic")) / 1e9 == pytest.approx(439, rel=0.05)
+
+
+@pytest.mark.parametrize("preset", ["cpu-small", "ci-tiny"])
+def test_the_count_of_layers_is_what_torch_counts(preset):
+    """The decoder, the dynamics head and the trunk are computed densely: here torch's own counter is the judge."""
+    config = load_config(preset_path(preset))
+    spec = make_env(config.env).spec
+    model, windows = make_learner(spec, config).world_model, make_windows(spec, per_agent=2, length=8)
+    from benchmarks.dense_flops import RowCosts
+
+    cost, rows = RowCosts(config, spec), 2 * spec.num_agents * 8
+    z, h = (
+        torch.rand(2 * spec.num_agents, 8, config.world_model.latents * config.world_model.classes),
+        torch.rand(2 * spec.num_agents, 8, config.world_model.hidden_size),
+    )
+    positions, allowed = torch.arange(8).expand(len(h), 8), torch.ones(len(h), 8, 8, dtype=torch.bool)
+    for expected, call in (
+        (cost.encoder, lambda: model.autoencoder.posterior(windows.obs, windows.agent)),
+        (cost.decoder, lambda: model.autoencoder.decode(z)),
+        (cost.prior, lambda: model.heads.prior(h)),
+        (cost.outcomes, lambda: model.outcomes(h)),
+        (cost.trunk(8), lambda: model.trunk.eval()(h, positions, allowed)),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            call()
+        assert counter.get_total_flops() == expected * rows
