@@ -1,0 +1,197 @@
+"""Measures what grows with the work: `.venv/bin/python benchmarks/scaling.py` (some four CPU minutes).
+
+One quantity at a time departs from `cpu-small` with four agents: agents, imagined horizon, batch (starts and windows
+alike) and the length of the replay. The environment is synthetic and in-process, so that what is measured is the core:
+CPU milliseconds of each part on one thread, medians, and the growth of the process's memory. Each point is a process of
+its own. Writes a table and a figure to `benchmarks/results/`.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matwm.acting import EpisodeContext, choose_actions
+from matwm.collector import Collector
+from matwm.config import Config, load_config, parse_config, preset_path
+from matwm.envs.episode_log import EpisodeLog
+from matwm.learner import Learner
+from matwm.replay import Replay
+from matwm.rng import generator_for, seed_torch
+from matwm.trainer import Trainer, prepare_torch
+from matwm.types import EnvSpec, Step, Tick
+
+RESULTS = Path(__file__).parent / "results"
+AGENTS, HORIZON, BATCH, ROWS = "agents", "horizon", "batch", "replay rows"
+POINTS: dict[str, list[int]] = {AGENTS: [2, 4, 8, 16], HORIZON: [5, 10, 15, 30], BATCH: [1, 2, 4], ROWS: [1000, 10_000, 100_000, 1_000_000]}
+USUAL = {AGENTS: 4, HORIZON: 15, BATCH: 1, ROWS: 10_000}
+TITLES = {AGENTS: "agents", HORIZON: "imagined steps", BATCH: "times the batch of cpu-small", ROWS: "rows in the replay"}
+PARTS = ("act", "sample windows", "sample contexts", "world model", "agents' update", "snapshot")
+EPISODE = 25
+
+
+class Crowd:
+    """N agents that see noise; follows `matwm.envs.base.Env`."""
+
+    def __init__(self, num_agents: int) -> None:
+        names = tuple(f"agent_{number}" for number in range(num_agents))
+        self.spec = EnvSpec("crowd", names, (16,) * num_agents, (5,) * num_agents)
+        self._rng, self._t = generator_for(0, "crowd", 0), 0
+
+    def reset(self, seed: int) -> Tick:
+        """Begin an episode."""
+        self._rng, self._t = generator_for(seed, "crowd", 0), 0
+        return self._tick(np.zeros(self.spec.num_agents))
+
+    def step(self, actions: np.ndarray) -> Tick:
+        """Reward the agents by what they did."""
+        self._t += 1
+        return self._tick(np.asarray(actions, float))
+
+    def render(self) -> np.ndarray:
+        """Draw nothing."""
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def close(self) -> None:
+        """Let go of nothing."""
+
+    def _tick(self, reward: np.ndarray) -> Tick:
+        n = self.spec.num_agents
+        obs = self._rng.normal(size=(n, 16)).astype(np.float32)
+        mask = self.spec.action_exists.copy()
+        return Tick(obs, mask, reward.astype(np.float32), np.zeros(n, bool), alive=np.ones(n, bool), truncated=self._t >= EPISODE)
+
+
+def config_of(point: dict[str, int]) -> Config:
+    """Return `cpu-small` with a point's horizon, batch and replay capacity."""
+    data = load_config(preset_path("cpu-small")).resolved()
+    starts = 96 * point[BATCH]
+    data["actor_critic"]["imagination"]["regimes"] = [{"max_agents": None, "starts": starts, "horizon": point[HORIZON]}]
+    data["world_model"]["windows"] = 16 * point[BATCH]
+    data["replay"]["capacity"] = point[ROWS]
+    return parse_config(data)
+
+
+def trainer_of(point: dict[str, int]) -> Trainer:
+    """Return a trainer of the synthetic environment whose replay is full of it, as its own steps would leave it."""
+    config, env = config_of(point), EpisodeLog(Crowd(point[AGENTS]))
+    spec, replay = env.spec, Replay(env.spec, config.replay)
+    device = prepare_torch(config)
+    seed_torch(0, "scaling", 0)
+    rng, mask, ends = generator_for(0, "scaling", 0), spec.action_exists, np.zeros(spec.num_agents, bool)
+    noise = rng.normal(size=(1000, spec.num_agents, 16)).astype(np.float32)
+    for row in range(point[ROWS]):
+        t = row % (EPISODE + 1)
+        action = np.full(spec.num_agents, -1) if t == EPISODE else rng.integers(5, size=spec.num_agents)
+        replay.add(
+            Step(noise[row % len(noise)], mask, action, action.astype(np.float32), ends, alive=~ends, is_first=t == 0, is_last=t == EPISODE)
+        )
+    collector = Collector(env, replay, seed=0, acting_context=config.schedule.acting_context)
+    return Trainer(config, env, replay, Learner(spec, config, device), collector)
+
+
+def median_ms(function: Callable[[], object], repetitions: int) -> float:
+    """Return the median CPU milliseconds of a call, after one that does not count."""
+    function()
+    times = []
+    for _ in range(repetitions):
+        began = time.process_time()
+        function()
+        times.append(time.process_time() - began)
+    return 1e3 * statistics.median(times)
+
+
+def measure(point: dict[str, int]) -> dict[str, float]:
+    """Return milliseconds by part and mebibytes of one point."""
+    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    trainer = trainer_of(point)
+    config, learner, replay, n = trainer.config, trainer.learner, trainer.replay, point[AGENTS]
+    rng = generator_for(0, "scaling", 1)
+    windows_each = config.schedule.per_agent(config.world_model.windows, n)
+    starts_each = config.schedule.per_agent(config.regime(n).starts, n)
+    context, length = config.actor_critic.imagination.context_length, config.world_model.window_length
+    windows = replay.sample_windows(rng, per_agent=windows_each, length=length)[0]
+    contexts = replay.sample_contexts(rng, per_agent=starts_each, length=context)
+    seen = EpisodeContext(range(n), config.schedule.acting_context)
+    obs, actions = replay.recent(EPISODE // 2)
+    for row in range(len(obs)):
+        seen.see(obs[row][None])
+        seen.did(actions[row][None])
+    seen.see(obs[-1][None])
+    mask = trainer.spec.action_exists[None]
+    found = {
+        "act": median_ms(lambda: choose_actions(learner.world_model, learner.actors, seen, mask, greedy=False), 20),
+        "sample windows": median_ms(lambda: replay.sample_windows(rng, per_agent=windows_each, length=length), 20),
+        "sample contexts": median_ms(lambda: replay.sample_contexts(rng, per_agent=starts_each, length=context), 20),
+        "world model": median_ms(lambda: learner.update_world_model(windows), 5),
+        "agents' update": median_ms(lambda: learner.update_agents(contexts), 3),
+        "snapshot": median_ms(trainer.snapshot, 3),
+    }
+    return found | {"memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - imported) / 1024}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the results as Markdown."""
+    lines = [f"| varied | value | {' | '.join(f'{part}, ms' for part in PARTS)} | memory beyond the imports, MiB |"]
+    lines.append("| --- | " + "---: | " * (len(PARTS) + 2))
+    for result in results:
+        figures = " | ".join(f"{result['found'][part]:.2f}" for part in PARTS)
+        lines.append(f"| {TITLES[result['varied']]} | {result['value']:,} | {figures} | {result['found']['memory']:.0f} |")
+    return "\n".join(lines)
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw one small plot for each quantity: milliseconds of the parts above, memory below."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, len(POINTS), figsize=(13, 6), sharey="row", sharex="col", layout="constrained")
+    for column, varied in enumerate(POINTS):
+        points = [result for result in results if result["varied"] == varied]
+        values = [point["value"] for point in points]
+        for part in PARTS:
+            axes[0, column].plot(values, [point["found"][part] for point in points], marker="o", markersize=3, label=part)
+        axes[1, column].plot(values, [point["found"]["memory"] for point in points], marker="o", markersize=3, color="black")
+        axes[1, column].set(xscale="log", xlabel=TITLES[varied])
+        axes[1, column].set_xticks(values, [f"{value:,}" for value in values])
+        axes[1, column].minorticks_off()
+        axes[0, column].set(yscale="log")
+    axes[1, 0].set_ylim(0, 1.1 * max(point["found"]["memory"] for point in results))
+    axes[0, 0].set_ylabel("CPU ms a call, one thread")
+    axes[1, 0].set_ylabel("memory beyond the imports, MiB")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(PARTS), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure every point in a process of its own and write the table and the figure."""
+    parser = argparse.ArgumentParser(description="Measure what grows with the work.")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(json.loads(options.child))))
+        return
+    results = []
+    for varied, values in POINTS.items():
+        for value in values:
+            command = [sys.executable, __file__, "--child", json.dumps({**USUAL, varied: value})]
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            results.append({"varied": varied, "value": value, "found": found})
+            print(varied, value, json.dumps({part: round(figure, 2) for part, figure in found.items()}), flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "scaling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "scaling.md").write_text(
+        f"Made by `benchmarks/scaling.py`; what is not varied: {USUAL}.\n\n{table(results)}\n", encoding="utf-8"
+    )
+    draw(results, RESULTS / "scaling.png")
+
+
+if __name__ == "__main__":
+    main()
