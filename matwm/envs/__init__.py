@@ -11,6 +11,7 @@ from matwm.scenarios import FAMILIES as KNOWN
 FAMILIES: Mapping[str, str] = {
     "mpe": "matwm.envs.mpe",
     "butterfly": "matwm.envs.butterfly",
+    "smax": "matwm.envs.smax",
     "pettingzoo": "matwm.envs.by_path",
 }
 """The module whose `make(config, render)` makes environments of a family, imported when one is wanted; the contract test runs on all."""

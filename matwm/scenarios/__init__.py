@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from matwm.scenarios import butterfly, mpe
+from matwm.scenarios import butterfly, mpe, smax
 from matwm.scenarios.option import Option, Scenario, completed, nearest, not_yours, problems
 
 __all__ = ["FAMILIES", "Family", "Option", "Scenario", "complete_options", "names", "num_agents"]
@@ -22,18 +22,25 @@ class Family:
     """What must be there to import for its environments to run."""
     install: str
     """The command that installs that."""
+    resume: Literal["replay", "snapshot", "episode"]
+    """How its episodes come back (matwm/types.py); an environment by import path may say otherwise of itself."""
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     """By name; none where a name is an import path."""
 
 
 FAMILIES: Mapping[str, Family] = {
-    "mpe": Family("particles in a plane (MPE2)", "mpe2", "pip install -e .", mpe.SCENARIOS),
+    "mpe": Family("particles in a plane (MPE2)", "mpe2", "make venv", "replay", mpe.SCENARIOS),
     "butterfly": Family(
-        "cooperative games seen as pictures (PettingZoo Butterfly)", "pymunk", "pip install -e '.[butterfly]'", butterfly.SCENARIOS
+        "cooperative games with pictures (PettingZoo Butterfly)",
+        "pymunk",
+        ".venv/bin/pip install -e '.[butterfly]'",
+        "replay",
+        butterfly.SCENARIOS,
     ),
-    "pettingzoo": Family(
-        "any parallel environment of PettingZoo by import path, package.module:parallel_env", "pettingzoo", "pip install -e ."
+    "smax": Family(
+        "battles like StarCraft's, in JAX (JaxMARL)", "jaxmarl", ".venv/bin/pip install -e '.[smax]'", "snapshot", smax.SCENARIOS
     ),
+    "pettingzoo": Family("any parallel environment of PettingZoo by import path", "pettingzoo", "make venv", "replay"),
 }
 
 

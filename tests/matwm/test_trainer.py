@@ -79,6 +79,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(steps):
 
 FAMILIES = [
     ("butterfly", "knights_archers_zombies_v11", {"spawn_delay": 3}),
+    ("smax", "2m_vs_1z", {}),
     ("pettingzoo", "tests.matwm.arena:parallel_env", {"masks": "info"}),
 ]
 

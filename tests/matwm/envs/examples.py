@@ -47,6 +47,8 @@ EXAMPLES = [
     Example("butterfly", "pistonball_v6", {"n_pistons": 6}),
     Example("butterfly", "knights_archers_zombies_v11", {"spawn_delay": 3}, has_deaths=True, has_endings=True),
     Example("butterfly", "knights_archers_zombies_v11", {"obs_method": "image", "spawn_delay": 3}),
+    Example("smax", "3m", limit="max_steps", has_deaths=True, has_endings=True),
+    Example("smax", "2m_vs_1z", limit="max_steps", has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "observation"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "info", "see": "image"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "none", "knights": 1}, has_endings=True),

@@ -49,6 +49,7 @@ def test_ticks_have_the_sizes_of_the_spec(example):
     spec = env.spec
     assert len(set(spec.agents)) == spec.num_agents
     assert spec.num_agents == example.config().num_agents or example.family == "pettingzoo"
+    assert spec.resume == scenarios.FAMILIES[example.family].resume
     assert all(size > 0 for size in spec.obs_sizes + spec.num_actions)
     assert (spec.resume == "snapshot") == isinstance(env, SnapshotEnv)
     told = played(env, 3, 12)

@@ -1,0 +1,226 @@
+"""Makes the battles of SMAX (JaxMARL) against its heuristic enemy; they are not StarCraft II, and win rates do not compare with SMAC's.
+
+A unit that dies has terminated; so have all when one side is dead. The time limit truncates. All units share the team's reward, the dead
+too. The metric `win` is 1 where every enemy is dead and a unit of ours is not.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from matwm.config import EnvConfig
+from matwm.scenarios.smax import MAPS, Map
+from matwm.stateful import State
+from matwm.types import EnvSpec, Tick
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # The steps are small, and a GPU is torch's.
+jax: Any = importlib.import_module("jax")
+
+STOP = 4
+LETTERS = {"m": 0, "s": 2, "z": 3}
+"""Unit types of the package: marine, stalker, zealot."""
+PIXELS = 8
+"""A unit of length in pictures."""
+
+
+def make(config: EnvConfig, render: bool) -> "SmaxEnv":
+    """Return one battle."""
+    return SmaxEnv(config, render)
+
+
+class SmaxEnv:
+    """One battle; the compiled functions are shared by all of the same map and options in a process."""
+
+    def __init__(self, config: EnvConfig, render: bool) -> None:
+        self._battle = _battle(config.name, tuple(config.options.items()))
+        n, game = MAPS[config.name].allies, self._battle.game
+        self.spec = EnvSpec(
+            name=config.name,
+            agents=tuple(game.agents),
+            obs_sizes=(int(game.obs_size),) * n,
+            num_actions=(int(game.num_ally_actions),) * n,
+            has_action_masks=True,
+            resume="snapshot",
+            max_steps=config.options["max_steps"],
+        )
+        self._draws = render
+        self._state: Any = None
+        self._tick: Tick | None = None
+        self._reward = 0.0
+        self._sees = np.ones(n, bool)
+
+    def reset(self, seed: int) -> Tick:
+        """Start the episode that this seed alone determines."""
+        self._state, self._reward = self._battle.begin(int(seed)), 0.0
+        self._sees = np.ones(self.spec.num_agents, bool)
+        return self._look()
+
+    def step(self, actions: Int[np.ndarray, " N"]) -> Tick:
+        """Move every unit, in the order of `spec.agents`; the dead have the action 4, to stop.
+
+        Raises:
+            ValueError: an action is not legal for its unit now.
+            RuntimeError: no episode is under way.
+        """
+        if self._tick is None:
+            raise RuntimeError("no episode is under way: call reset with a seed first")
+        chosen = np.asarray(actions)
+        self._check(chosen, self._tick.action_mask)
+        self._sees = self._tick.alive
+        self._state, reward = self._battle.advance(self._state, chosen.astype(np.int32))
+        self._reward = float(reward)
+        return self._look()
+
+    def snapshot(self) -> State:
+        """Return everything: the leaves of the package's state with the random key, who saw the present tick, and its reward."""
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+        packed = [{"dtype": str(leaf.dtype), "shape": list(leaf.shape), "data": leaf.tobytes().hex()} for leaf in leaves]
+        return {"leaves": packed, "sees": self._sees.tolist(), "reward": self._reward}
+
+    def restore(self, state: State) -> Tick:
+        """Go on from a snapshot and return its tick.
+
+        Raises:
+            ValueError: it is none of this map.
+        """
+        saved: Any = state
+        pattern, structure = jax.tree.flatten(self._battle.begin(0))
+        leaves = [np.frombuffer(bytes.fromhex(one["data"]), one["dtype"]).reshape(one["shape"]) for one in saved["leaves"]]
+        if [(leaf.dtype, leaf.shape) for leaf in leaves] != [(leaf.dtype, leaf.shape) for leaf in pattern]:
+            raise ValueError(f"the snapshot is no state of {self.spec.name}")
+        self._state = jax.tree.unflatten(structure, [jax.numpy.array(leaf) for leaf in leaves])
+        self._sees, self._reward = np.array(saved["sees"], bool), float(saved["reward"])
+        return self._look()
+
+    def render(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Draw the field: ours blue, enemies red, paler as their health goes.
+
+        Raises:
+            RuntimeError: no episode was started, or the environment was made without `render=True`.
+        """
+        if not self._draws or self._state is None:
+            raise RuntimeError("nothing to draw: make the environment with render=True and reset it first")
+        game, battle = self._battle.game, self._state[1].state
+        side = game.map_width * PIXELS
+        picture = np.full((side, side, 3), 255, np.uint8)
+        rows, columns = np.mgrid[:side, :side] / PIXELS
+        health = np.asarray(battle.unit_health / game.unit_type_health[battle.unit_types])
+        radii = np.asarray(game.unit_type_radiuses[battle.unit_types])
+        for unit, (x, y) in enumerate(np.asarray(battle.unit_positions)):
+            if battle.unit_alive[unit]:
+                fade = np.uint8(200 * (1 - health[unit]))
+                colour = (fade, fade, 255) if unit < self.spec.num_agents else (255, fade, fade)
+                picture[(columns - x) ** 2 + (game.map_height - rows - y) ** 2 <= radii[unit] ** 2] = colour
+        return picture
+
+    def close(self) -> None:
+        """Let go of the episode."""
+        self._state = self._tick = None
+
+    def _look(self) -> Tick:
+        obs, mask, unit_alive, steps = self._battle.view(self._state)
+        n = self.spec.num_agents
+        ours, enemies = unit_alive[:n], unit_alive[n:]
+        is_decided = not (ours.any() and enemies.any())
+        alive = ours & (not is_decided)
+        is_cut = not is_decided and int(steps) >= (self.spec.max_steps or 0)
+        is_over = is_decided or is_cut
+        tick = Tick(
+            np.where(self._sees[:, None], obs, np.float32(0)),
+            _one_for_the_dead(mask, alive),
+            np.full(n, self._reward, np.float32),
+            ~alive,
+            truncated=is_cut,
+            alive=alive,
+            metrics={"win": float(ours.any() and not enemies.any())} if is_over else {},
+        )
+        self._tick = None if is_over else Tick(**{**vars(tick), "action_mask": tick.action_mask.copy(), "alive": alive.copy()})
+        return tick
+
+    def _check(self, actions: Int[np.ndarray, " N"], mask: Bool[np.ndarray, "N A"]) -> None:
+        if actions.shape != (len(mask),):
+            raise ValueError(f"{actions.size} actions for the {len(mask)} agents of {self.spec.name}")
+        exists = (actions >= 0) & (actions < mask.shape[1])
+        legal = exists & mask[np.arange(len(mask)), np.where(exists, actions, 0)]
+        if not legal.all():
+            number = int(np.argmin(legal))
+            why = "which is not legal now" if exists[number] else f"but it has 0 to {mask.shape[1] - 1}"
+            raise ValueError(f"{self.spec.agents[number]} of {self.spec.name} was given action {int(actions[number])}, {why}")
+
+
+def _one_for_the_dead(mask: np.ndarray, alive: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, "N A"]:
+    legal = mask.astype(bool) & alive[:, None]
+    legal[~alive, STOP] = True
+    return legal
+
+
+@dataclass(frozen=True)
+class _Battle:
+    """A battle and its compiled functions, in which a state is (random key, the package's state)."""
+
+    game: Any
+    begin: Callable[[int], Any]
+    advance: Callable[[Any, np.ndarray], Any]
+    view: Callable[[Any], Any]
+
+
+@lru_cache(maxsize=8)
+def _battle(name: str, options: tuple[tuple[str, Any], ...]) -> _Battle:
+    game, agents = _made(MAPS[name], name, dict(options)), MAPS[name].allies
+    names = [f"ally_{number}" for number in range(agents)]
+    assert names == list(game.agents)
+
+    def begin(seed: Any) -> Any:
+        key, drawn = jax.random.split(jax.random.PRNGKey(seed))
+        _, state = game.reset(drawn)
+        # Some of its leaves have weak types, for which `advance` would be compiled a second time.
+        return key, jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, leaf.dtype), state)
+
+    def advance(state: Any, actions: Any) -> Any:
+        key, drawn = jax.random.split(state[0])
+        _, following, reward, _, _ = game.step_env(drawn, state[1], dict(zip(names, actions, strict=True)))
+        return (key, following), reward[names[0]]
+
+    def view(state: Any) -> Any:
+        obs, legal, battle = game.get_obs(state[1]), game.get_avail_actions(state[1]), state[1].state
+        return *(jax.numpy.stack([each[name] for name in names]) for each in (obs, legal)), battle.unit_alive, battle.step
+
+    seen = jax.jit(view)
+    return _Battle(game, jax.jit(begin), jax.jit(advance), lambda state: jax.device_get(seen(state)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the package's greetings from the output of commands; one of its imports undoes what `redirect_stdout` does."""
+    ours = sys.stdout
+    ours.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        sys.stdout = ours
+
+
+def _made(fight: Map, name: str, options: dict[str, Any]) -> Any:
+    with _quiet():
+        smax = importlib.import_module("jaxmarl.environments.smax.smax_env")
+        heuristic = importlib.import_module("jaxmarl.environments.smax.heuristic_enemy_smax_env")
+    if fight.units is None:
+        scenario = smax.map_name_to_scenario(name)
+    else:
+        units = jax.numpy.array([LETTERS[letter] for letter in fight.units], jax.numpy.uint8)
+        scenario = smax.Scenario(units, fight.allies, fight.enemies, smacv2_position_generation=False, smacv2_unit_type_generation=False)
+    return heuristic.HeuristicEnemySMAX(scenario=scenario, **options)
