@@ -1,16 +1,103 @@
-"""`matwm envs`: lists the scenarios."""
+"""`matwm envs`: lists families of environments and their scenarios, what agents see and do there, and how to install what is missing."""
 
 import argparse
+import dataclasses
+import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from matwm import scenarios
+from matwm.config import ConfigError, EnvConfig
+from matwm.sentences import nearest
+from pipeline.commands.table import table
+
+COLUMNS = ("scenario", "agents", "observation", "actions", "masks", "steps")
+RESUME = {
+    "replay": "exact, by playing the episode again",
+    "snapshot": "exact, from a copy of the state",
+    "episode": "a fresh episode: the run is continued, not reproduced",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments: none."""
+    """Declare the command's arguments."""
+    parser.add_argument("which", nargs="*", metavar="FAMILY", help="only these; or your own environment, package.module:parallel_env")
+    parser.add_argument("--json", action="store_true", help="as a list of objects, with every agent and option")
 
 
 def run(options: argparse.Namespace) -> int:
-    """List them."""
-    sys.stdout.write("".join(f"{name}\n" for name in scenarios.names("mpe")))
+    """List them.
+
+    With --json: one object a family, with `family`, `meaning`, `resume`, `installed`, `install` (the command) and `scenarios`: `name`,
+    `num_agents`, `max_steps`, `has_action_masks`, `agents` (one object each; null if the family is not installed) and `options`.
+
+    Raises:
+        ConfigError: there is no such family, or an environment given by its import path cannot be played.
+    """
+    entries = [_family(name, [word for word in options.which if ":" in word]) for name in _wanted(options.which)]
+    if options.json:
+        sys.stdout.write(json.dumps(entries, indent=2) + "\n")
+        return 0
+    for entry in entries:
+        missing = "" if entry["installed"] else f"  NOT INSTALLED: {entry['install']}\n"
+        sys.stdout.write(f"{entry['family']}: {entry['meaning']}\n  resume: {RESUME[entry['resume']]}\n{missing}")
+        if rows := [_row(scenario) for scenario in entry["scenarios"]]:
+            sys.stdout.write("".join(f"  {line}\n" for line in table([COLUMNS, *rows]).splitlines()))
+        sys.stdout.write("\n")
     return 0
+
+
+def _wanted(which: list[str]) -> list[str]:
+    """Return the families to list."""
+    families = ["pettingzoo" if ":" in word else word for word in which]
+    for word in families:
+        if word not in scenarios.FAMILIES:
+            raise ConfigError([f"there is no family {word!r}{nearest(word, list(scenarios.FAMILIES))}"])
+    return [name for name in scenarios.FAMILIES if name in families or not families]
+
+
+def _family(name: str, paths: list[str]) -> dict[str, Any]:
+    from matwm.envs import is_installed
+
+    known, here = scenarios.FAMILIES[name], is_installed(name)
+    facts: dict[str, Any] = {"family": name, "meaning": known.meaning, "resume": known.resume, "installed": here, "install": known.install}
+    configs = [EnvConfig(family=name, name=scenario, options={}) for scenario in known.scenarios or paths]  # type: ignore[arg-type]
+    return {**facts, "scenarios": [_scenario(config, here) for config in configs]}
+
+
+def _scenario(config: EnvConfig, is_here: bool) -> dict[str, Any]:
+    from matwm.envs.probe import probe
+
+    spec = probe(config) if is_here else None
+    return {
+        "name": config.name,
+        "num_agents": spec.num_agents if spec else config.num_agents,
+        "max_steps": spec.max_steps if spec else config.options.get("max_cycles", config.options.get("max_steps")),
+        "has_action_masks": spec.has_action_masks if spec else None,
+        "resume": spec.resume if spec else scenarios.FAMILIES[config.family].resume,
+        "agents": [dataclasses.asdict(agent) for agent in spec.agent_specs] if spec else None,
+        "options": config.options,
+    }
+
+
+def _row(scenario: dict[str, Any]) -> tuple[str, ...]:
+    agents, limit = scenario["agents"], str(scenario["max_steps"] or "?")
+    if agents is None:
+        return (scenario["name"], str(scenario["num_agents"]), "?", "?", "?", limit)
+    roles: dict[str, int] = {}
+    for agent in agents:
+        roles[agent["role"]] = roles.get(agent["role"], 0) + 1
+    team = " + ".join(f"{count} {role}" for role, count in roles.items())
+    masks = "yes" if scenario["has_action_masks"] else "no"
+    return (scenario["name"], team, _by_role(agents, _sight), _by_role(agents, lambda agent: str(agent["num_actions"])), masks, limit)
+
+
+def _sight(agent: dict[str, Any]) -> str:
+    return f"{agent['kind']} {' x '.join(map(str, agent['obs_shape']))}"
+
+
+def _by_role(agents: list[dict[str, Any]], told: Callable[[dict[str, Any]], str]) -> str:
+    """Return what is told of every agent: once if it is the same of all, else in the order of the roles."""
+    found = {agent["role"]: told(agent) for agent in agents}
+    return " / ".join(found.values()) if len(set(found.values())) > 1 else next(iter(found.values()))

@@ -1,8 +1,12 @@
 """Any parallel environment is read by stated rules, and every mistake gets a sentence."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import matwm
 from matwm.config import ConfigError, EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import EnvError
@@ -149,6 +153,25 @@ def test_each_episode_has_an_environment_of_its_own(monkeypatch):
     env.reset(0)
     env.reset(1)
     assert len(made) == before + 2
+
+
+def test_the_example_of_the_readme_is_an_environment(tmp_path, monkeypatch):
+    readme = Path(matwm.__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    code = readme.partition("<!-- meeting.py -->\n```python\n")[2].partition("```")[0]
+    (tmp_path / "meeting.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    meeting = EnvConfig(family="pettingzoo", name="meeting:Meeting", options={"cells": 7})
+    spec = probe(meeting)
+    assert (spec.obs_sizes, spec.num_actions, spec.resume) == ((7, 7), (3, 3), "replay")
+    env = make_env(meeting)
+    tick = env.reset(0)
+    assert tick.obs.sum() == 2
+    for _ in range(20):
+        tick = env.step(np.zeros(2, np.int64))
+    assert tick.truncated
+    assert tick.metrics == {"met": 0.0}
+    sys.modules.pop("meeting")
 
 
 def test_masks_come_from_observations_and_from_infos_alike():

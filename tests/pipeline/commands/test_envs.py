@@ -1,0 +1,61 @@
+"""`matwm envs` shows what there is without being asked twice, and how to get what is missing."""
+
+import json
+
+import pytest
+
+from matwm import envs, scenarios
+from pipeline import cli
+
+
+def told(capsys, *arguments):
+    assert cli.main(["envs", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_family_and_scenario_is_listed_with_what_agents_see_and_do(capsys):
+    families = {entry["family"]: entry for entry in json.loads(told(capsys, "--json", "mpe", "pettingzoo"))}
+    assert set(families) == {"mpe", "pettingzoo"}
+    assert families["mpe"]["installed"]
+    listed = {scenario["name"]: scenario for scenario in families["mpe"]["scenarios"]}
+    assert set(listed) == set(scenarios.names("mpe"))
+    tag = listed["simple_tag_v3"]
+    assert (tag["num_agents"], tag["max_steps"], tag["has_action_masks"], tag["resume"]) == (4, 25, False, "replay")
+    assert tag["agents"][3] == {
+        "name": "agent_0",
+        "role": "agent",
+        "kind": "vector",
+        "obs_shape": [14],
+        "num_actions": 5,
+        "has_action_mask": False,
+    }
+    lines = told(capsys, "mpe").splitlines()
+    assert "  resume: exact, by playing the episode again" in lines
+    (line,) = [line.split() for line in lines if "simple_tag_v3" in line]
+    assert line == ["simple_tag_v3", "3", "adversary", "+", "1", "agent", "vector", "16", "/", "vector", "14", "5", "no", "25"]
+
+
+def test_what_is_not_installed_is_listed_too_with_the_command_that_installs_it(capsys, monkeypatch):
+    monkeypatch.setattr(envs, "is_installed", lambda family: False)
+    text = told(capsys, "smax")
+    assert "NOT INSTALLED: .venv/bin/pip install -e '.[smax]'" in text
+    assert "from a copy of the state" in text
+    assert ["2s3z", "5", "?", "?", "?", "100"] in [line.split() for line in text.splitlines()]
+    (family,) = json.loads(told(capsys, "--json", "smax"))
+    assert (family["installed"], family["install"]) == (False, ".venv/bin/pip install -e '.[smax]'")
+    assert {scenario["name"]: scenario["num_agents"] for scenario in family["scenarios"]}["27m_vs_30m"] == 27
+
+
+def test_your_own_environment_is_shown_by_its_import_path(capsys):
+    text = told(capsys, "tests.matwm.arena:parallel_env")
+    assert "2 knight + 1 scout  vector 5 / vector 9  6 / 5    yes    ?" in text
+    assert "mpe" not in text
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [("smacks", "there is no family 'smacks', did you mean smax?"), ("a:b", "env.name is a:b, but there is no module a among")],
+)
+def test_what_cannot_be_shown_is_one_sentence(capsys, word, sentence):
+    assert cli.main(["envs", word]) == 1
+    assert capsys.readouterr().err.startswith(sentence)
