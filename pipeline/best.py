@@ -7,6 +7,8 @@ from matwm.config import EvaluationConfig
 from matwm.history import Point
 from pipeline.journal import EVALUATION, TimedPoint
 
+NOT_MODES = ("step", "references", "metrics")
+"""What `evaluation.json` says beside the returns of each mode."""
 MODES_TAG = "matwm.evaluation.modes"
 """The modes that a run was judged in, the one that counts first."""
 
@@ -33,10 +35,10 @@ class Score(Protocol):
     def stderr(self) -> float: ...  # noqa: D102
 
 
-def points(step: int, mode: str, matchup: str, agents: Mapping[str, Score]) -> list[Point]:
-    """Return what MLflow is told of a match-up: each agent's mean return, and its standard error below it."""
+def points(step: int, mode: str, matchup: str, agents: Mapping[str, Score], metrics: Mapping[str, Score]) -> list[Point]:
+    """Return what MLflow is told of a match-up: each agent's mean return and the environment's metrics, standard errors below them."""
     found: list[Point] = []
-    for agent, score in agents.items():
+    for agent, score in {**agents, **{f"metrics/{name}": score for name, score in metrics.items()}}.items():
         name = key(mode, matchup, agent)
         found += [Point(name, step, score.mean), Point(f"{name}/stderr", step, score.stderr)]
     return found
@@ -79,7 +81,7 @@ def of_history(mode: str, points: Iterable[TimedPoint], after: int) -> Best | No
 def of_record(evaluation: Mapping[str, Any]) -> Best | None:
     """Return what `metrics/<segment>/evaluation.json` says: a clone has it without any MLflow."""
     try:
-        mode = next(name for name in evaluation if name not in ("step", "references"))
+        mode = next(name for name in evaluation if name not in NOT_MODES)
         means = [float(summary["mean"]) for agents in evaluation[mode].values() for summary in agents.values()]
         return Best(int(evaluation["step"]), mode, sum(means) / len(means))
     except (StopIteration, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint
+from pipeline import best, tracking
 from pipeline import project as places
-from pipeline import tracking
 from pipeline.journal import EVALUATION
 from pipeline.lineage import Lineage, Node
 from pipeline.recorded import COMMIT
@@ -77,13 +77,15 @@ def _judged(project: Path, node: Node | None, step: int, trouble: list[str]) -> 
             return {point.key: point.value for point in sorted(points, key=lambda point: point.timestamp_ms) if point.step == step}
     if facts.evaluation.get("step") != step:
         return {}
-    modes = {mode: found for mode, found in facts.evaluation.items() if mode not in ("step", "references")}
+    returns = {mode: found for mode, found in facts.evaluation.items() if mode not in best.NOT_MODES}
     try:
         return {
-            f"{EVALUATION}{mode}/{matchup}/{agent}": float(summary["mean"])
+            f"{EVALUATION}{mode}/{matchup}/{below}{name}": float(summary["mean"])
+            for below, modes in (("", returns), ("metrics/", facts.evaluation.get("metrics", {})))
             for mode, matchups in modes.items()
-            for matchup, agents in matchups.items()
-            for agent, summary in agents.items()
+            for matchup, found in matchups.items()
+            for name, summary in found.items()
+            if mode != "references"
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         trouble.append(f"metrics/{facts.segment}/evaluation.json is damaged: it is left out")

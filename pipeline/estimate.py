@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,8 @@ def disk(segment: ResolvedSegment, made: int, found: Sizes) -> Disk:
     left = [step for step in segment.saves if step > start]
     if not left:
         return Disk(0, 0, 0)
-    per_step = 1 + 1 / max(int(config.env.options.get("max_cycles") or math.inf), 1)
+    limit = config.env.options.get("max_cycles", config.env.options.get("max_steps"))
+    per_step = 1 + 1 / limit if isinstance(limit, int) and limit > 0 else 1
     size = config.replay.chunk_rows
     whole = int(left[-1] * per_step) // size - int(start * per_step) // size
     curves = WORLD_MODEL_CURVES + AGENT_CURVES * found.num_agents

@@ -1,6 +1,7 @@
 """Stage `evaluate@<segment>`: judges exactly the last checkpoint of a segment by whole episodes (see matwm/evaluation.py).
 
-metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, and the scripts' beside them
+metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, the scripts'
+                                     beside them, and what the environment says of episodes, such as `win`
 metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from
 metrics/<segment>/evaluated.csv      what MLflow is told, and when (see times.py)
 plots/<segment>/episode.gif          the evaluated self-play episode with the median return
@@ -61,10 +62,11 @@ def evaluate(project: Path, name: str) -> None:
     artifacts = [(folder / "evaluation.json", ""), (folder / "evaluation.csv", "")]
     pictures = project / "plots" / name
     pictures.mkdir(parents=True, exist_ok=True)  # an output of the stage, with or without a GIF
-    if segment.config.evaluation.gif:
-        (pictures / GIF).write_bytes(_gif(checkpoint, learned[0]))
+    if segment.config.evaluation.gif and (gif := _gif(checkpoint, learned[0])):
+        (pictures / GIF).write_bytes(gif)
         artifacts.append((pictures / GIF, "plots"))
-    points = [point for result in learned for point in best.points(checkpoint.step, str(result.mode), result.matchup, _judged(result))]
+    step = checkpoint.step
+    points = [p for result in learned for p in best.points(step, str(result.mode), result.matchup, _judged(result), result.metrics)]
     report(project, name, segment.config.tracking, points=points, artifacts=artifacts, tags=best.tags(segment.config.evaluation))
     facts = places.read_json(folder / "run.json") or {}
     work = places.work_folder(project, name, str(facts.get("key", "")))
@@ -96,7 +98,7 @@ def _judged(result: "Result") -> "dict[str, Summary]":
     return {agent: result.agents[agent] for number, agent in enumerate(result.spec.agents) if number in result.learned}
 
 
-def _for_people(step: int, learned: "Iterable[Result]", references: "Iterable[Result]") -> dict[str, Any]:
+def _for_people(step: int, learned: "Sequence[Result]", references: "Sequence[Result]") -> dict[str, Any]:
     nested: dict[str, Any] = {"step": step}
     for result in learned:
         agents = {agent: _rounded(summary, STATISTICS[:4]) for agent, summary in _judged(result).items()}
@@ -104,6 +106,10 @@ def _for_people(step: int, learned: "Iterable[Result]", references: "Iterable[Re
     nested["references"] = {
         result.matchup: {role: _rounded(summary, ("mean", "stderr")) for role, summary in result.roles.items()} for result in references
     }
+    for result in (*learned, *references):
+        if result.metrics:
+            told = {name: _rounded(summary, ("mean", "stderr", "episodes")) for name, summary in result.metrics.items()}
+            nested.setdefault("metrics", {}).setdefault(result.mode or "references", {})[result.matchup] = told
     return nested
 
 
@@ -123,15 +129,20 @@ def _table(step: int, results: "Iterable[Result]") -> str:
     return text.getvalue()
 
 
-def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes:
-    """Draw neither the best nor the worst episode."""
+def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes | None:
+    """Draw neither the best nor the worst episode; None, said aloud, if the environment cannot draw itself."""
     from matwm.config import EnvConfig
+    from matwm.envs.base import NoPictureError
     from pipeline.animation import animate
 
     episode = self_play.typical
     title = f"{checkpoint.spec.name}, {self_play.mode}, step {checkpoint.step:,}"
     env = EnvConfig.model_validate(checkpoint.config["env"])
-    return animate(env, self_play.seeds[episode], self_play.actions[episode], title)
+    try:
+        return animate(env, self_play.seeds[episode], self_play.actions[episode], title)
+    except NoPictureError as error:
+        sys.stderr.write(f"there is no {GIF}: {error}\n")
+        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -250,7 +250,7 @@ class Session:
         points: list[Point] = []
         for result in results:
             learners = {trainer.spec.agents[number]: result.agents[trainer.spec.agents[number]] for number in result.learned}
-            points += best.points(trainer.env_step, str(result.mode), result.matchup, learners)
+            points += best.points(trainer.env_step, str(result.mode), result.matchup, learners, result.metrics)
         self.tracker.log(points, is_revision=True)
         return True
 

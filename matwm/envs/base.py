@@ -17,6 +17,10 @@ class EnvError(ConfigError):
         super().__init__([problem])
 
 
+class NoPictureError(RuntimeError):
+    """An environment cannot draw itself."""
+
+
 @runtime_checkable
 class Env(Protocol):
     """One environment that its caller drives episode by episode; it never resets itself."""
@@ -43,7 +47,8 @@ class Env(Protocol):
         """Draw the present state, without changing what follows.
 
         Raises:
-            RuntimeError: no episode was started, or the environment was made without `render=True`, or it has no picture of itself.
+            RuntimeError: no episode was started, or the environment was made without `render=True`.
+            NoPictureError: it cannot draw itself.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from matwm.envs.base import EnvError
+from matwm.envs.base import EnvError, NoPictureError
 from matwm.envs.images import IMAGE_SHAPE
 from matwm.envs.spaces import actions as count_actions
 from matwm.envs.spaces import sight
@@ -126,13 +126,17 @@ class PettingZooEnv:
         """Draw the present state, without changing what follows.
 
         Raises:
-            RuntimeError: no episode was started, or the environment was made without `render=True`, or it has no picture of itself.
+            RuntimeError: no episode was started, or the environment was made without `render=True`.
+            NoPictureError: it cannot draw itself.
         """
         if not self._draws or not self._was_reset:
             raise RuntimeError("nothing to draw: make the environment with render=True and reset it first")
-        picture = self._env.render()
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-            raise RuntimeError(f"{self.spec.name} has no picture of itself: its render() returned no array")
+        try:
+            picture = self._env.render()
+        except (NotImplementedError, AttributeError):
+            picture = None
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise NoPictureError(f"{self.spec.name} cannot draw itself: its render() gives no uint8 array of height x width x 3")
         return picture
 
     def close(self) -> None:

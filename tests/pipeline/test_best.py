@@ -36,5 +36,6 @@ def test_the_first_mode_counts() -> None:
 def test_git_alone_knows_it_too() -> None:
     record = {"step": 80, "greedy": {"self_play": {"a": {"mean": 1.0}, "b": {"mean": 2.0}}, "x": {"a": {"mean": 6.0}}}, "sampled": {}}
     assert best.of_record({**record, "references": {}}) == Best(80, "greedy", 3.0)
+    assert best.of_record({"metrics": {"greedy": {"self_play": {"win": {"mean": 0.5}}}}, **record}) == Best(80, "greedy", 3.0)
     assert best.of_record({}) is None
     assert best.of_record({"step": 80, "sampled": []}) is None

@@ -16,10 +16,11 @@ from PIL import Image
 from matwm import evaluation
 from matwm.policy import load_networks
 from matwm.store import LocalStore
-from pipeline import evaluate, report, runs, tracking
+from pipeline import best, evaluate, report, runs, tracking
 from pipeline.animation import animate
 from pipeline.process import Interruption
 from pipeline.train import train
+from tests.matwm.arena import Arena
 from tests.pipeline.projects import SOURCE, tiny_params
 
 CHANGES = {"evaluation": {"episodes": 3, "modes": ["sampled", "greedy"], "gif": True}}
@@ -101,6 +102,44 @@ def test_the_table_has_each_role_of_each_match_up(project: Path) -> None:
     assert {(row["step"], row["episodes"]) for row in rows} == {("24", "3")}
     against_flee = [row for row in rows if row["matchup"] == "learned_v_flee" and row["mode"] == "greedy"]
     assert [(row["role"], row["learned"]) for row in against_flee] == [("adversary", "1"), ("agent", "0")]
+
+
+def test_what_an_environment_says_of_its_episodes_is_told_beside_the_returns(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An environment by import path, with masks and deaths: drawn if it can be, and a sentence if not."""
+    shutil.copytree(SOURCE / "checkpoints/root", root / "checkpoints/root")
+    env = {"family": "pettingzoo", "name": "tests.matwm.arena:Arena", "options": {"masks": "info"}}
+    judging = {"episodes": 4, "modes": ["greedy"], "gif": True}
+    params = tiny_params({"env": env, "evaluation": judging}, {"s00": {"from": "checkpoints/root", "until": 24}})
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert train(root, "s00", Interruption()) == 0
+    monkeypatch.chdir(root)
+    assert evaluate.main(["s00"]) == 0
+    judged = json.loads((root / "metrics/s00/evaluation.json").read_text())
+    networks = load_networks(LocalStore(root / "checkpoints/s00").open(24))
+    (result,) = evaluation.evaluate(
+        networks.world_model, networks.actors, networks.env,
+        episodes=4, first_seed=10000, modes=["greedy"], acting_context=networks.acting_context,
+    )  # fmt: skip
+    wins = result.outcomes["win"]
+    assert set(wins) <= {0.0, 1.0}
+    assert judged["metrics"]["greedy"]["self_play"]["win"] == {
+        "mean": wins.mean(), "stderr": round(wins.std(ddof=1) / 2, 4), "episodes": 4,
+    }  # fmt: skip
+    assert judged["metrics"]["references"]["random"]["win"]["episodes"] == 4
+    (run,) = tracking.list_runs()
+    logged = runs.client(runs.configured_uri()).get_run(run.run_id).data.metrics
+    assert logged["evaluation/greedy/self_play/metrics/win"] == wins.mean()
+    counted = [f"evaluation/greedy/self_play/{agent}" for agent in result.spec.agents]
+    assert best.keys(logged, "greedy") == ("greedy", counted), "a win is no return"
+    assert best.of_record(judged) == best.Best(24, "greedy", pytest.approx(result.returns.mean(), abs=1e-3))
+    assert (root / "plots/s00/episode.gif").is_file()
+    monkeypatch.setattr(Arena, "render", lambda self: None)
+    (root / "plots/s00/episode.gif").unlink()
+    assert evaluate.main(["s00"]) == 0
+    assert "there is no episode.gif: tests.matwm.arena:Arena cannot draw itself" in capsys.readouterr().err
+    assert list((root / "plots/s00").iterdir()) == []
 
 
 def test_without_a_gif_there_is_an_empty_folder(project: Path) -> None:

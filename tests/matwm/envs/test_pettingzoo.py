@@ -9,7 +9,7 @@ import pytest
 import matwm
 from matwm.config import ConfigError, EnvConfig
 from matwm.envs import make_env
-from matwm.envs.base import EnvError
+from matwm.envs.base import EnvError, NoPictureError
 from matwm.envs.probe import probe
 from tests.matwm.envs.mistakes import Plain
 
@@ -172,6 +172,16 @@ def test_the_example_of_the_readme_is_an_environment(tmp_path, monkeypatch):
     assert tick.truncated
     assert tick.metrics == {"met": 0.0}
     sys.modules.pop("meeting")
+
+
+def test_an_environment_without_pictures_says_so():
+    env = make_env(config("Plain"), render=True)
+    env.reset(0)
+    with pytest.raises(NoPictureError, match="Plain cannot draw itself: its render"):
+        env.render()
+    drawn = make_env(EnvConfig(family="pettingzoo", name="tests.matwm.arena:Arena", options={}), render=True)
+    drawn.reset(0)
+    assert drawn.render().shape == (64, 64, 3)
 
 
 def test_masks_come_from_observations_and_from_infos_alike():
