@@ -9,9 +9,8 @@ from pipeline import best, tracking
 from pipeline import project as places
 from pipeline.journal import EVALUATION
 from pipeline.lineage import Lineage, Node
-from pipeline.recorded import COMMIT
-from pipeline.records import latest_returns
-from pipeline.retention import LATEST_EPISODES, history_of
+from pipeline.records import LATEST_EPISODES, latest_returns
+from pipeline.retention import history_of
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -43,7 +42,7 @@ def code_of(node: Node | None, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def code_stat(project: Path, first: str | None, second: str | None) -> str | None:
     """Return `git diff --stat` of the code between two commits; None if one of them is not here or not known."""
-    if not (first and second and COMMIT.fullmatch(str(first)) and COMMIT.fullmatch(str(second))):
+    if not (first and second and places.COMMIT.fullmatch(str(first)) and places.COMMIT.fullmatch(str(second))):
         return None
     output = places.git_output(project, "diff", "--stat", first, second, "--", "matwm", "pipeline")
     return None if output is None else output.decode(errors="replace").rstrip("\n")  # The first line is indented as the others are.

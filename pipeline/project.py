@@ -17,6 +17,7 @@ PARAMS = "params.yaml"
 ROOT_CHECKPOINT = "checkpoints/root"
 EXPERIMENTS = "/.dvc/tmp/exps/"
 CODE = (".py", ".yaml")
+COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 STEP_FOLDER = re.compile(r"step_(\d{9,})$")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import re
 import tarfile
 from collections.abc import Mapping
 from functools import cache
@@ -13,9 +12,8 @@ import yaml
 
 from pipeline import dvc_files
 from pipeline import project as places
+from pipeline.compare import differing
 from pipeline.folder_hash import md5s_of, tree_of
-
-COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 class RecordError(Exception):
@@ -142,7 +140,7 @@ def check_commit(project: Path, git: Mapping[str, Any], who: str) -> list[str]:
             if known
             else f"no record here says on which code {who} was trained"
         ]
-    if not COMMIT.fullmatch(str(commit)):
+    if not places.COMMIT.fullmatch(str(commit)):
         raise RecordError(f"{who} was trained on the commit {commit!r}, which is none")
     if places.git(project, "rev-parse", "--git-dir") is None:
         return [f"this is no git repository: the commit {commit[:12]} of {who} cannot be looked for"]
@@ -182,8 +180,6 @@ def _compare(folder: str, listed: Mapping[str, str], found: Mapping[str, str]) -
 
 
 def _leaves(path: str, before: Any, now: Any) -> list[tuple[str, tuple[Any, Any]]]:
-    from pipeline.compare import differing
-
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         return list(differing(before, now, f"{path}.").items())
     return [(path, (before, now))]

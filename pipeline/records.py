@@ -12,8 +12,9 @@ import torch
 from matwm.history import History
 from matwm.stateful import State
 from pipeline import project as places
-from pipeline.retention import LATEST_EPISODES
 
+LATEST_EPISODES = 20
+"""Episodes whose returns a run is summed up, and a checkpoint is scored by."""
 COMPUTING = ("torch", "numpy", "pettingzoo", "mpe2")
 """Libraries whose versions decide numbers: exact repetition needs the same."""
 LIBRARIES = (*COMPUTING, "safetensors", "mlflow", "dvc")

@@ -5,13 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from matwm.history import Episode, History
+from pipeline.records import LATEST_EPISODES
 
 if TYPE_CHECKING:
     from matwm.checkpoint import Checkpoint
     from pipeline.segments import ResolvedSegment
-
-LATEST_EPISODES = 20
-"""Episodes whose returns a checkpoint is scored by."""
 
 
 class Policy(Protocol):
@@ -59,7 +57,7 @@ def reasons(
 
 
 def scores(history: History, steps: Iterable[int]) -> dict[int, float]:
-    """Score steps by the mean return over all agents of the latest episodes that had ended by then; without any there is no score."""
+    """Score steps by the mean return over all agents of the `LATEST_EPISODES` that had ended by then; without any there is no score."""
     ends = [episode.end_step for episode in history.episodes]
     found: dict[int, float] = {}
     for step in steps:
