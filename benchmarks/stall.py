@@ -32,7 +32,7 @@ from matwm.stateful import Chunk
 from matwm.store import LocalStore
 from matwm.trainer import Snapshot, Trainer, build_trainer
 from matwm.types import EnvSpec, Step
-from pipeline.saving import Saver
+from pipeline.training.saving import Saver
 
 CASES: dict[str, dict[str, Any]] = {
     "cpu-small": {"preset": "cpu-small", "saves": 200, "steps": 5, "turns": 4},

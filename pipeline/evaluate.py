@@ -39,10 +39,11 @@ def evaluate(project: Path, name: str) -> None:
     """
     from matwm.config import ConfigError, read_params
     from matwm.store import LocalStore
-    from pipeline import best, segments, times, tracking
     from pipeline import project as places
-    from pipeline.journal import read_points
-    from pipeline.report import report
+    from pipeline import segments, tracking
+    from pipeline.metrics import best, times
+    from pipeline.metrics.journal import read_points
+    from pipeline.reporting.report import report
     from pipeline.validate import missing_devices
 
     tracking.configure(project)
@@ -133,7 +134,7 @@ def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes | None:
     """Draw neither the best nor the worst episode; None, said aloud, if the environment cannot draw itself."""
     from matwm.config import EnvConfig
     from matwm.envs.base import NoPictureError
-    from pipeline.animation import animate
+    from pipeline.drawing.animation import animate
 
     episode = self_play.typical
     title = f"{checkpoint.spec.name}, {self_play.mode}, step {checkpoint.step:,}"

@@ -14,8 +14,8 @@ from matwm.config import ConfigError, SegmentConfig, parse_config, parse_segment
 from matwm.manifest import ROOT
 from pipeline import project as places
 from pipeline.project import ProjectError
+from pipeline.provenance.sources import Facts, collect
 from pipeline.segments import CHECKPOINT, ResolvedSegment, manifest_key, resolve_all
-from pipeline.sources import Facts, collect
 from pipeline.wording import few
 
 ROOT_ID = "root"

@@ -11,8 +11,9 @@ from typing import Any
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
 from matwm.config import ConfigError, read_params
 from matwm.manifest import MANIFEST, ROOT
-from pipeline import best, stores, tracking
 from pipeline import project as places
+from pipeline import stores, tracking
+from pipeline.metrics import best
 from pipeline.project import ProjectError
 from pipeline.segments import ResolvedSegment, resolve_all
 from pipeline.wording import few

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pipeline.process import follow_parent
 
 if TYPE_CHECKING:
-    from pipeline.figures import Curve, Figure, Lineage
-    from pipeline.scoreboard import Score
+    from pipeline.drawing.figures import Curve, Figure, Lineage
+    from pipeline.drawing.scoreboard import Score
     from pipeline.segments import ResolvedSegment
 
 TERMS = ("total", "reconstruction", "reward", "continuation", "dynamics", "representation", "teammates", "action_mask")
@@ -33,9 +33,11 @@ def plot(project: Path) -> list[Path]:
         ConfigError, ProjectError, TrackingError: one sentence that a person can act on.
     """
     from matwm.config import read_params
-    from pipeline import figures, segments, tracking, upkeep
     from pipeline import project as places
-    from pipeline.report import report
+    from pipeline import segments, tracking
+    from pipeline.drawing import figures
+    from pipeline.reporting import upkeep
+    from pipeline.reporting.report import report
 
     tracking.configure(project)
     graph = segments.resolve_all(read_params(project / places.PARAMS), project)
@@ -76,7 +78,7 @@ def paths(graph: "Mapping[str, ResolvedSegment]") -> "list[list[ResolvedSegment]
 
 def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]":
     """Return the figures of a lineage by name, from the metrics of its last segment; those without data are left out."""
-    from pipeline import figures, scoreboard
+    from pipeline.drawing import figures, scoreboard
 
     lineage = _lineage(path, folder.parent)
     training, episodes = read_curves(folder / "training.csv"), read_curves(folder / "episodes.csv")
@@ -110,7 +112,7 @@ def read_curves(file: Path) -> "dict[str, Curve]":
 
 def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
     """Read an evaluation: its step, the number of episodes, and each role's score in each match-up."""
-    from pipeline.scoreboard import Score
+    from pipeline.drawing.scoreboard import Score
 
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -138,7 +140,7 @@ def _is_trained(project: Path, name: str) -> bool:
 def _lineage(path: "Sequence[ResolvedSegment]", metrics: Path) -> "Lineage":
     from matwm.envs import make_env
     from pipeline import project as places
-    from pipeline.figures import Lineage, Stretch
+    from pipeline.drawing.figures import Lineage, Stretch
 
     spec = make_env(path[-1].config.env).spec
     roles = {role: [spec.agents[number] for number in numbers] for role, numbers in spec.roles().items()}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline import project
-from pipeline.journal import TimedPoint
 from pipeline.masking import masked
+from pipeline.metrics.journal import TimedPoint
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
     from mlflow import MlflowClient

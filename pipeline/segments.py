@@ -14,8 +14,9 @@ from typing import Any
 from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, SegmentConfig, parse_config, parse_segments
 from matwm.version import NUMERICS
-from pipeline import dvc_files, imports, overrides, republish
+from pipeline import dvc_files, republish
 from pipeline import project as places
+from pipeline.params import imports, overrides
 
 SOURCE = "params.yaml"
 TAKEN = {"root": "checkpoints/root, the start of every lineage", "lineage": "plots/lineage, the plots of all segments"}

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline import runs
-from pipeline.delivery import AbandonedError, Delivery, ElsewhereError, NoSuchRunError
-from pipeline.journal import Journal, Point, TimedPoint, num_sent_bytes
-from pipeline.mismatches import Mismatch
-from pipeline.outbox import Outbox
+from pipeline.metrics.journal import Journal, Point, TimedPoint, num_sent_bytes
+from pipeline.metrics.mismatches import Mismatch
 from pipeline.process import if_free
+from pipeline.reporting.delivery import AbandonedError, Delivery, ElsewhereError, NoSuchRunError
+from pipeline.reporting.outbox import Outbox
 from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, get_run, list_runs, metric_history
 
 __all__ = [

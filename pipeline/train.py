@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.process import Interruption, exclusive, follow_parent
 
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
-    from pipeline.session import Session
+    from pipeline.training.session import Session
 
 
 def train(project: Path, name: str, interruption: Interruption) -> int:
@@ -25,7 +25,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     from pipeline import project as places
     from pipeline import tracking
     from pipeline.job import Job, open_start
-    from pipeline.session import Session
+    from pipeline.training.session import Session
     from pipeline.validate import validate
 
     launcher = tracking.configure(project)
@@ -39,8 +39,8 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
 
 def _run(session: "Session", interruption: Interruption) -> int:
     from matwm.learner import NonFiniteLossError
-    from pipeline.saving import UnsavedError
     from pipeline.tracking import ElsewhereError
+    from pipeline.training.saving import UnsavedError
 
     try:
         with interruption.prompt():
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.write(f"{error}\n")
             return 1
         except OSError as error:
-            from pipeline.saving import REFUSING, way_out
+            from pipeline.training.saving import REFUSING, way_out
 
             if error.errno not in REFUSING:
                 raise

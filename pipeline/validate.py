@@ -7,7 +7,7 @@ from matwm.config import ConfigError, read_params
 from matwm.manifest import CheckpointError
 from pipeline import project as places
 from pipeline import republish
-from pipeline.forecast import Forecast, forecast
+from pipeline.params.forecast import Forecast, forecast
 from pipeline.runs import TrackingError
 from pipeline.segments import ResolvedSegment, resolve_all
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.learn import inside
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, Measure
 from benchmarks.learn.measures import TITLES as SCENARIOS
-from pipeline.figures import COLOURS, DARK, QUIET, drawing, png
+from pipeline.drawing.figures import COLOURS, DARK, QUIET, drawing, png
 
 CURVES, COMPARED, INSIDE = "learning.png", "learning_ablations.png", "learning_inside.png"
 TITLES = {

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.learn.measures import TITLES
-from pipeline.figures import COLOURS, DARK, QUIET
+from pipeline.drawing.figures import COLOURS, DARK, QUIET
 
 Runs = Mapping[int, Mapping[str, Any]]
 """Seed -> result."""

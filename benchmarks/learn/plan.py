@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.config import SEGMENT_NAME, Config, ConfigError, load_config, preset_path
-from pipeline import assignments, overrides
+from pipeline.params import assignments, overrides
 
 CURVE_SEED = 20_000
 """Environment seed of the first episode of the judgements inside training: the final ones' episodes are not looked at before."""

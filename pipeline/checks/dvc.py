@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from pipeline import dvc_files, remote
+from pipeline import dvc_files
 from pipeline import project as places
 from pipeline.checks.finding import Finding, Patient
+from pipeline.storage import remote
 from pipeline.wording import few, readable
 
 SAMPLE_BYTES = 200_000_000

@@ -4,11 +4,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import holdings
 from pipeline import project as places
 from pipeline.checks.finding import Finding, Patient
-from pipeline.holdings import Held
 from pipeline.runs import TrackingError
+from pipeline.storage import holdings
+from pipeline.storage.holdings import Held
 from pipeline.wording import few
 
 

@@ -14,9 +14,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from packaging.specifiers import SpecifierSet
 
-from pipeline import runs, upkeep
+from pipeline import runs
 from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
+from pipeline.reporting import upkeep
 from pipeline.runs import TrackingError
 from pipeline.wording import few
 

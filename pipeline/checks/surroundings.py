@@ -9,9 +9,11 @@ from pathlib import Path
 
 from matwm.config import ConfigError, read_params
 from pipeline import project as places
-from pipeline import records, tracking, upkeep
+from pipeline import tracking
 from pipeline.checks.finding import Finding, Patient
+from pipeline.metrics import records
 from pipeline.process import is_held
+from pipeline.reporting import upkeep
 from pipeline.wording import few, readable
 
 TORCH = "2.13.0"

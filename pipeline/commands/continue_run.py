@@ -15,13 +15,14 @@ from typing import Any
 from matwm.changes import as_yaml, changes
 from matwm.checkpoint import Checkpoint
 from matwm.config import Config, ConfigError, leaves, parse_config, read_params
-from pipeline import assignments, effects, imports, lookup, overrides, params_file, tracking
+from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
-from pipeline.forecast import forecast
-from pipeline.importing import Import, imported
+from pipeline.params import assignments, effects, imports, overrides, params_file
+from pipeline.params.forecast import forecast
 from pipeline.project import ProjectError
 from pipeline.segments import resolve_all
+from pipeline.storage.importing import Import, imported
 from pipeline.validate import missing_devices
 
 NEXT_NAME = re.compile(r"s(\d+)$")

@@ -9,12 +9,13 @@ from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, read_manifest
-from pipeline import compare, lookup
+from pipeline import lookup
 from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.lineage import read_lineage
 from pipeline.project import ProjectError
-from pipeline.whereabouts import Target, Whereabouts
+from pipeline.provenance import compare
+from pipeline.provenance.whereabouts import Target, Whereabouts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 from matwm.checkpoint import open_checkpoint
 from pipeline import lookup
 from pipeline import project as places
-from pipeline.whereabouts import is_folder
+from pipeline.provenance.whereabouts import is_folder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,8 @@ def run(options: argparse.Namespace) -> int:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that says what to do.
     """
     from matwm.config import load_config
-    from pipeline import giving_back, tracking
+    from pipeline import tracking
+    from pipeline.reporting import giving_back
 
     project = places.root()
     tracking.configure(project)

@@ -6,8 +6,8 @@ import sys
 
 from pipeline import lookup, runs
 from pipeline import project as places
-from pipeline.holdings import PIN, PINNED
 from pipeline.project import ProjectError
+from pipeline.storage.holdings import PIN, PINNED
 
 LONGEST_NOTE = 500
 

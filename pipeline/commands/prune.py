@@ -10,12 +10,13 @@ from typing import Any
 
 from matwm.checkpoint import Checkpoint
 from matwm.config import RetentionConfig, read_params
-from pipeline import holdings, lookup, pruning, tracking
+from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.project import ProjectError
-from pipeline.pruning import Bytes, Decision
 from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.storage import holdings, pruning
+from pipeline.storage.pruning import Bytes, Decision
 from pipeline.wording import readable
 
 PUBLISHED = {pruning.TO_BE_PUBLISHED, "published"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import project as places
-from pipeline import pushing, remote
 from pipeline.commands.table import table
+from pipeline.storage import pushing, remote
 
 LOWEST_PRIORITY = 19
 

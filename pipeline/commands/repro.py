@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 from matwm.config import read_params
 from matwm.manifest import CheckpointError
-from pipeline import dvc_files, tracking, upkeep
+from pipeline import dvc_files, tracking
 from pipeline import project as places
 from pipeline.job import Job, open_start
+from pipeline.reporting import upkeep
 from pipeline.segments import ResolvedSegment
 from pipeline.validate import validate
 

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import lookup, overview, tracking, upkeep
+from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
+from pipeline.provenance import overview
+from pipeline.reporting import upkeep
 
 STATES = ("RUNNING", "FINISHED", "KILLED", "FAILED", "SCHEDULED")
 SHORT_ID = 8

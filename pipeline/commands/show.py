@@ -14,7 +14,7 @@ from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.lineage import Node, read_lineage
 from pipeline.project import ProjectError
-from pipeline.whereabouts import Place, Target, Whereabouts
+from pipeline.provenance.whereabouts import Place, Target, Whereabouts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,11 +5,12 @@ import json
 import sys
 from typing import Any
 
-from pipeline import lookup, tracking, upkeep
+from pipeline import lookup, tracking
 from pipeline import project as places
-from pipeline.best import Best
 from pipeline.commands.table import table
 from pipeline.lineage import Lineage, Node, read_lineage
+from pipeline.metrics.best import Best
+from pipeline.reporting import upkeep
 
 DEEPEST_ALIGNED = 40
 """Columns of the drawing up to which the others are aligned."""

@@ -12,12 +12,12 @@ from pipeline import lookup
 from pipeline import project as places
 from pipeline.lineage import read_lineage
 from pipeline.project import ProjectError
+from pipeline.provenance.verify import Report, Sound, verify
+from pipeline.provenance.whereabouts import Target, Whereabouts
 from pipeline.runs import TrackingError
-from pipeline.verify import Report, Sound, verify
-from pipeline.whereabouts import Target, Whereabouts
 
 if TYPE_CHECKING:  # It trains: most verifications do not.
-    from pipeline.retrace import Retraced
+    from pipeline.provenance.retrace import Retraced
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: Path) -> "Retraced | None":
     """Train the last interval again; if something else comes out, that is wrong."""
-    from pipeline.retrace import retrace
+    from pipeline.provenance.retrace import retrace
 
     checkpoint = report.opened[report.sound[0].digest]
     parent = report.opened.get(checkpoint.parent.digest)

@@ -94,7 +94,7 @@ def test_the_weight_of_action_masks_acts_where_there_are_masks() -> None:
 
 @pytest.mark.parametrize("path", [path for path, marks in MARKS.items() if not marks["shapes"]])
 def test_what_does_not_shape_training_changes_none_of_it(parent: Checkpoint, unchanged: str, path: str) -> None:
-    """Where these act is the pipeline's business: tests/pipeline/test_overrides.py and the tests of what reads them."""
+    """Where these act is the pipeline's business: tests/pipeline/params/test_overrides.py and the tests of what reads them."""
     assert everything(run(branch(parent, tiny_config({**PARENT, path: CHANGED[path]})), END - FORK)) == unchanged
 
 

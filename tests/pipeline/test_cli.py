@@ -15,8 +15,9 @@ import yaml
 from matwm.checkpoint import open_checkpoint, step_name
 from matwm.config import PRESETS
 from matwm.version import NUMERICS
-from pipeline import cli, params_file, tracking
+from pipeline import cli, tracking
 from pipeline.commands import repro
+from pipeline.params import params_file
 from pipeline.process import Interruption
 from pipeline.project import ProjectError
 from pipeline.train import train

@@ -16,9 +16,11 @@ from PIL import Image
 from matwm import evaluation
 from matwm.policy import load_networks
 from matwm.store import LocalStore
-from pipeline import best, evaluate, report, runs, tracking
-from pipeline.animation import animate
+from pipeline import evaluate, runs, tracking
+from pipeline.drawing.animation import animate
+from pipeline.metrics import best
 from pipeline.process import Interruption
+from pipeline.reporting import report
 from pipeline.train import train
 from tests.matwm.arena import Arena
 from tests.pipeline.projects import SOURCE, tiny_params

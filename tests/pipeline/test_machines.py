@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from matwm.checkpoint import open_checkpoint, step_name
-from pipeline import giving_back, runs, stores
-from pipeline.journal import TimedPoint
+from pipeline import runs, stores
+from pipeline.metrics.journal import TimedPoint
+from pipeline.reporting import giving_back
 from tests.pipeline.projects import Project, tiny_params, until
 
 ROOT = "checkpoints/root"

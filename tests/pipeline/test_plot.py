@@ -11,8 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline import figures, plot, scoreboard
-from pipeline.scoreboard import Score
+from pipeline import plot
+from pipeline.drawing import figures, scoreboard
+from pipeline.drawing.scoreboard import Score
 from pipeline.segments import resolve_all
 from tests.pipeline.projects import tiny_params
 

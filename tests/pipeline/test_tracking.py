@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from matwm.checkpoint import Checkpoint
-from pipeline import delivery, life, runs, stores, tracking
+from pipeline import runs, stores, tracking
+from pipeline.reporting import delivery, life
 from pipeline.tracking import Tracker, TrackingError
 from tests.pipeline.servers import silent_server
 

@@ -25,12 +25,14 @@ from matwm.learner import NonFiniteLossError
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import delivery, process, runs, session, stores, tracking
+from pipeline import process, runs, stores, tracking
 from pipeline import project as places
-from pipeline.journal import read_points
+from pipeline.metrics.journal import read_points
 from pipeline.process import Interruption
-from pipeline.saving import Saver
+from pipeline.reporting import delivery
 from pipeline.train import train
+from pipeline.training import session
+from pipeline.training.saving import Saver
 from tests.pipeline.projects import SOURCE, StopAfter, tiny_params
 
 ROOT = "checkpoints/root"
@@ -278,7 +280,7 @@ def test_going_on_with_other_versions_is_said(project: Path, monkeypatch: pytest
     write(project)
     run(project, interruption=StopAfter(50))
     assert "bit for bit" not in caplog.text
-    monkeypatch.setattr("pipeline.records._version", lambda library: "9.9" if library == "mpe2" else version(library))
+    monkeypatch.setattr("pipeline.metrics.records._version", lambda library: "9.9" if library == "mpe2" else version(library))
     run(project)
     assert f"segment s00 was begun with mpe2 {version('mpe2')}, now 9.9: what follows may not be bit for bit" in caplog.text
     assert facts(project)["libraries"]["mpe2"] == "9.9"

@@ -1,0 +1,1 @@
+"""Pictures: of curves, of evaluations, of an episode."""

@@ -1,0 +1,1 @@
+"""One process's share in training a segment (see `pipeline/train.py`)."""

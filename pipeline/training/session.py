@@ -1,0 +1,376 @@
+"""One process's share in training a segment: from its newest sound checkpoint on, telling MLflow, until it is complete or interrupted."""
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from matwm.changes import as_yaml
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
+from matwm.evaluation import evaluate
+from matwm.history import Point
+from matwm.store import LocalStore
+from matwm.trainer import Trainer, build_trainer
+from matwm.version import NUMERICS
+from pipeline import dvc_files, republish
+from pipeline import project as places
+from pipeline.job import Job
+from pipeline.metrics import best, records, times
+from pipeline.metrics.journal import read_points
+from pipeline.params.retention import retained_by
+from pipeline.process import Interruption, allowance
+from pipeline.reporting.labels import params_of
+from pipeline.runs import CHANGED
+from pipeline.tracking import Tracker
+from pipeline.training import ancestry
+from pipeline.training.background import Pusher
+from pipeline.training.progress import Display
+from pipeline.training.recovery import earlier_points, recover, set_aside, survey
+from pipeline.training.saving import Saver
+
+logger = logging.getLogger(__name__)
+
+SIGNAL_PATIENCE_SECONDS = 8.0
+"""For MLflow and the DVC remote to take what is left when a signal has come: whoever sent it will not wait for long."""
+LONG_SAVE_SECONDS = 3.0
+"""After a save that took longer than this another one may not end before a signal's sender loses patience."""
+
+
+class Session:
+    """Trains a segment in its work directory; the caller holds the lock."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.segment, self.config = job, job.segment, job.segment.config
+        self.store = LocalStore(job.work / "checkpoints", chunks_from=[] if job.start.is_root else [job.start.folder])
+        self._code = {**places.git_facts(job.project), "code": places.code_digest()}
+        self._facts: dict[str, Any] = {"run_id": None, "started": _now(), **(places.read_json(job.work / "run.json") or {})}
+        tracking = self.config.tracking
+        self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
+        self.saver = Saver(self.store, job.start.parent, self._note_save, prepare=self.tracker.journal.flush)
+        self._writing = threading.Lock()
+        self._display: Display | None = None
+        self._good_step: int | None = None
+        self._save_seconds = 0.0
+        self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
+        self.pusher = Pusher(job.project, job.work) if tracking.push else None
+        self._missing: tuple[int, ...] = ()
+        self._newest: int | None = None
+        self._is_open = False
+
+    def open(self) -> None:
+        """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
+        self._look_for_drift()
+        set_aside(self.store, self.job.key)
+        found = survey(self.store, self.segment)
+        if found.missing:
+            recover(self.job, self.store)
+            found = survey(self.store, self.segment)
+        if found.newest and found.newest > self.tracker.journal.last_step and (points := earlier_points(self.job, found.newest)):
+            self.tracker.journal.adopt(points)
+        if gone := [str(step) for step in found.missing if step < (found.newest or 0)]:
+            logger.warning(
+                "segment %s is to keep step %s, of which there is no checkpoint any more: trained again", self.segment.name, ", ".join(gone)
+            )
+        if found.newest is None and not self.job.start.is_root:
+            open_checkpoint(self.job.start.folder)  # Refuse one that is damaged before there is a run.
+        self._missing, self._newest = found.missing, found.newest
+        self._write_facts()
+        started_ms = _milliseconds(self._facts["started"])
+        if found.newest:
+            self._complete_journal(found.newest, started_ms)
+        if not self.job.start.is_root:
+            before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, started_ms)
+            self.tracker.inherit(before, until=self.job.start.parent.step)
+        self._is_open = True
+        self.tracker.start(self._facts["run_id"], self.segment.name, params_of(self.config), self._tags(), started_ms=started_ms)
+        for step in sorted({*found.wanted} - {*found.missing}):
+            # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
+            self.tracker.artifact(self.store.folder / places.step_folder(step))
+
+    def train(self, interruption: Interruption) -> bool:
+        """Make every checkpoint that the segment must have and does not have; return False if interrupted.
+
+        Raises:
+            NonFiniteLossError: training diverged.
+            CheckpointError: a checkpoint cannot be read or written.
+        """
+        display = self._display = Display(self.segment.name, self.segment.until, line_seconds=self.config.tracking.progress_seconds)
+        with display, self.saver:
+            trainer: Trainer | None = None
+            for target in self._targets():
+                # To load a large replay takes long. Later there is something to save, and `_train_to` looks for signals.
+                with interruption.prompt() if trainer is None else contextlib.nullcontext():
+                    trainer = self._at_most(target, trainer, display)
+                if not self._train_to(target, trainer, display, interruption):
+                    return False
+        return True
+
+    def publish(self) -> None:
+        """Give the finished checkpoints that stay their names in `checkpoints/<segment>`, all at once, and write the metrics' files.
+
+        Raises:
+            CheckpointError: a checkpoint is damaged or cannot be linked.
+        """
+        target = places.published_folder(self.job.project, self.segment.name)
+        incoming = target.with_name(f".{target.name}.incoming")
+        shutil.rmtree(incoming, ignore_errors=True)
+        staying = retained_by(self.segment, read_manifest(self.store.folder / places.step_folder(self.segment.until)))
+        folders = [places.step_folder(step) for step in staying]
+        for name in folders:
+            publish(self.store.folder / name, incoming / name)
+        for path in dvc_files.discard_damaged(self.job.project, incoming):
+            logger.warning("%s in DVC's cache is damaged: it is replaced", path)
+        shutil.rmtree(target, ignore_errors=True)
+        incoming.rename(target)
+        republish.settle(self.job.project)
+        self._write_records(read_manifest(target / folders[-1]))
+
+    def close(self, status: str, interruption: Interruption) -> None:
+        """End the run in MLflow if it was opened; wait for it and the DVC remote to take what is left, not long once a signal came."""
+        if not self._is_open:
+            return
+        try:
+            self._write_facts()
+        except OSError as error:  # A full disk, perhaps, which is why the run ends: MLflow is to hear of it all the same.
+            logger.warning("%s cannot be written: %s", self.job.work / "run.json", error)
+        left = allowance(interruption, SIGNAL_PATIENCE_SECONDS)
+        self.tracker.close(status, ended_ms=_milliseconds(self._facts["finished"]) if status == "FINISHED" else None, left=left)
+        if self.pusher:
+            self.pusher.close(left=left)
+
+    def contradiction(self) -> str | None:
+        """Say that a resume was not exact, and where it was noticed first; None if nothing was noticed."""
+        found = self.tracker.mismatches
+        if not found:
+            return None
+        return (
+            f"NOT REPRODUCED: {len(found)} metric point{'s' * (len(found) > 1)} of segment {self.segment.name} came out otherwise when "
+            f"steps were computed again after an interruption, first {found[0]}: this run is not the one that no interruption would have "
+            f"made. What is published is what was trained; metrics/{self.segment.name}/run.json and MLflow say so too"
+        )
+
+    def last_good(self) -> str:
+        """Say which checkpoint there is to go on from."""
+        if self._good_step is not None:
+            return f"the last good checkpoint is of step {self._good_step}"
+        if self.job.start.is_root:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is its parent's, of step {self.job.start.parent.step}"
+
+    def _targets(self) -> list[int]:
+        """Return the steps to train to, and the newest checkpoint's if the process before could not evaluate it any more."""
+        return sorted({*self._missing, *(step for step in [self._newest] if step is not None and self._owes_evaluation(step))})
+
+    def _at_most(self, target: int, trainer: Trainer | None, display: Display) -> Trainer:
+        """Return the trainer, or one from the newest sound checkpoint on the way to `target` if that is farther."""
+        if trainer is not None and not any(trainer.env_step < step <= target for step in self.store.steps()):
+            return trainer
+        newest = self.store.newest(at_most=target)
+        if trainer is None or (newest is not None and newest.step > trainer.env_step):
+            trainer = self._trainer_from(newest)
+            display.begin(trainer.env_step)
+        return trainer
+
+    def _trainer_from(self, newest: Checkpoint | None) -> Trainer:
+        trainer = build_trainer(self.config)
+        checkpoint = newest or (None if self.job.start.is_root else open_checkpoint(self.job.start.folder))
+        if newest is not None and newest.step not in self._facts.setdefault("resumed_at", []):
+            self._facts["resumed_at"].append(newest.step)
+        self._good_step = newest.step if newest else None
+        modules = (trainer.learner.world_model, trainer.learner.agents)
+        self.tracker.tag({"matwm.parameters": str(sum(weight.numel() for module in modules for weight in module.parameters()))})
+        if checkpoint is not None:
+            try:
+                trainer.resume(checkpoint)
+            except CheckpointError:
+                raise
+            except ValueError as error:
+                raise places.ProjectError(f"{checkpoint.path} does not fit segment {self.segment.name}: {error}") from error
+            whose = "its own checkpoint" if newest else f"{self.segment.origin.folder},"
+            sys.stderr.write(f"{self.segment.name} goes on from {whose} of step {checkpoint.step}\n")
+        return trainer
+
+    def _train_to(self, target: int, trainer: Trainer, display: Display, interruption: Interruption) -> bool:
+        """Train to a step, where a checkpoint is saved; return False if a signal came first."""
+        if self._owes_evaluation(trainer.env_step) and not self._evaluate(trainer, interruption):
+            return False
+        while trainer.env_step < target:
+            if interruption.signal is not None:
+                self._keep(trainer)
+                return False
+            trainer.step()
+            self.saver.check()
+            self.tracker.check()
+            self._tell(trainer, display)
+            if trainer.env_step == target:
+                self._save(trainer)  # Before it is evaluated, which can take minutes.
+            if self._is_evaluated(trainer.env_step) and not self._evaluate(trainer, interruption):
+                return False
+            display.advance(trainer.env_step)
+        return True
+
+    def _tell(self, trainer: Trainer, display: Display) -> None:
+        """Tell MLflow, and whoever watches, what the step brought."""
+        self.tracker.log(trainer.drain())
+        if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
+            display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
+        if trainer.env_step % self.config.run.metrics_interval == 0:
+            self.tracker.log([Point("time/steps_per_second", trainer.env_step, display.rate)])
+
+    def _is_evaluated(self, step: int) -> bool:
+        interval = self.config.evaluation.interval
+        return bool(interval) and step % interval == 0
+
+    def _owes_evaluation(self, step: int) -> bool:
+        """Return whether a step of this segment that has been trained lacks its evaluation."""
+        return self._is_evaluated(step) and step > self.job.start.parent.step and not self.tracker.journal.has_evaluation(step)
+
+    def _evaluate(self, trainer: Trainer, interruption: Interruption) -> bool:
+        """Tell MLflow how the policies do now; return False if a signal came first: then nothing is told, and all is saved.
+
+        Training goes on as if nobody had looked. What a signal cuts short is done by the process that goes on from here.
+        """
+        judging, learner = self.config.evaluation, trainer.learner
+        results = evaluate(
+            learner.world_model,
+            learner.actors,
+            self.config.env,
+            episodes=judging.episodes,
+            first_seed=judging.seed,
+            modes=judging.modes,
+            acting_context=self.config.schedule.acting_context,
+            should_stop=lambda: interruption.signal is not None,
+        )
+        if not results:
+            self._keep(trainer)
+            return False
+        points: list[Point] = []
+        for result in results:
+            learners = {trainer.spec.agents[number]: result.agents[trainer.spec.agents[number]] for number in result.learned}
+            points += best.points(trainer.env_step, str(result.mode), result.matchup, learners, result.metrics)
+        self.tracker.log(points, is_revision=True)
+        return True
+
+    def _keep(self, trainer: Trainer) -> None:
+        """Save where a signal came; such a checkpoint is for going on and is not published.
+
+        If a save was in flight and slow, its checkpoint has to do: whoever sent the signal will not wait for two in a row.
+        """
+        was_saving = self.saver.is_saving
+        self.saver.wait()
+        if was_saving and self._save_seconds > LONG_SAVE_SECONDS:
+            return
+        if trainer.env_step not in (self._good_step, self.job.start.parent.step):
+            self._save(trainer)
+            self.saver.wait()
+
+    def _save(self, trainer: Trainer) -> None:
+        """Have a checkpoint of now saved behind training, and record what training loses by it."""
+        began = time.perf_counter()
+        self.saver.save(trainer.snapshot)
+        self.tracker.log([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
+
+    def _note_save(self, checkpoint: Checkpoint, seconds: float) -> None:
+        self._good_step, self._save_seconds = checkpoint.step, seconds
+        self.tracker.log([Point("checkpoint/save_seconds", checkpoint.step, seconds)])
+        self._saved(checkpoint)
+
+    def _saved(self, checkpoint: Checkpoint) -> None:
+        """Do what follows a save: the checkpoint is on the disk by now. Called in the saver's thread, once for each, in order."""
+        self.tracker.artifact(checkpoint.path)
+        if self._display is not None:
+            self._display.saved(checkpoint.step)
+        if self.pusher:
+            self.pusher.saved({*retained_by(self.segment, checkpoint), checkpoint.step})
+
+    def _write_records(self, last: Checkpoint) -> None:
+        folder = places.metrics_folder(self.job.project, self.segment.name)
+        records.write_curves(folder, last.history(), last.spec.agents, last.step)
+        times.write_times(folder, last.history(), last.spec.agents, read_points(self.tracker.journal.path))
+        if self._facts.get("until") != self.segment.until or "finished" not in self._facts:
+            self._facts |= {"until": self.segment.until, "finished": _now()}
+        self._write_facts()
+        facts = {
+            "run_id": self._facts["run_id"],
+            "segment": self.segment.name,
+            "key": self.job.key,
+            "parent": {"run_id": self.job.start.run_id, **dataclasses.asdict(self.job.start.parent)},
+            "git": self._code,
+            "numerics": NUMERICS,
+            **self._machine,
+            "resumed_at": self._facts.get("resumed_at", []),
+            "not_reproduced": self.tracker.journal.mismatches.facts(),
+            "experiment": self.tracker.experiment,
+            "tags": self.tracker.tags,
+            "started": self._facts["started"],
+            "finished": self._facts["finished"],
+        }
+        places.write_json(folder / "run.json", facts)
+
+    def _look_for_drift(self) -> None:
+        """Say if what is there was computed by other versions or on another device: then the end may be another, too."""
+        origin = self.segment.origin.segment
+        trained = places.read_json(places.metrics_folder(self.job.project, origin) / "run.json") if origin else None
+        for what, before in (
+            (f"segment {self.segment.name} was begun", self._facts.get("machine")),
+            (f"its parent {origin} was trained", trained),
+        ):
+            if before and (found := records.drifted(before, self._machine)):
+                logger.warning("%s with %s: what follows may not be bit for bit what it would have been", what, "; ".join(found))
+        self._facts["machine"] = self._machine
+
+    def _complete_journal(self, newest: int, started_ms: int) -> None:
+        """Take from the newest checkpoint what the journal should have of its own steps and has not."""
+        points = ancestry.forgotten(read_manifest(self.store.folder / places.step_folder(newest)), self.tracker.journal, started_ms)
+        self.tracker.journal.complete(points)
+        if points:
+            sys.stderr.write(
+                f"{len(points)} metric points of steps {points[0].step} to {points[-1].step} are not in the journal: they come from the "
+                f"checkpoint of step {newest}, at estimated times where MLflow has none\n"
+            )
+
+    def _tags(self) -> dict[str, str]:
+        tags = {
+            "matwm.segment": self.segment.name,
+            "matwm.key": self.job.key,
+            "matwm.parent_digest": self.job.start.parent.digest,
+            "matwm.numerics": str(NUMERICS),
+            "matwm.code": self._code["code"],
+            "matwm.until": str(self.segment.until),
+            "matwm.env": self.config.env.name,
+            "matwm.device": self._machine["device"],
+            "matwm.torch": str(self._machine["libraries"]["torch"]),
+            **best.tags(self.config.evaluation),
+            **{f"{CHANGED}{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
+        }
+        if not self.job.start.is_root:
+            tags["matwm.parent_step"] = str(self.job.start.parent.step)
+        if self.job.start.run_id:
+            tags |= {"matwm.parent_run": self.job.start.run_id, "mlflow.parentRunId": self.job.start.run_id}
+        if self._code["commit"]:
+            tags |= {"matwm.git_commit": self._code["commit"], "matwm.git_dirty": str(self._code["dirty"]).lower()}
+            tags["mlflow.source.git.commit"] = self._code["commit"]
+        if self.job.launcher:
+            tags["matwm.project_run"] = self.job.launcher
+        return tags
+
+    def _note_run(self, run_id: str) -> None:
+        self._facts["run_id"] = run_id
+        self._write_facts()
+
+    def _write_facts(self) -> None:
+        with self._writing:  # The thread that talks to MLflow writes them too.
+            places.write_json(self.job.work / "run.json", {**self._facts, "segment": self.segment.name, "key": self.job.key})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _milliseconds(time_of_day: str) -> int:
+    return round(datetime.fromisoformat(time_of_day).timestamp() * 1000)
