@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ RECENT_NS = 2_000_000_000
 
 _SAVING = ".saving-"
 _FRESH = ".fresh-"
-_digests: dict[tuple[int, ...], str] = {}
+_digests: dict[tuple[str, tuple[int, ...]], str] = {}
 
 
 def mark(path: Path) -> tuple[int, ...]:
@@ -47,13 +47,18 @@ def sha256_once(path: Path) -> str:
     Later calls know it by its mark: what goes wrong on the disk meanwhile shows when the file is used, for all that is loaded
     is verified then. A file written to a moment ago is read again: another write could leave it with the same time.
     """
-    before = mark(path)
-    if (known := _digests.get(before)) is not None:
-        return known
-    digest = sha256(path)
-    if before == mark(path) and time.time_ns() - before[-1] > RECENT_NS:
-        _digests[before] = digest
-    return digest
+    return _once(path, "sha256", sha256)
+
+
+def md5(path: Path) -> str:
+    """Return the md5 of a file's bytes, a name for them and no proof of what they are."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def md5_once(path: Path) -> str:
+    """Return the md5 of a file's bytes, read once as by `sha256_once`."""
+    return _once(path, "md5", md5)
 
 
 def link(source: Path, target: Path) -> str | None:
@@ -100,3 +105,13 @@ def _opened(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def _once(path: Path, kind: str, digest: Callable[[Path], str]) -> str:
+    before = mark(path)
+    if (known := _digests.get((kind, before))) is not None:
+        return known
+    found = digest(path)
+    if before == mark(path) and time.time_ns() - before[-1] > RECENT_NS:
+        _digests[kind, before] = found
+    return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from matwm import durable
 from matwm.version import NUMERICS
 from pipeline import project as places
 
@@ -112,8 +113,7 @@ def discard_damaged(project: Path, folder: Path) -> list[Path]:
     cache = cache_folder(project)
     found: list[Path] = []
     for path in (path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            kept = _object(cache, hashlib.file_digest(file, "md5").hexdigest())
+        kept = _object(cache, durable.md5_once(path))
         if kept.is_file() and not kept.samefile(path) and not filecmp.cmp(kept, path, shallow=False):
             kept.unlink()
             found.append(kept)

@@ -1,10 +1,10 @@
-"""Hashes a folder as DVC does, and a checkpoint's against its own manifest in the same reading."""
+"""Hashes a folder as DVC does, and a checkpoint's against its own manifest."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from matwm import durable
 from pipeline.project import ProjectError
 
 
@@ -17,22 +17,20 @@ def hashed_files(folder: Path) -> dict[str, str]:
     manifest = folder / "manifest.json"
     try:
         listed = json.loads(manifest.read_bytes())["files"]
-        found = {name: _digests(folder / name) for name in [*listed, manifest.name]}
+        expected = {name: facts["sha256"] for name, facts in listed.items()}
+        found = {name: (durable.sha256_once(folder / name), durable.md5_once(folder / name)) for name in [*expected, manifest.name]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProjectError(f"{folder} is no sound checkpoint: {error}") from None
-    for name, facts in listed.items():
-        if found[name][1] != facts["sha256"]:
-            raise ProjectError(f"{folder / name} is damaged: it has sha256 {found[name][1]}, expected {facts['sha256']}")
-    return {name: md5 for name, (md5, _) in found.items()}
+    for name, digest in expected.items():
+        if found[name][0] != digest:
+            raise ProjectError(f"{folder / name} is damaged: it has sha256 {found[name][0]}, expected {digest}")
+    return {name: md5 for name, (_, md5) in found.items()}
 
 
 def md5s_of(folder: Path) -> dict[str, str]:
     """Return the md5 of each file in a folder, by relative path."""
-    found: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
-    return found
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): durable.md5_once(path) for path in paths}
 
 
 def tree_of(files: Mapping[str, str]) -> tuple[str, bytes]:
@@ -46,12 +44,3 @@ def tree_of(files: Mapping[str, str]) -> tuple[str, bytes]:
     tree.digest()
     assert tree.oid
     return tree.oid, tree.as_bytes()
-
-
-def _digests(path: Path) -> tuple[str, str]:
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            md5.update(data)
-            sha256.update(data)
-    return md5.hexdigest(), sha256.hexdigest()

@@ -95,3 +95,11 @@ def test_a_file_of_this_moment_is_read_every_time(tmp_path: Path, reads: list[st
     first = durable.sha256_once(tmp_path / "one")
     assert durable.sha256_once(tmp_path / "one") == first
     assert reads == ["one", "one"]
+
+
+def test_both_digests_of_a_file_are_known(tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, md5 = write(tmp_path / "one", b"same", 60), durable.md5
+    monkeypatch.setattr(durable, "md5", lambda path: reads.append(f"md5 of {path.name}") or md5(path))
+    for _ in range(2):
+        assert (durable.md5_once(tmp_path / "one"), durable.sha256_once(tmp_path / "one")) == (hashlib.md5(b"same").hexdigest(), expected)
+    assert reads == ["md5 of one", "one"]
