@@ -69,7 +69,7 @@ def evaluate(project: Path, name: str) -> None:
     step = checkpoint.step
     points = [p for result in learned for p in best.points(step, str(result.mode), result.matchup, _judged(result), result.metrics)]
     report(project, name, segment.config.tracking, points=points, artifacts=artifacts, tags=best.tags(segment.config.evaluation))
-    facts = places.read_json(folder / "run.json") or {}
+    facts = places.run_record(project, name)
     work = places.work_folder(project, name, str(facts.get("key", "")))
     times.write_evaluated(folder, points, read_points(work / "journal.jsonl"))
 

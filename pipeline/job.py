@@ -62,5 +62,5 @@ def open_start(project: Path, segment: ResolvedSegment, graph: Mapping[str, Reso
         raise places.ProjectError(
             f'{origin.folder} was trained with other values than params.yaml has: run "matwm repro", not this stage alone'
         )
-    facts = places.read_json(places.metrics_folder(project, origin.segment) / "run.json") or {}
+    facts = places.run_record(project, origin.segment)
     return Start(folder, parent, is_root=False, run_id=facts.get("run_id"))

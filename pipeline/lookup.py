@@ -86,12 +86,12 @@ def known_runs(project: Path, graph: Mapping[str, ResolvedSegment]) -> tuple[lis
             found[info.run_id].is_current = _has_key(graph.get(info.segment or ""), info.key, info.tags.get("matwm.parent_digest"))
     except tracking.TrackingError as error:
         trouble = str(error)
-    for path in sorted((project / "metrics").glob("*/run.json")):
-        facts, name = places.read_json(path), path.parent.name
-        if facts is None or not facts.get("run_id"):
+    for name, facts in places.run_records(project).items():
+        if not facts.get("run_id"):
             continue
-        run = found.setdefault(facts["run_id"], _recorded(facts, places.read_json(path.with_name("train.json")) or {}))
-        run.evaluation, run.facts = places.read_json(path.with_name("evaluation.json")) or {}, facts
+        metrics = places.metrics_folder(project, name)
+        run = found.setdefault(facts["run_id"], _recorded(facts, places.read_json(metrics / "train.json") or {}))
+        run.evaluation, run.facts = places.read_json(metrics / "evaluation.json") or {}, facts
         if _is_current(project, graph, name):
             folder, run.is_current = places.published_folder(project, name), True
             steps = [step for step in places.steps_in(folder) if step <= graph[name].until]
@@ -216,7 +216,7 @@ def _is_current(project: Path, graph: Mapping[str, ResolvedSegment], name: str) 
     By segment keys: what shapes no training (`retention`, `until`, `tracking`) may have been edited since.
     """
     while name in graph:
-        facts = places.read_json(places.metrics_folder(project, name) / "run.json") or {}
+        facts = places.run_record(project, name)
         parent, origin = facts.get("parent") or {}, graph[name].origin
         if not _has_key(graph[name], facts.get("key"), parent.get("digest")) or parent.get("step") != origin.step:
             return False

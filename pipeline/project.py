@@ -104,6 +104,16 @@ def metrics_folder(project: Path, segment: str) -> Path:
     return project / "metrics" / segment
 
 
+def run_record(project: Path, segment: str) -> dict[str, Any]:
+    """Return what git records of the run that trained a segment (`metrics/<segment>/run.json`); nothing if it is not to be read."""
+    return read_json(metrics_folder(project, segment) / "run.json") or {}
+
+
+def run_records(project: Path) -> dict[str, dict[str, Any]]:
+    """Return the `run_record` of each segment that has one, in order of their names."""
+    return {path.parent.name: read_json(path) or {} for path in sorted((project / "metrics").glob("*/run.json"))}
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, None if the file is absent or no JSON object."""
     try:

@@ -13,7 +13,7 @@ SHELF = "set-aside"
 
 def can_be_had(project: Path, segment: str, step: int) -> bool:
     """Return whether the work directory or MLflow has a checkpoint of a trained segment that is not published."""
-    facts = places.read_json(places.metrics_folder(project, segment) / "run.json") or {}
+    facts = places.run_record(project, segment)
     if "key" not in facts:
         return False
     if step in places.steps_in(places.work_folder(project, segment, facts["key"]) / "checkpoints"):
@@ -46,7 +46,7 @@ def bring_back(project: Path, segment: str, steps: Iterable[int]) -> None:
     from matwm.checkpoint import publish
     from pipeline import runs, stores
 
-    facts = places.read_json(places.metrics_folder(project, segment) / "run.json") or {}
+    facts = places.run_record(project, segment)
     kept = places.work_folder(project, segment, facts["key"]) / "checkpoints"
     for step in steps:
         folder = kept / places.step_folder(step)

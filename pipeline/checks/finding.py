@@ -50,8 +50,7 @@ class Patient:
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The facts of the segments that were trained, from git."""
-        found = (places.read_json(path) for path in sorted((self.project / "metrics").glob("*/run.json")))
-        return [facts for facts in found if facts]
+        return [facts for facts in places.run_records(self.project).values() if facts]
 
     def git(self, *arguments: str) -> str | None:
         """Return what a git command prints, None if it fails."""

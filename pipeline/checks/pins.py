@@ -33,5 +33,5 @@ def _is_somewhere(project: Path, run: Held, step: int) -> bool:
     name = places.step_folder(step)
     if step in run.where or (project / "imports" / run.name / f"{name}.dvc").is_file():
         return True
-    facts = places.read_json(places.metrics_folder(project, str(run.segment)) / "run.json") or {}
+    facts = places.run_record(project, str(run.segment))
     return facts.get("run_id") == run.name and (places.published_folder(project, str(run.segment)) / name).is_dir()

@@ -42,9 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _chosen(project: Path, references: list[str]) -> list[str]:
     """Return the segments whose runs are meant."""
-    known: dict[str, str] = {}
-    for path in sorted((project / "metrics").glob("*/run.json")):
-        known[path.parent.name] = str((places.read_json(path) or {}).get("run_id") or "")
+    known = {segment: str(facts.get("run_id") or "") for segment, facts in places.run_records(project).items()}
     if not known:
         raise ProjectError("metrics/ has no run to import: check out a commit in which a segment is trained")
     listed = ", ".join(f"{run_id[:12] or 'no run'} ({segment})" for segment, run_id in known.items())

@@ -89,8 +89,8 @@ def collect(project: Path) -> tuple[list[Facts], str | None]:
         trouble = str(error)
     for work in places.work_folders(project, "run.json"):
         _add_work(found, work)
-    for path in sorted((project / "metrics").glob("*/run.json")):
-        _add_record(found, path)
+    for segment, record in places.run_records(project).items():
+        _add_record(found, project, segment, record)
     return list(found.values()), trouble
 
 
@@ -134,21 +134,20 @@ def _add_work(found: dict[str, Facts], work: Path) -> None:
         _take_parent(facts, work / "checkpoints")
 
 
-def _add_record(found: dict[str, Facts], path: Path) -> None:
-    record = places.read_json(path)
-    if record is None or not isinstance(record.get("key"), str):
+def _add_record(found: dict[str, Facts], project: Path, segment: str, record: Mapping[str, Any]) -> None:
+    if not isinstance(record.get("key"), str):
         return
-    facts = _known(found, {**record, "segment": path.parent.name})
-    project, parent = path.parents[2], _mapping(record.get("parent"))
+    facts = _known(found, {**record, "segment": segment})
+    metrics, parent = places.metrics_folder(project, segment), _mapping(record.get("parent"))
     facts.published = places.published_folder(project, facts.segment)
-    facts.step = max(facts.step, *places.steps_in(facts.published), _summary_step(path.parent), 0)
+    facts.step = max(facts.step, *places.steps_in(facts.published), _summary_step(metrics), 0)
     facts.parent_run, facts.parent_digest = _text(parent.get("run_id")), _text(parent.get("digest"))
     facts.parent_step = next(iter(_steps([parent.get("step")])), None) or None
     facts.git, facts.numerics = _mapping(record.get("git")), record.get("numerics")
     facts.machine = {"libraries": _mapping(record.get("libraries")), "device": record.get("device"), "threads": record.get("threads")}
     facts.started, facts.finished = _text(record.get("started")), _text(record.get("finished"))
     facts.resumed_at = _steps(record.get("resumed_at"))
-    facts.evaluation = places.read_json(path.with_name("evaluation.json")) or {}
+    facts.evaluation = places.read_json(metrics / "evaluation.json") or {}
 
 
 def _known(found: dict[str, Facts], record: Mapping[str, Any]) -> Facts:

@@ -45,7 +45,7 @@ def read_record(project: Path, segment: str) -> Record:
         CheckpointError: a checkpoint is damaged.
     """
     metrics, published = places.metrics_folder(project, segment), places.published_folder(project, segment)
-    facts = places.read_json(metrics / "run.json") or {}
+    facts = places.run_record(project, segment)
     if not facts.get("run_id"):
         raise places.ProjectError(f"metrics/{segment}/run.json names no run: the segment was trained without MLflow, or not at all")
     if not (metrics / times.TIMES).is_file():

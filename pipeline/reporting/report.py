@@ -29,7 +29,7 @@ def report(
 
     What an unreachable store misses is kept in the segment's work directory. A point of an evaluation done again joins the old one.
     """
-    facts = places.read_json(places.metrics_folder(project, segment) / "run.json") or {}
+    facts = places.run_record(project, segment)
     if "key" not in facts:
         logger.warning("metrics/%s/run.json does not say which run trained the segment: MLflow is told nothing", segment)
         return

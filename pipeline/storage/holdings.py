@@ -276,9 +276,9 @@ def ancestors(project: Path, held: Iterable[Held]) -> dict[str, str]:
     Each is named by its digest and by `name_of` run and step: a damaged manifest has no digest to be known by.
     """
     found: dict[str, str] = {}
-    for path in sorted((project / "metrics").glob("*/run.json")):
-        parent = (places.read_json(path) or {}).get("parent") or {}
-        found |= dict.fromkeys([parent.get("digest", ""), name_of(parent.get("run_id"), parent.get("step", 0))], path.parent.name)
+    for segment, facts in places.run_records(project).items():
+        parent = facts.get("parent") or {}
+        found |= dict.fromkeys([parent.get("digest", ""), name_of(parent.get("run_id"), parent.get("step", 0))], segment)
     for checkpoint in [*_outputs(project, "checkpoints"), *_outputs(project, "imports")]:
         found[checkpoint.parent.digest] = checkpoint.path.relative_to(project).as_posix()
     for checkpoint in _outputs(project, "imports"):

@@ -45,8 +45,7 @@ def trainings(project: Path) -> list[Training]:
         if isinstance(with_key.get("key"), str):
             training = in_work(work)
             found[training.segment, training.key] = training
-    for path in sorted((project / "metrics").glob("*/run.json")):
-        facts, name = places.read_json(path) or {}, path.parent.name
+    for name, facts in places.run_records(project).items():
         if not isinstance(facts.get("key"), str):
             continue
         work = places.work_folder(project, name, facts["key"])

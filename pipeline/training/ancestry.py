@@ -90,9 +90,9 @@ def _sources(project: Path, run_id: str) -> Iterator[list[TimedPoint]]:
         if Outbox(work / "outbox.json").contents.run_id == run_id:
             yield _in_order(read_points(work / "journal.jsonl"))
     yield _in_order(_from_mlflow(run_id))
-    for record in _records(project, run_id):
+    for segment in _segments(project, run_id):
         try:
-            yield times.recorded_points(record.parent)
+            yield times.recorded_points(places.metrics_folder(project, segment))
         except places.ProjectError as error:
             logger.warning("%s", error)
 
@@ -115,11 +115,9 @@ def _from_mlflow(run_id: str) -> list[TimedPoint]:
     return list(found)
 
 
-def _records(project: Path, run_id: str) -> Iterator[Path]:
-    """Yield the `run.json` files in git that are of this run."""
-    for path in sorted((project / "metrics").glob("*/run.json")):
-        if (places.read_json(path) or {}).get("run_id") == run_id:
-            yield path
+def _segments(project: Path, run_id: str) -> list[str]:
+    """Return the segments of which git records this run."""
+    return [segment for segment, facts in places.run_records(project).items() if facts.get("run_id") == run_id]
 
 
 class _Clock:
@@ -128,12 +126,12 @@ class _Clock:
     def __init__(self, project: Path, run_id: str | None, otherwise_ms: int) -> None:
         self._otherwise = otherwise_ms
         self._stretches: list[tuple[int, int, int, int]] = []
-        seen: set[str] = set()
-        while run_id and run_id not in seen and (path := next(_records(project, run_id), None)):
-            seen.add(run_id)
-            facts = places.read_json(path) or {}
+        known = reversed([(segment, facts) for segment, facts in places.run_records(project).items() if facts.get("run_id")])
+        records = {str(facts["run_id"]): (segment, facts) for segment, facts in known}
+        while found := records.pop(str(run_id), None):
+            segment, facts = found
             parent = facts.get("parent") or {}
-            last = (places.read_json(path.with_name("train.json")) or {}).get("step")
+            last = (places.read_json(places.metrics_folder(project, segment) / "train.json") or {}).get("step")
             began, ended = _milliseconds(facts.get("started")), _milliseconds(facts.get("finished"))
             if isinstance(last, int) and began and ended:
                 self._stretches.append((int(parent.get("step") or 0), last, began, ended))

@@ -315,7 +315,7 @@ class Session:
     def _look_for_drift(self) -> None:
         """Say if what is there was computed by other versions or on another device: then the end may be another, too."""
         origin = self.segment.origin.segment
-        trained = places.read_json(places.metrics_folder(self.job.project, origin) / "run.json") if origin else None
+        trained = places.run_record(self.job.project, origin) if origin else None
         for what, before in (
             (f"segment {self.segment.name} was begun", self._facts.get("machine")),
             (f"its parent {origin} was trained", trained),
