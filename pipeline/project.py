@@ -1,10 +1,8 @@
-"""Finds the project a command was typed in, its folders, and what can be told about its code."""
+"""Finds the project a command was typed in, its folders and what lies in them."""
 
-import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +14,6 @@ from typing import Any
 PARAMS = "params.yaml"
 ROOT_CHECKPOINT = "checkpoints/root"
 EXPERIMENTS = "/.dvc/tmp/exps/"
-CODE = (".py", ".yaml")
-COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 STEP_FOLDER = re.compile(r"step_(\d{9,})$")
 
 
@@ -148,31 +144,6 @@ def replacement(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def git_facts(project: Path) -> dict[str, Any]:
-    """Return the commit and whether the code differs from it; nulls outside a repository.
-
-    Only the code: parameters are recorded beside it, and DVC has always just deleted the metrics that it runs for.
-    """
-    commit = git(project, "rev-parse", "HEAD")
-    changed = git(project, "status", "--porcelain", "--", "matwm", "pipeline")
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
-
-
-def code_digest() -> str:
-    """Return a digest of the Python files and presets that this process runs."""
-    top = Path(__file__).parents[1]
-    files = (path for package in ("matwm", "pipeline") for path in (top / package).rglob("*") if path.is_file())
-    return digest_of_code({path.relative_to(top): path.read_bytes() for path in files if path.suffix in CODE})
-
-
-def digest_of_code(files: Mapping[Path, bytes]) -> str:
-    """Return the digest of code by relative path; other files in it do not count."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in files if path.suffix in CODE):
-        digest.update(path.as_posix().encode() + b"\0" + files[path] + b"\0")
-    return digest.hexdigest()
-
-
 def environment() -> dict[str, str]:
     """Return the environment for tools that the project calls: this interpreter and its neighbours first, nothing that calls home."""
     return {
@@ -187,18 +158,3 @@ def tool(name: str) -> str:
     """Return the path of a program that is installed beside the interpreter, else its bare name."""
     path = Path(sys.executable).with_name(name)
     return str(path) if path.is_file() else name
-
-
-def git(project: Path, *arguments: str) -> str | None:
-    """Return the text that a git command prints, None if it fails or there is no git."""
-    output = git_output(project, *arguments)
-    return None if output is None else output.decode(errors="replace").strip()
-
-
-def git_output(project: Path, *arguments: str) -> bytes | None:
-    """Return the bytes that a git command prints, None if it fails or there is no git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -19,7 +19,7 @@ from matwm.manifest import ROOT
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline.project import git_facts
+from pipeline.source_code import git_facts
 
 REPOSITORY = Path(__file__).parents[2]
 KEPT = 2

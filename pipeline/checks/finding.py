@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import dvc_files
+from pipeline import dvc_files, source_code
 from pipeline import project as places
 
 
@@ -54,4 +54,4 @@ class Patient:
 
     def git(self, *arguments: str) -> str | None:
         """Return what a git command prints, None if it fails."""
-        return places.git(self.project, *arguments)
+        return source_code.git(self.project, *arguments)

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint
-from pipeline import project as places
-from pipeline import tracking
+from pipeline import source_code, tracking
 from pipeline.lineage import Lineage, Node
 from pipeline.metrics import best
 from pipeline.metrics.journal import EVALUATION
@@ -43,9 +42,9 @@ def code_of(node: Node | None, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def code_stat(project: Path, first: str | None, second: str | None) -> str | None:
     """Return `git diff --stat` of the code between two commits; None if one of them is not here or not known."""
-    if not (first and second and places.COMMIT.fullmatch(str(first)) and places.COMMIT.fullmatch(str(second))):
+    if not (first and second and source_code.COMMIT.fullmatch(str(first)) and source_code.COMMIT.fullmatch(str(second))):
         return None
-    output = places.git_output(project, "diff", "--stat", first, second, "--", "matwm", "pipeline")
+    output = source_code.git_output(project, "diff", "--stat", first, second, "--", "matwm", "pipeline")
     return None if output is None else output.decode(errors="replace").rstrip("\n")  # The first line is indented as the others are.
 
 

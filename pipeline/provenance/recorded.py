@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import dvc_files
+from pipeline import dvc_files, source_code
 from pipeline import project as places
 from pipeline.provenance.compare import differing
 from pipeline.storage.folder_hash import md5s_of, tree_of
@@ -140,13 +140,13 @@ def check_commit(project: Path, git: Mapping[str, Any], who: str) -> list[str]:
             if known
             else f"no record here says on which code {who} was trained"
         ]
-    if not places.COMMIT.fullmatch(str(commit)):
+    if not source_code.COMMIT.fullmatch(str(commit)):
         raise RecordError(f"{who} was trained on the commit {commit!r}, which is none")
-    if places.git(project, "rev-parse", "--git-dir") is None:
+    if source_code.git(project, "rev-parse", "--git-dir") is None:
         return [f"this is no git repository: the commit {commit[:12]} of {who} cannot be looked for"]
-    if places.git(project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+    if source_code.git(project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         missing = f"{who} was trained on the commit {commit[:12]}, which this repository does not have"
-        if places.git(project, "rev-parse", "--is-shallow-repository") == "true":
+        if source_code.git(project, "rev-parse", "--is-shallow-repository") == "true":
             return [f'{missing}: it is a shallow clone ("git fetch --unshallow")']
         raise RecordError(f'{missing}: "git fetch" it from where it was trained')
     if dirty is not False:
@@ -160,13 +160,13 @@ def check_commit(project: Path, git: Mapping[str, Any], who: str) -> list[str]:
 
 @cache
 def code_at(project: Path, commit: str) -> str | None:
-    """Return what `project.code_digest` gives for the code of a commit."""
-    data = places.git_output(project, "archive", "--format=tar", commit, "matwm", "pipeline")
+    """Return what `source_code.code_digest` gives for the code of a commit."""
+    data = source_code.git_output(project, "archive", "--format=tar", commit, "matwm", "pipeline")
     if data is None:
         return None
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         members = {Path(member.name): archive.extractfile(member) for member in archive.getmembers() if member.isfile()}
-    return places.digest_of_code({path: file.read() for path, file in members.items() if file})
+    return source_code.digest_of_code({path: file.read() for path, file in members.items() if file})
 
 
 def _compare(folder: str, listed: Mapping[str, str], found: Mapping[str, str]) -> None:

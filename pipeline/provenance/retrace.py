@@ -13,7 +13,7 @@ from matwm.learner import NonFiniteLossError
 from matwm.stateful import Value, fingerprint
 from matwm.trainer import Trainer, build_trainer
 from pipeline import project as places
-from pipeline import tracking
+from pipeline import source_code, tracking
 from pipeline.lineage import Node
 from pipeline.metrics import records
 from pipeline.project import ProjectError
@@ -151,6 +151,6 @@ def _hints(node: Node | None, config: Config) -> list[str]:
     if facts is None or not facts.machine:
         return ["nobody here recorded with which libraries and on which device it was trained"]
     hints = records.drifted(facts.machine, records.machine_facts(config.run.device, config.run.threads))
-    if (code := facts.git.get("code")) not in (None, places.code_digest()):
-        hints.append(f"code {str(code)[:12]}, now {places.code_digest()[:12]}")
+    if (code := facts.git.get("code")) not in (None, source_code.code_digest()):
+        hints.append(f"code {str(code)[:12]}, now {source_code.code_digest()[:12]}")
     return [f"it was trained with {hint}" for hint in hints] or ["libraries, device, threads and code are those that it was trained with"]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from matwm.checkpoint import Checkpoint
 from pipeline import project as places
-from pipeline import runs, stores, tracking
+from pipeline import runs, source_code, stores, tracking
 from pipeline.metrics import times
 from pipeline.metrics.journal import TimedPoint
 from pipeline.storage import remote
@@ -56,7 +56,7 @@ def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         for name in FILES:
-            data = places.git_output(project, "show", f"HEAD:./metrics/{segment}/{name}")
+            data = source_code.git_output(project, "show", f"HEAD:./metrics/{segment}/{name}")
             if data is not None:
                 (Path(temporary) / name).write_bytes(data)
         if (places.read_json(Path(temporary) / "run.json") or {}).get("key") != key:

@@ -17,7 +17,7 @@ from matwm.history import Point
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import dvc_files, republish
+from pipeline import dvc_files, republish, source_code
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.metrics import best, records, times
@@ -47,7 +47,7 @@ class Session:
     def __init__(self, job: Job) -> None:
         self.job, self.segment, self.config = job, job.segment, job.segment.config
         self.store = LocalStore(job.work / "checkpoints", chunks_from=[] if job.start.is_root else [job.start.folder])
-        self._code = {**places.git_facts(job.project), "code": places.code_digest()}
+        self._code = {**source_code.git_facts(job.project), "code": source_code.code_digest()}
         self._facts: dict[str, Any] = {"run_id": None, "started": _now(), **(places.read_json(job.work / "run.json") or {})}
         tracking = self.config.tracking
         self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)

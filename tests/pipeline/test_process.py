@@ -24,7 +24,7 @@ SET_UP = [
     "pipeline.tracking.configure",
     "pipeline.validate.validate",
     "pipeline.job.open_start",
-    "pipeline.project.code_digest",
+    "pipeline.source_code.code_digest",
     "pipeline.training.session.survey",
     "pipeline.training.session.recover",
     "pipeline.tracking.Tracker.start",
