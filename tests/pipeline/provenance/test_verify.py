@@ -13,6 +13,7 @@ import yaml
 
 from matwm.checkpoint import open_checkpoint, step_name
 from matwm.stateful import decode_tensors
+from matwm.version import NUMERICS
 from pipeline.project import ProjectError
 from pipeline.storage.folder_hash import md5s_of, tree_of
 from tests.pipeline.lineages import Matwm, forge, replace
@@ -131,7 +132,7 @@ def forge_the_configuration(project: Project) -> None:
 
 
 def forge_the_numerics(project: Project) -> None:
-    forge(published(project, "s01", 60), lambda manifest: manifest.update(numerics=2))
+    forge(published(project, "s01", 60), lambda manifest: manifest.update(numerics=NUMERICS + 1))
 
 
 def claim_another_parent(project: Project) -> None:
@@ -243,7 +244,7 @@ TAMPERINGS: list[tuple[Callable[[Project], None], str]] = [
     (forge_an_earlier_step, f"checkpoints/s00/step_000000020/{AGENTS} has the md5"),
     (forge_it_without_dvcs_cache, "checkpoints/s01 has the md5"),
     (forge_the_configuration, "checkpoints/s01/step_000000060 is not of s01"),
-    (forge_the_numerics, "was trained with numerics version 2, this code has 1"),
+    (forge_the_numerics, f"was trained with numerics version {NUMERICS + 1}, this code has {NUMERICS}"),
     (claim_another_parent, "checkpoints/s00/step_000000020 is not of s00"),
     (rename_a_step, "checkpoints/s01/step_000000060 holds a checkpoint of step 40: it was renamed or replaced"),
     (change_the_record_of_the_parent, "metrics/s01/run.json says that s01"),
