@@ -6,11 +6,12 @@ An agent that is flagged terminated or truncated while others go on is gone from
 who were left did not all terminate.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from matwm.envs.base import EnvError, NoPictureError
 from matwm.envs.images import IMAGE_SHAPE
@@ -68,12 +69,10 @@ class PettingZooEnv:
             image_shape=IMAGE_SHAPE if is_image else None,
             max_steps=max_steps,
         )
-        self._counts = np.array(self.spec.num_actions)
-        self._rows = np.arange(len(names))
-        self._was_reset = False
+        self._was_reset = self._is_running = False
         self._here: set[Any] = set()
-        self._started = np.zeros(len(names), bool)
-        self._tick: Tick | None = None
+        self._masks = self.spec.action_exists
+        self._alive = self._terminated = self._started = np.zeros(len(names), bool)
 
     def reset(self, seed: int) -> Tick:
         """Start the episode that this seed alone determines, whatever came before."""
@@ -85,10 +84,9 @@ class PettingZooEnv:
         alive = self._started = np.array([agent in self._here for agent in self._ids])
         if not alive.any():
             raise EnvError(f"{self.spec.name} has no agents after a reset")
+        self._terminated = np.zeros(len(alive), bool)
         obs, masks = self._seen(observations, infos, alive, alive)
-        nobody = np.zeros(len(alive), bool)
-        self._tick = Tick(obs, masks, np.zeros(len(alive), np.float32), nobody, truncated=False, alive=alive)
-        return self._own(self._tick)
+        return self._told(obs, masks, np.zeros(len(alive), np.float32), alive, is_cut=False, metrics=None)
 
     def step(self, actions: Int[np.ndarray, " N"]) -> Tick:
         """Move every agent, in the order of `spec.agents`; those who are gone have action 0.
@@ -98,29 +96,26 @@ class PettingZooEnv:
             RuntimeError: no episode is under way.
             EnvError: the environment broke its contract.
         """
-        before = self._tick
-        if before is None:
+        if not self._is_running:
             raise RuntimeError("no episode is under way: call reset with a seed first")
-        named = self._named(np.asarray(actions), before)
-        observations, rewards, terminations, truncations, infos = self._env.step(named)
-        ended, cut = (
-            np.array([bool(flags.get(agent, False)) for agent in self._ids]) & before.alive for flags in (terminations, truncations)
-        )
-        cut &= ~ended
-        going_on = before.alive & ~ended & ~cut
-        self._here = set(self._env.agents)
+        observations, rewards, terminations, truncations, infos = self._env.step(self._named(actions))
+        before = going_on = self._alive
+        ended = cut = np.zeros(len(before), bool)
+        if any(terminations.values()) or any(truncations.values()):
+            ended, cut = (np.array([bool(flags.get(agent)) for agent in self._ids]) & before for flags in (terminations, truncations))
+            cut &= ~ended
+            going_on = before & ~ended & ~cut
+            self._terminated = self._terminated | ended
         self._check_agents(going_on)
         is_over = not going_on.any()
         alive = going_on | cut if is_over else going_on
         obs, masks = self._seen(observations, infos, alive, alive | ended)
         given = self._rewards(self._env, rewards)
-        reward = np.array([given.get(agent, 0.0) for agent in self._ids], np.float32)
-        if not np.isfinite(reward).all():
+        reward = [float(given.get(agent, 0.0)) for agent in self._ids]
+        if not math.isfinite(sum(reward)):
             raise EnvError(f"{self.spec.name} gave a reward that is not finite: {dict(given)}")
-        metrics = _metrics(infos) if is_over else {}
-        tick = Tick(obs, masks, reward, before.terminated | ended, truncated=bool(is_over and cut.any()), alive=alive, metrics=metrics)
-        self._tick = None if is_over else tick
-        return self._own(tick)
+        is_cut = bool(is_over and cut.any())
+        return self._told(obs, masks, np.array(reward, np.float32), alive, is_cut=is_cut, metrics=_metrics(infos) if is_over else None)
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """Draw the present state, without changing what follows.
@@ -142,8 +137,8 @@ class PettingZooEnv:
     def close(self) -> None:
         """Let go of the environment; it cannot be used afterwards."""
         # A close() of those that draw with pygame quits it for the whole process, and every other environment's font with it.
-        self._env = self._tick = None
-        self._was_reset = False
+        self._env = None
+        self._was_reset = self._is_running = False
 
     def _reset(self, name: str, seed: int) -> tuple[Any, Any]:
         returned = self._env.reset(seed=seed)
@@ -151,25 +146,37 @@ class PettingZooEnv:
             raise EnvError(f"{name} does not return (observations, infos) from reset(seed=...), as PettingZoo's parallel environments do")
         return returned
 
-    def _own(self, tick: Tick) -> Tick:
+    def _told(
+        self,
+        obs: Obs,
+        masks: Bool[np.ndarray, "N A"],
+        reward: Float32[np.ndarray, " N"],
+        alive: Bool[np.ndarray, " N"],
+        *,
+        is_cut: bool,
+        metrics: Mapping[str, float] | None,
+    ) -> Tick:
         """Return a tick whose arrays are the caller's: what the next step is checked against stays."""
-        return Tick(tick.obs, tick.action_mask.copy(), tick.reward, tick.terminated.copy(), tick.truncated, tick.alive.copy(), tick.metrics)
+        self._masks, self._alive, self._is_running = masks, alive, metrics is None
+        return Tick(obs, masks.copy(), reward, self._terminated.copy(), is_cut, alive.copy(), metrics or {})
 
-    def _named(self, actions: Int[np.ndarray, " N"], before: Tick) -> dict[Any, int]:
-        if actions.shape != self._rows.shape:
-            raise ValueError(f"{actions.size} actions for the {len(self._rows)} agents of {self.spec.name}")
-        exists = (actions >= 0) & (actions < self._counts)
-        legal = exists & before.action_mask[self._rows, np.where(exists, actions, 0)]
-        if not legal.all():
-            number = int(np.argmin(legal))
-            agent, action, count = self.spec.agents[number], int(actions[number]), int(self._counts[number])
-            why = "which is not legal now" if exists[number] else f"but it has 0 to {count - 1}"
-            raise ValueError(f"{agent} of {self.spec.name} was given action {action}, {why}")
-        chosen = zip(self._ids, actions.tolist(), self._first_actions, strict=True)
-        return {agent: action + first for agent, action, first in chosen if agent in self._here}
+    def _named(self, actions: Int[np.ndarray, " N"]) -> dict[Any, int]:
+        chosen = np.asarray(actions).tolist()
+        if len(chosen) != len(self._ids):
+            raise ValueError(f"{len(chosen)} actions for the {len(self._ids)} agents of {self.spec.name}")
+        for number, (action, count) in enumerate(zip(chosen, self.spec.num_actions, strict=True)):
+            if not 0 <= action < count or not self._masks[number, action]:
+                why = "which is not legal now" if 0 <= action < count else f"but it has 0 to {count - 1}"
+                raise ValueError(f"{self.spec.agents[number]} of {self.spec.name} was given action {action}, {why}")
+        named = zip(self._ids, chosen, self._first_actions, strict=True)
+        return {agent: action + first for agent, action, first in named if agent in self._here}
 
     def _check_agents(self, going_on: Bool[np.ndarray, " N"]) -> None:
         """Refuse agents that leave without a flag, or come late; those that have ended may linger."""
+        here = set(self._env.agents)
+        if here == self._here and going_on is self._alive:
+            return
+        self._here = here
         for agent, goes_on, was_there in zip(self._ids, going_on, self._started, strict=True):
             if goes_on and agent not in self._here:
                 raise EnvError(f"{agent} left {self.spec.name} without being terminated or truncated: one of its flags must say so")
@@ -183,6 +190,7 @@ class PettingZooEnv:
         spec = self.spec
         obs = np.zeros((len(alive), *spec.obs_shape), spec.obs_dtype)
         masks = spec.action_exists & alive[:, None]
+        masks[~alive, 0] = True
         for number, agent in enumerate(self._ids):
             if not sees[number]:
                 continue
@@ -197,8 +205,10 @@ class PettingZooEnv:
             else:
                 obs[number, : how.size] = row
             if alive[number] and spec.has_action_masks and (how.has_mask or self._masks_in_infos):
-                masks[number, : self._counts[number]] = self._mask(number, seen if how.has_mask else infos.get(agent, {}))
-        masks[~alive, 0] = True
+                masks[number, : self.spec.num_actions[number]] = self._mask(number, seen if how.has_mask else infos.get(agent, {}))
+        if not spec.image_shape and not np.isfinite(obs).all():
+            number = int(np.argmin(np.isfinite(obs).all(1)))
+            raise EnvError(f"{spec.agents[number]} of {spec.name} observed a value that is not finite")
         return obs, masks
 
     def _mask(self, number: int, source: Mapping[str, Any]) -> Bool[np.ndarray, " a"]:
@@ -206,8 +216,8 @@ class PettingZooEnv:
         if "action_mask" not in source:
             raise EnvError(f"{who} got no action_mask, which its infos had at the start")
         mask = np.asarray(source["action_mask"]).astype(bool)
-        if mask.shape != (self._counts[number],):
-            raise EnvError(f"{who} got an action mask of the shape {mask.shape}, but it has {self._counts[number]} actions")
+        if mask.shape != (self.spec.num_actions[number],):
+            raise EnvError(f"{who} got an action mask of the shape {mask.shape}, but it has {self.spec.num_actions[number]} actions")
         if not mask.any():
             raise EnvError(f"{who} got an action mask that allows nothing: at least one action must be legal")
         return mask

@@ -76,13 +76,7 @@ def _vector(who: str, shape: tuple[int, ...]) -> Sight:
     if size == 0:
         raise EnvError(f"{who} observes nothing: its space has the shape {shape}")
 
-    def read(obs: Any) -> np.ndarray:
-        vector = _shaped(who, obs, shape, np.float32).reshape(-1)
-        if not np.isfinite(vector).all():
-            raise EnvError(f"{who} observed a value that is not finite")
-        return vector
-
-    return Sight(size, read)
+    return Sight(size, lambda obs: _shaped(who, obs, shape, np.float32).reshape(-1))
 
 
 def _shaped(who: str, obs: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:

@@ -76,6 +76,8 @@ def retrace(
     else:
         differences = _differences(checkpoint, trainer)
     hints = _hints(node, config) if differences else []
+    if differences and checkpoint.spec.resume == "episode":
+        hints.append(f"{checkpoint.spec.name} cannot be brought back within an episode: what is resumed is continued, not reproduced")
     return Retraced(from_step, from_place, checkpoint.step, not differences, differences, hints)
 
 

@@ -96,6 +96,21 @@ def test_every_family_resumes_exactly_within_an_episode(family, name, options):
     assert digest(run(again, 9)) == digest(run(trainer, 9))
 
 
+def test_training_goes_on_with_a_fresh_episode_where_the_running_one_cannot_come_back(caplog):
+    """Episodes of 5 steps: 17 end in the fourth, whose number is 3; it is given up, and its last row has no action any more."""
+    name = "tests.matwm.envs.mistakes:UnseededAndSaysSo"
+    config = tiny_config({"env.family": "pettingzoo", "env.name": name, "env.options": {}})
+    trainer = run(make_trainer(None, config), 17)
+    again = resumed(trainer)
+    assert "is given up and a fresh one begins" in caplog.text
+    assert again.parts()["progress"]["collector"]["given_up"] == [3]
+    assert again.env_step == 17
+    run(again, 9)
+    assert [episode.length for episode in again.history.episodes] == [5] * 4
+    assert np.isfinite(again.history.metrics["world_model/total"][-1][1])
+    assert resumed(again).collector.given_up == [3, 5], "number 4 was played to its end"
+
+
 def test_images_are_refused_in_a_sentence():
     config = tiny_config({"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"see": "image"}})
     with pytest.raises(ConfigError) as caught:

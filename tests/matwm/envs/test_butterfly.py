@@ -97,6 +97,11 @@ def test_pictures_are_shrunk_without_losing_what_is_small():
     # 100 pixels of 250 are a share of 0.186 % of the picture, whatever its size: no sampling between them loses it.
     assert shrunk.mean() == pytest.approx(picture.mean(), rel=0.05)
     assert np.unravel_index(shrunk[0].argmax(), (64, 64)) == (23, 27)
+    noise = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
+    by_columns = noise.transpose(1, 0, 2).copy().transpose(1, 0, 2)
+    assert np.abs(small(noise).astype(int) - small(by_columns)).max() <= 1, "a grey level of rounding, whichever way it lies in memory"
+    noise.flags.writeable = False
+    assert np.array_equal(small(noise), small(noise[:, ::-1][:, ::-1]))
     exact = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(small(exact), exact.transpose(2, 0, 1))
     assert np.array_equal(small(exact[:, :, :1]), np.repeat(exact[None, :, :, 0], 3, 0))
