@@ -166,6 +166,8 @@ class Learner:
             "reward_imagined": rollout.reward.mean((1, 2)),
             "reward_real": real_reward(contexts, num_agents),
         }
+        if self.spec.has_action_masks:
+            metrics["illegal"] = illegal_share(contexts, rollout)
         table = torch.stack([value.detach() for value in metrics.values()]).tolist()
         values = {
             f"agents/{name}/{key}": of_agent
@@ -247,6 +249,16 @@ def real_reward(contexts: Windows, num_agents: int) -> Tensor:
     acted = contexts.is_valid & (contexts.action >= 0)
     reward = (contexts.reward * acted).view(num_agents, -1).sum(1)
     return reward / acted.view(num_agents, -1).sum(1).clamp(min=1)
+
+
+def illegal_share(contexts: Windows, rollout: Rollout) -> Tensor:
+    """Return which share of each agent's first imagined actions the environment's own mask forbids, (N,).
+
+    The predicted mask allows every imagined action; of later states nobody knows what is legal.
+    """
+    first = rollout.action[:, :, :1]
+    real = contexts.action_mask[:, -1].unflatten(0, first.shape[:2])
+    return 1 - real.gather(-1, first).squeeze(-1).float().mean(1)
 
 
 def check_finite(values: Mapping[str, float]) -> None:

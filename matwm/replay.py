@@ -93,7 +93,8 @@ class Replay:
         `overlaps` counts windows that overlap for want of room; `age` is their rows' mean distance from the newest row.
 
         A window that starts a row earlier is less likely by the factor `recency_decay`. One agent's windows
-        do not overlap. Windows span episodes (the model separates them by `is_first`), never the ring's head.
+        do not overlap. Windows span episodes (the model separates them by `is_first`), never the ring's head. Rows at which
+        the focal agent is dead are padding, zeros as they would be before a context; a dead mate has no action.
         """
         assert self.can_sample_windows(length), f"{len(self)} rows hold no window of {length}"
         ages = self._draw_ages(rng, (self._num_agents, per_agent, MAX_REJECTIONS + 1), len(self) - length + 1)
@@ -161,14 +162,16 @@ class Replay:
         return starts.reshape(self._num_agents, per_agent)
 
     def _gather(self, rows: Int[np.ndarray, "B T"], is_valid: Bool[np.ndarray, "B T"]) -> Windows:
-        """Look up global rows, grouped by focal agent, and blank those that are not valid."""
+        """Look up global rows, grouped by focal agent, and blank those that are not valid or at which that agent is dead."""
         at = rows % self._storage
         agent = np.repeat(np.arange(self._num_agents), len(rows) // self._num_agents)
-        focal, actions = agent[:, None], self._rows["action"]
+        focal, actions, alive = agent[:, None], self._rows["action"], self._rows["alive"]
+        mates = at[:, :, None], self._mates[agent][:, None, :]
+        is_valid = is_valid & alive[at, focal]
         arrays = {name: self._rows[name][at, focal] for name in ("obs", "action_mask", "reward")}
         arrays |= {
             "action": actions[at, focal].astype(np.int64),
-            "mate_actions": actions[at[:, :, None], self._mates[agent][:, None, :]].astype(np.int64),
+            "mate_actions": np.where(alive[mates], actions[mates], NO_ACTION).astype(np.int64),
             "continues": 1 - self._rows["terminated"][at, focal].astype(np.float32),
             "is_first": self._rows["is_first"][at],
         }

@@ -176,13 +176,14 @@ class Windows:
     action: Int[Tensor, "B T"]
     """-1 where the row has no action."""
     mate_actions: Int[Tensor, "B T M"]
+    """-1 also where the mate is dead."""
     action_mask: Bool[Tensor, "B T A"]
     reward: Float[Tensor, "B T"]
     continues: Float[Tensor, "B T"]
     """0 where the action truly ended the episode, else 1 (a time limit is 1)."""
     is_first: Bool[Tensor, "B T"]
     is_valid: Bool[Tensor, "B T"]
-    """False for left padding."""
+    """False for left padding, and for the rows of an episode at which the focal agent is dead: they count nowhere."""
 
 
 @dataclass(frozen=True)

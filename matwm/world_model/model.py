@@ -101,8 +101,8 @@ class WorldModel(nn.Module):
         if self.heads.action_mask is not None:
             mask_logits = self.heads.action_mask(z)
             terms["action_mask"] = (losses.action_mask_loss(mask_logits, w.action_mask, self.action_exists[w.agent]), w.is_valid)
-            right = ((mask_logits > 0) == w.action_mask) | ~self.action_exists[w.agent][:, None]
-            metrics["action_mask_accuracy"] = losses.masked_mean(right.all(-1).float(), w.is_valid)
+            counts = self.action_exists[w.agent][:, None] & w.is_valid[..., None]
+            metrics |= action_mask_metrics(mask_logits.detach() > 0, w.action_mask, counts)
         means = {name: losses.masked_mean(values, mask) for name, (values, mask) in terms.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         with torch.no_grad():
@@ -115,7 +115,7 @@ class WorldModel(nn.Module):
                 metrics["reconstruction"] * rows.sum() / (rows * self.obs_exists[w.agent].sum(-1)).sum()
             ).sqrt()
             metrics["reward_marginal"] = self.heads.reward_bins.marginal_entropy(w.reward, acted)
-            metrics["posterior_entropy"] = -(probs * log_posterior).sum((-2, -1)).mean()
+            metrics["posterior_entropy"] = losses.masked_mean(-(probs * log_posterior).sum((-2, -1)), w.is_valid)
             metrics["reward_mean_real"] = losses.masked_mean(w.reward, acted)
             metrics["reward_mean_predicted"] = losses.masked_mean(self.heads.reward_bins.mean(reward_logits), acted)
             metrics["reward_clipped"] = self.heads.reward_bins.clipped(w.reward)
@@ -189,6 +189,19 @@ class WorldModel(nn.Module):
 
     def _no_mates(self, like: Float[Tensor, "B D"]) -> Float[Tensor, "B M A"]:
         return like.new_zeros(like.shape[0], *self.mates_shape)
+
+
+def action_mask_metrics(predicted: Bool[Tensor, "B T A"], mask: Bool[Tensor, "B T A"], counts: Bool[Tensor, "B T A"]) -> dict[str, Tensor]:
+    """Return in which share of rows every action is judged right, and how the others are wrong.
+
+    `action_mask_allowed` is the share of the illegal actions that the prediction would allow, `action_mask_forbidden` the share
+    of the legal ones that it forbids.
+    """
+    return {
+        "action_mask_accuracy": losses.masked_mean(((predicted == mask) | ~counts).all(-1).float(), counts.any(-1)),
+        "action_mask_allowed": losses.masked_mean(predicted.float(), counts & ~mask),
+        "action_mask_forbidden": losses.masked_mean((~predicted).float(), counts & mask),
+    }
 
 
 def teammate_metrics(log_probs: Float[Tensor, "B T M A"], mate_actions: Int[Tensor, "B T M"]) -> dict[str, Tensor]:

@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
-from matwm.learner import NamedAdam, NonFiniteLossError, real_reward
+from matwm.learner import NamedAdam, NonFiniteLossError, illegal_share, real_reward
 from matwm.rng import seed_torch
 from matwm.stateful import fingerprint
-from matwm.types import NO_ACTION, EnvSpec
+from matwm.types import NO_ACTION, EnvSpec, Rollout
 from tests.matwm.tiny import make_learner, make_windows, toy_config
 
 SPEC = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
@@ -284,3 +284,13 @@ def test_a_policy_is_one_agents_slice_of_every_actor_tensor():
     assert policy.keys() == learner.actors.state_dict().keys()
     for name, tensor in learner.actors.state_dict().items():
         assert torch.equal(policy[name][0], tensor[1])
+
+
+def test_first_imagined_actions_are_held_against_the_real_mask_of_the_start_row():
+    contexts = make_windows(MASKED, per_agent=2, length=3)
+    contexts.action_mask[:] = False
+    contexts.action_mask[:, -1] = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]).bool()
+    rows = torch.zeros(2, 2, 3, 4).int()
+    action = torch.tensor([[[0, 1], [1, 0]], [[0, 0], [2, 0]]])
+    rollout = Rollout(action, action.new_zeros(2, 2, 2, 3).bool(), action.float(), action.float(), rows, rows.float())
+    assert illegal_share(contexts, rollout).tolist() == [0.0, 1.0]

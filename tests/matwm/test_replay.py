@@ -127,7 +127,9 @@ def test_a_time_limit_continues_and_a_true_termination_does_not():
     replay = fill(make_replay(), 104, ending=[True, False, True])
     windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=3, length=26)
     ends = row_numbers(windows) % 26 == 24
-    assert torch.equal(windows.continues == 0, ends & torch.tensor([0] * 3 + [1] * 3 + [0] * 3)[:, None].eq(0))
+    ends &= torch.tensor([0] * 3 + [1] * 3 + [0] * 3)[:, None].eq(0)
+    assert ends.any()
+    assert torch.equal((windows.continues == 0) & windows.is_valid, ends)
 
 
 def test_a_single_agent_has_no_mates():
@@ -267,7 +269,8 @@ def test_a_termination_may_stand_on_the_last_row_too():
     assert starts[0].eq(0).all()
     assert set(starts[1].tolist()) == {0, 1}
     windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=2)
-    assert windows.continues.eq(1).all()  # the row has no action that could have ended anything
+    assert windows.continues[windows.is_valid].eq(1).all()  # the row has no action that could have ended anything
+    assert windows.is_valid.tolist() == [[True, False], [True, True], [True, True]]
 
 
 def test_the_newest_rows_can_be_asked_for():
@@ -290,6 +293,46 @@ def test_an_agent_that_left_early_starts_no_context_until_the_next_episode():
     counts = torch.bincount(places[1], minlength=20)
     assert counts[5:].sum() == 0
     assert (counts[:5] - 100).abs().max() < 40  # four and a half standard deviations
+
+
+def early_leaver(junk=0):
+    """Agent 1 dies by its action at place 4 of episodes of 19 actions; what is stored of it afterwards is anything."""
+    replay = make_replay()
+    for row in range(100):
+        place = row % 20
+        gone = [1] if place > 4 else []
+        step = counter_step(row, is_first=place == 0, is_last=place == 19, terminated=[False, place >= 4, False], gone=gone)
+        if gone:
+            step.obs[1], step.reward[1], step.action_mask[1] = junk, junk, bool(junk)
+            step.action[1] = junk if place < 19 else NO_ACTION
+        replay.add(step)
+    return replay
+
+
+def test_rows_of_the_dead_are_padding_and_a_dead_mate_has_no_action():
+    windows, _ = early_leaver().sample_windows(generator_for(0, "t", 0), per_agent=1, length=60)
+    assert windows.is_valid[[0, 2]].all()
+    assert windows.is_valid[1].sum() == 60 * 5 / 20
+    place = row_numbers(windows)[1][windows.is_valid[1]] % 20
+    assert place.max() == 4
+    assert torch.equal(windows.continues[1][windows.is_valid[1]] == 0, place == 4)
+    assert windows.continues[[0, 2]].eq(1).all()
+    for line in (0, 2):
+        slot = SPEC.mates(line).index(1)
+        assert torch.equal(windows.mate_actions[line, :, slot] == NO_ACTION, row_numbers(windows)[line] % 20 > 4)
+        others = windows.mate_actions[line, :, 1 - slot]
+        assert torch.equal(others == NO_ACTION, row_numbers(windows)[line] % 20 == 19)
+
+
+def test_what_is_stored_of_the_dead_comes_out_nowhere():
+    plain, junk = early_leaver(), early_leaver(junk=2)
+    assert fingerprint({"replay": plain.state_dict()}) != fingerprint({"replay": junk.state_dict()})
+    windows = [one.sample_windows(generator_for(0, "t", 0), per_agent=2, length=24)[0] for one in (plain, junk)]
+    contexts = [one.sample_contexts(generator_for(0, "t", 0), per_agent=40, length=4) for one in (plain, junk)]
+    assert equal(*windows)
+    assert equal(*contexts)
+    assert not windows[0].is_valid.all()
+    assert contexts[0].is_valid[:, -1].all()
 
 
 def test_the_one_row_left_to_an_agent_is_found_and_none_is_an_error():

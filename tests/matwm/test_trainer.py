@@ -451,7 +451,7 @@ def test_successes_end_episodes_truly_while_training():
     trainer = make_trainer(None, scenario_config("simple_spread_v3", N=1, terminate_on_success=True, max_cycles=6))
     raw = trainer.env._env
     real = raw.step
-    raw.step = lambda actions: dataclasses.replace(real(actions), terminated=np.ones(1, bool))
+    raw.step = lambda actions: dataclasses.replace(real(actions), terminated=np.ones(1, bool), alive=np.zeros(1, bool))
     run(trainer, 24)
     assert [episode.length for episode in trainer.history.episodes] == [1] * 24
     stored = trainer.replay._rows["terminated"][: trainer.replay.total_rows, 0]
@@ -465,6 +465,34 @@ def test_masks_of_the_environment_are_learned_and_obeyed():
     assert trainer.learner.world_model.heads.action_mask is not None
     assert trainer.history.metrics["world_model/action_mask"][-1][1] < trainer.history.metrics["world_model/action_mask"][0][1]
     assert {episode.length for episode in trainer.history.episodes} == {5}
+
+
+ARENA = {"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env"}
+
+
+def spoil(trainer, *, dead):
+    """Overwrite what the replay says of agents that are dead, or of those that are alive."""
+    rows, total = trainer.replay._rows, trainer.replay.total_rows
+    at = np.nonzero(rows["alive"][:total] != dead)
+    is_last = rows["is_last"][at[0]]
+    for name, value in (("obs", 0.7), ("reward", 5), ("action_mask", True), ("terminated", False)):
+        rows[name][at] = value
+    rows["action"][at[0][~is_last], at[1][~is_last]] = 2
+    return len(at[0])
+
+
+def test_what_the_replay_says_of_the_dead_changes_no_update():
+    trainer = run(make_trainer(None, tiny_config({**ARENA, "env.options": {"cells": 5}})), 60)
+    same, other = resumed(trainer), resumed(trainer)
+    assert spoil(same, dead=True) > 40
+    assert spoil(other, dead=False) > 40
+    count = len(trainer.history.metrics)
+    for one in (trainer, same, other):
+        run(one, 6)
+    assert fingerprint(same.learner.parts()) == fingerprint(trainer.learner.parts()) != fingerprint(other.learner.parts())
+    assert same.history == trainer.history
+    assert len(trainer.history.metrics) == count
+    assert 0 <= trainer.history.metrics["agents/scout_0/illegal"][-1][1] <= 1
 
 
 def test_the_ablations_train():

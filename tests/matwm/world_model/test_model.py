@@ -179,6 +179,70 @@ def test_left_padding_changes_no_term(monkeypatch):
     assert all(torch.allclose(gradients[name], others[name], atol=1e-4) for name in gradients)
 
 
+def deaths(spec) -> Windows:
+    """Windows of two episodes; the focal agent of each dies by the action of row 2 of the first, a mate by that of row 5."""
+    windows = make_windows(spec, length=8)
+    is_first, is_valid, continues, mates = windows.is_first, windows.is_valid, windows.continues, windows.mate_actions
+    is_first[:, 4], is_valid[:, 3], continues[:, 2], mates[:, 6:, 0] = True, False, 0.0, NO_ACTION
+    return windows
+
+
+def junk_for(windows) -> Windows:
+    """Put anything into the rows that do not count."""
+
+    def filled(name, value):
+        if name in ("agent", "is_first", "is_valid"):
+            return value
+        out = value.clone()
+        out[~windows.is_valid] = True if value.dtype == torch.bool else 1
+        return out
+
+    return Windows(**{name: filled(name, value) for name, value in vars(windows).items()})
+
+
+def test_rows_of_the_dead_change_no_loss_no_metric_and_no_gradient():
+    model, windows = make_model(MASKED, {"world_model.free_nats": 0.0, "world_model.dropout": 0.1}), deaths(MASKED)
+    before, gradients = loss_and_gradients(model.train(), windows)
+    after, others = loss_and_gradients(model, junk_for(windows))
+    not_told_per_row = {"teammate_accuracy", "teammate_majority"}  # of mates' actions, which the dead do not see at all
+    assert all(torch.equal(before[name], after[name]) for name in before.keys() - not_told_per_row)
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+
+
+def test_a_row_on_which_the_agent_dies_has_an_ending_and_no_successor():
+    windows = deaths(MASKED)
+    model = make_model(MASKED, {"world_model.free_nats": 0.0})
+    before, _ = loss_and_gradients(model, windows)
+    ends, _ = loss_and_gradients(model, changed(windows, continues=torch.ones_like(windows.continues)))
+    assert ends["continuation"] != before["continuation"]
+    alive = changed(windows, is_valid=torch.ones_like(windows.is_valid))
+    rows = windows.is_valid.sum().item()
+    terms = {name: loss_and_gradients(model, w)[0][name] for name, w in (("kl", windows), ("reconstruction", windows))}
+    assert rows == 7 * len(windows.agent)
+    assert all(terms[name] != loss_and_gradients(model, alive)[0][name] for name in terms)
+
+
+def test_a_dead_mates_slot_is_in_no_teammate_loss():
+    model, windows = make_model(UNEVEN), deaths(UNEVEN)
+    model.loss_weights.update(dict.fromkeys(model.loss_weights, 0.0), teammates=1.0)
+    real = model.teammates._log_probs
+
+    def other(h, exists):
+        log_probs = real(h, exists)
+        there = torch.ones_like(log_probs[..., 0]).bool()
+        there[:, 6:, 0] = False
+        return torch.where(there[..., None], log_probs, log_probs.flip(-1))
+
+    before, gradients = loss_and_gradients(model, windows)
+    model.teammates._log_probs = other
+    after, others = loss_and_gradients(model, windows)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+    mates = windows.mate_actions.clone()
+    mates[:, 6:, 0] = 0
+    assert loss_and_gradients(model, changed(windows, mate_actions=mates))[0]["teammates"] != before["teammates"]
+
+
 def test_the_teammate_loss_trains_the_predictor_alone():
     model = make_model()
     model.loss_weights.update(dict.fromkeys(model.loss_weights, 0.0), teammates=1.0)
@@ -374,6 +438,17 @@ def test_predicted_masks_keep_to_what_exists_and_leave_an_action():
     model.heads.action_mask.forward = lambda z: logits
     mask = model._action_mask(torch.zeros(4, 4, dtype=torch.long), torch.tensor([0, 0, 1, 1]))
     assert mask.int().tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 0]]
+
+
+def test_mask_metrics_say_how_rows_are_wrong():
+    predicted = torch.tensor([[[True, True, False], [True, False, True], [False, False, False]]])
+    mask = torch.tensor([[[True, False, False], [True, True, False], [True, True, True]]])
+    counts = torch.tensor([[[True, True, True], [True, False, False], [False, False, False]]])
+    metrics = model_module.action_mask_metrics(predicted, mask, counts)
+    found = {name.removeprefix("action_mask_"): value.item() for name, value in metrics.items()}
+    assert found == {"accuracy": 0.5, "allowed": 0.5, "forbidden": 0.0}
+    swapped = model_module.action_mask_metrics(~predicted, mask, counts)
+    assert swapped["action_mask_forbidden"].item() == 1.0
 
 
 def test_without_masks_in_the_environment_an_agents_own_actions_are_legal():
