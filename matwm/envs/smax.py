@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from matwm.config import EnvConfig
 from matwm.scenarios.smax import MAPS, Map
@@ -53,13 +53,14 @@ class SmaxEnv:
         )
         self._draws = render
         self._state: Any = None
-        self._tick: Tick | None = None
-        self._reward = 0.0
-        self._sees = np.ones(n, bool)
+        self._is_running = False
+        self._legal = np.ones((n, self.spec.action_size), bool)
+        self._alive = self._sees = np.ones(n, bool)
+        self._told: Any = None
 
     def reset(self, seed: int) -> Tick:
         """Start the episode that this seed alone determines."""
-        self._state, self._reward = self._battle.begin(int(seed)), 0.0
+        self._state, self._told = self._battle.begin(int(seed))
         self._sees = np.ones(self.spec.num_agents, bool)
         return self._look()
 
@@ -70,20 +71,19 @@ class SmaxEnv:
             ValueError: an action is not legal for its unit now.
             RuntimeError: no episode is under way.
         """
-        if self._tick is None:
+        if not self._is_running:
             raise RuntimeError("no episode is under way: call reset with a seed first")
         chosen = np.asarray(actions)
-        self._check(chosen, self._tick.action_mask)
-        self._sees = self._tick.alive
-        self._state, reward = self._battle.advance(self._state, chosen.astype(np.int32))
-        self._reward = float(reward)
+        self._check(chosen.tolist())
+        self._sees = self._alive
+        self._state, self._told = self._battle.advance(self._state, chosen.astype(np.int32))
         return self._look()
 
     def snapshot(self) -> State:
-        """Return everything: the leaves of the package's state with the random key, who saw the present tick, and its reward."""
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+        """Return everything: the package's state with the random key, what was told of it, and who saw that."""
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((self._state, self._told))]
         packed = [{"dtype": str(leaf.dtype), "shape": list(leaf.shape), "data": leaf.tobytes().hex()} for leaf in leaves]
-        return {"leaves": packed, "sees": self._sees.tolist(), "reward": self._reward}
+        return {"leaves": packed, "sees": self._sees.tolist()}
 
     def restore(self, state: State) -> Tick:
         """Go on from a snapshot and return its tick.
@@ -96,8 +96,8 @@ class SmaxEnv:
         leaves = [np.frombuffer(bytes.fromhex(one["data"]), one["dtype"]).reshape(one["shape"]) for one in saved["leaves"]]
         if [(leaf.dtype, leaf.shape) for leaf in leaves] != [(leaf.dtype, leaf.shape) for leaf in pattern]:
             raise ValueError(f"the snapshot is no state of {self.spec.name}")
-        self._state = jax.tree.unflatten(structure, [jax.numpy.array(leaf) for leaf in leaves])
-        self._sees, self._reward = np.array(saved["sees"], bool), float(saved["reward"])
+        self._state, self._told = jax.tree.unflatten(structure, [jax.numpy.array(leaf) for leaf in leaves])
+        self._sees = np.array(saved["sees"], bool)
         return self._look()
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
@@ -123,53 +123,45 @@ class SmaxEnv:
 
     def close(self) -> None:
         """Let go of the episode."""
-        self._state = self._tick = None
+        self._state, self._is_running = None, False
 
     def _look(self) -> Tick:
-        obs, mask, unit_alive, steps = self._battle.view(self._state)
+        obs, mask, unit_alive, steps, reward = self._told = jax.device_get(self._told)
         n = self.spec.num_agents
-        ours, enemies = unit_alive[:n], unit_alive[n:]
-        is_decided = not (ours.any() and enemies.any())
-        alive = ours & (not is_decided)
+        living = unit_alive.tolist()
+        has_ours, has_enemies = any(living[:n]), any(living[n:])
+        is_decided = not (has_ours and has_enemies)
+        alive = np.zeros(n, bool) if is_decided else unit_alive[:n].copy()
         is_cut = not is_decided and int(steps) >= (self.spec.max_steps or 0)
         is_over = is_decided or is_cut
-        tick = Tick(
-            np.where(self._sees[:, None], obs, np.float32(0)),
-            _one_for_the_dead(mask, alive),
-            np.full(n, self._reward, np.float32),
-            ~alive,
-            truncated=is_cut,
-            alive=alive,
-            metrics={"win": float(ours.any() and not enemies.any())} if is_over else {},
-        )
-        self._tick = None if is_over else Tick(**{**vars(tick), "action_mask": tick.action_mask.copy(), "alive": alive.copy()})
-        return tick
+        legal = mask.astype(bool)
+        if not alive.all():
+            legal &= alive[:, None]
+            legal[~alive, STOP] = True
+        seen = obs.copy() if self._sees.all() else np.where(self._sees[:, None], obs, np.float32(0))
+        self._legal, self._alive, self._is_running = legal, alive, not is_over
+        won = {"win": float(has_ours and not has_enemies)} if is_over else {}
+        return Tick(seen, legal.copy(), np.full(n, reward, np.float32), ~alive, truncated=is_cut, alive=alive.copy(), metrics=won)
 
-    def _check(self, actions: Int[np.ndarray, " N"], mask: Bool[np.ndarray, "N A"]) -> None:
-        if actions.shape != (len(mask),):
-            raise ValueError(f"{actions.size} actions for the {len(mask)} agents of {self.spec.name}")
-        exists = (actions >= 0) & (actions < mask.shape[1])
-        legal = exists & mask[np.arange(len(mask)), np.where(exists, actions, 0)]
-        if not legal.all():
-            number = int(np.argmin(legal))
-            why = "which is not legal now" if exists[number] else f"but it has 0 to {mask.shape[1] - 1}"
-            raise ValueError(f"{self.spec.agents[number]} of {self.spec.name} was given action {int(actions[number])}, {why}")
-
-
-def _one_for_the_dead(mask: np.ndarray, alive: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, "N A"]:
-    legal = mask.astype(bool) & alive[:, None]
-    legal[~alive, STOP] = True
-    return legal
+    def _check(self, actions: list[int]) -> None:
+        if len(actions) != self.spec.num_agents:
+            raise ValueError(f"{len(actions)} actions for the {self.spec.num_agents} agents of {self.spec.name}")
+        for number, (action, count) in enumerate(zip(actions, self.spec.num_actions, strict=True)):
+            if not 0 <= action < count or not self._legal[number, action]:
+                why = "which is not legal now" if 0 <= action < count else f"but it has 0 to {count - 1}"
+                raise ValueError(f"{self.spec.agents[number]} of {self.spec.name} was given action {action}, {why}")
 
 
 @dataclass(frozen=True)
 class _Battle:
-    """A battle and its compiled functions, in which a state is (random key, the package's state)."""
+    """A battle and its compiled functions.
+
+    Both return a state, (random key, the package's state), and what is told of it: observations, masks, who lives, steps, reward.
+    """
 
     game: Any
     begin: Callable[[int], Any]
     advance: Callable[[Any, np.ndarray], Any]
-    view: Callable[[Any], Any]
 
 
 @lru_cache(maxsize=8)
@@ -178,23 +170,24 @@ def _battle(name: str, options: tuple[tuple[str, Any], ...]) -> _Battle:
     names = [f"ally_{number}" for number in range(agents)]
     assert names == list(game.agents)
 
+    def told(state: Any, reward: Any) -> Any:
+        obs, legal = game.get_obs(state), game.get_avail_actions(state)
+        seen, masks = (jax.numpy.stack([each[name] for name in names]) for each in (obs, legal))
+        return seen, masks, state.state.unit_alive, state.state.step, jax.numpy.asarray(reward, jax.numpy.float32)
+
     def begin(seed: Any) -> Any:
         key, drawn = jax.random.split(jax.random.PRNGKey(seed))
         _, state = game.reset(drawn)
         # Some of its leaves have weak types, for which `advance` would be compiled a second time.
-        return key, jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, leaf.dtype), state)
+        state = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, leaf.dtype), state)
+        return (key, state), told(state, 0.0)
 
     def advance(state: Any, actions: Any) -> Any:
         key, drawn = jax.random.split(state[0])
         _, following, reward, _, _ = game.step_env(drawn, state[1], dict(zip(names, actions, strict=True)))
-        return (key, following), reward[names[0]]
+        return (key, following), told(following, reward[names[0]])
 
-    def view(state: Any) -> Any:
-        obs, legal, battle = game.get_obs(state[1]), game.get_avail_actions(state[1]), state[1].state
-        return *(jax.numpy.stack([each[name] for name in names]) for each in (obs, legal)), battle.unit_alive, battle.step
-
-    seen = jax.jit(view)
-    return _Battle(game, jax.jit(begin), jax.jit(advance), lambda state: jax.device_get(seen(state)))
+    return _Battle(game, jax.jit(begin), jax.jit(advance))
 
 
 @contextlib.contextmanager
