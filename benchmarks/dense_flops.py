@@ -17,6 +17,16 @@ def transformer(hidden: int, layers: int, multiple: int, seen: float) -> float:
     return layers * (2 * hidden * hidden * (4 + 2 * multiple) + 4 * hidden * seen)
 
 
+def image_coders(wm: WorldModelConfig, image: tuple[int, int, int], identity: int) -> tuple[int, int]:
+    """Return the operations an image of four convolutions and the linear layer behind them, and those of their mirror."""
+    channels, height, width = image
+    widths = [channels, *(wm.encoder_width // part for part in (8, 4, 2, 1))]
+    places = [height * width // 4**layer for layer in (1, 2, 3, 4)]
+    convolutions = sum(2 * 16 * a * b * at for a, b, at in zip(widths, widths[1:], places, strict=False))
+    z, flat = wm.latents * wm.classes, places[-1] * widths[-1]
+    return convolutions + linear(flat + identity, z), convolutions + linear(z, flat)
+
+
 class RowCosts:
     """Operations of one row (a token) of every network, forward."""
 
@@ -27,7 +37,10 @@ class RowCosts:
         words = spec.vocabulary if wm.action_words == "scaled" else spec.action_size
         seen = spec.obs_size + (spec.num_agents if wm.agent_identity else 0)
         between, head = [wm.encoder_width] * wm.encoder_layers, [wm.head_width] * wm.head_layers
-        self.encoder, self.decoder = linear(seen, *between, z), linear(z, *between, spec.obs_size)
+        if spec.image_shape:
+            self.encoder, self.decoder = image_coders(wm, spec.image_shape, seen - spec.obs_size)
+        else:
+            self.encoder, self.decoder = linear(seen, *between, z), linear(z, *between, spec.obs_size)
         self.mixer = linear(z + words, wm.hidden_size)
         self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, z)
         self.outcomes = linear(wm.hidden_size, *head, wm.bins.count) + linear(wm.hidden_size, *head, 1)

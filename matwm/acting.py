@@ -5,12 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, UInt8
 from torch import Tensor
 
 from matwm.actor_critic import Actors
 from matwm.types import NO_ACTION, Windows
 from matwm.world_model import WorldModel
+
+Seen = Float32[np.ndarray, "E n O"] | UInt8[np.ndarray, "E n channels height width"]
+"""Observations of n agents in E episodes: padded vectors, or images."""
 
 
 class EpisodeContext:
@@ -21,7 +24,7 @@ class EpisodeContext:
 
     def __init__(self, agents: Sequence[int], limit: int) -> None:
         self.agents = torch.tensor(list(agents))
-        self._obs: deque[Float32[np.ndarray, "E n O"]] = deque(maxlen=limit)
+        self._obs: deque[Seen] = deque(maxlen=limit)
         self._actions: deque[Int[np.ndarray, "E n"]] = deque(maxlen=limit - 1)
 
     def clear(self) -> None:
@@ -29,7 +32,7 @@ class EpisodeContext:
         self._obs.clear()
         self._actions.clear()
 
-    def see(self, obs: Float32[np.ndarray, "E n O"]) -> None:
+    def see(self, obs: Seen) -> None:
         """Take in the present observations."""
         self._obs.append(obs)
 
@@ -39,7 +42,7 @@ class EpisodeContext:
 
     def windows(self) -> Windows:
         """Return the rows so far, grouped by focal agent; the last row has no action yet."""
-        obs = torch.from_numpy(np.stack(self._obs)).permute(2, 1, 0, 3).flatten(0, 1)  # (T, E, n, O) -> (n*E, T, O)
+        obs = torch.from_numpy(np.stack(self._obs)).transpose(0, 2).flatten(0, 1)  # (T, E, n, ...) -> (n*E, T, ...)
         rows, length = obs.shape[:2]
         action = torch.full((rows, length), NO_ACTION)
         if self._actions:

@@ -115,8 +115,12 @@ class WorldModelConfig(Section):
     feedforward_multiple: int = field("width of the feed-forward layers over D", branch="fixed", ge=1)
     max_positions: int = field("longest sequence in rows", branch="fixed", ge=1)
     dropout: float = field("dropout of the transformers while training", branch="free", ge=0, lt=1)
-    encoder_layers: int = field("hidden layers of encoder and decoder", branch="fixed", ge=1, le=64)
-    encoder_width: int = field("their width", branch="fixed", ge=1, le=16384)
+    encoder_layers: int = field(
+        "hidden layers of encoder and decoder of vectors; those of images have four convolutions", branch="fixed", ge=1, le=64
+    )
+    encoder_width: int = field(
+        "their width; of images the channels of the last convolution, each before it has half as many", branch="fixed", ge=1, le=16384
+    )
     head_layers: int = field("hidden layers of the reward, continuation and mask heads", branch="fixed", ge=1, le=64)
     head_width: int = field("their width", branch="fixed", ge=1, le=16384)
     dynamics_layers: int = field("hidden layers of the dynamics head", branch="fixed", ge=0, le=64)

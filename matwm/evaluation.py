@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from matwm.acting import EpisodeContext, choose_actions
+from matwm.acting import EpisodeContext, Seen, choose_actions
 from matwm.actor_critic import Actors
 from matwm.config import EnvConfig
 from matwm.envs import make_env
@@ -25,7 +25,7 @@ from matwm.types import NO_ACTION, EnvSpec, Tick
 from matwm.world_model import WorldModel
 
 Mode = Literal["sampled", "greedy"]
-Choose = Callable[[Float[np.ndarray, "E N O"], Bool[np.ndarray, "E N A"]], Int[np.ndarray, "E N"]]
+Choose = Callable[[Seen, Bool[np.ndarray, "E N A"]], Int[np.ndarray, "E N"]]
 
 LOCKSTEP = 50
 """Episodes that run side by side. An MPE2 environment takes megabytes; larger batches bring little."""
@@ -154,7 +154,7 @@ class _Team:
     def begin(self) -> None:
         self._context.clear()
 
-    def act(self, obs: Float[np.ndarray, "E N O"], mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E n"]:
+    def act(self, obs: Seen, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E n"]:
         self._context.see(obs[:, self.numbers])
         action = choose_actions(self._world_model, self._actors, self._context, mask[:, self.numbers], greedy=self._greedy)
         self._context.did(action)
@@ -200,7 +200,7 @@ class _Table:
         sizes, counts = self.spec.obs_sizes, self.spec.num_actions
         rngs = {number: generator_for(self._first_seed, f"{stream}/{self.spec.agents[number]}", group) for number in casting}
 
-        def choose(obs: Float[np.ndarray, "E N O"], mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
+        def choose(obs: Seen, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
             if self._should_stop():
                 raise _StoppedError
             actions = np.zeros(obs.shape[:2], np.int64)

@@ -13,6 +13,7 @@ from matwm.acting import EpisodeContext, choose_actions
 from matwm.actor_critic import Actors
 from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
 from matwm.config import ActorCriticConfig, EnvConfig, WorldModelConfig
+from matwm.envs.images import small
 from matwm.rng import seed_torch
 from matwm.types import EnvSpec
 from matwm.world_model import WorldModel
@@ -53,17 +54,21 @@ class Policy:
     def act(self, observation: ArrayLike, action_mask: ArrayLike | None = None, *, greedy: bool = False) -> int:
         """Return the action on the agent's own (unpadded) observation: sampled, or the likeliest.
 
+        An image is given as uint8 (3, 64, 64), or as a picture (height, width, channels) of any size.
         `action_mask` is True for each of the agent's actions that is legal now; without one all are.
 
         Raises:
             ValueError: the observation or the mask is of another size, not finite, or nothing is legal.
         """
         spec = self._networks.spec
-        padded = np.zeros((1, 1, spec.obs_size), np.float32)
-        padded[0, 0, : self.obs_size] = self._checked(observation)
+        seen = np.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
+        if spec.image_shape:
+            seen[0, 0] = self._checked_image(observation)
+        else:
+            seen[0, 0, : self.obs_size] = self._checked(observation)
         mask = np.zeros((1, 1, spec.action_size), bool)
         mask[0, 0, : self.num_actions] = True if action_mask is None else self._checked_mask(action_mask)
-        self._context.see(padded)
+        self._context.see(seen)
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             seed_torch(self._seed, f"policy/{self.agent}", self._num_actions_chosen)
             action = choose_actions(self._networks.world_model, self._networks.actors, self._context, mask, greedy=greedy)[0]
@@ -80,6 +85,15 @@ class Policy:
         if not np.isfinite(array).all():
             raise ValueError(f"the observation of {self.agent} holds a value that is not finite")
         return array
+
+    def _checked_image(self, observation: ArrayLike) -> np.ndarray:
+        array, shape = np.asarray(observation), self._networks.spec.image_shape
+        is_picture = array.ndim == 3 and array.shape[2] in (1, 3) and array.size > 0
+        if array.dtype != np.uint8 or not (is_picture or array.shape == shape):
+            raise ValueError(
+                f"the observation is {array.dtype} {array.shape}, but {self.agent} sees images: give uint8 {shape}, or (height, width, 3)"
+            )
+        return array if array.shape == shape else small(array)
 
     def _checked_mask(self, action_mask: ArrayLike) -> Bool[np.ndarray, " A"]:
         array = np.asarray(action_mask).astype(bool)

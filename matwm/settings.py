@@ -47,10 +47,7 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
 
 def unplayable(config: Config, spec: EnvSpec) -> list[str]:
     """Return why an environment cannot be trained on with this configuration: a sentence each, none if it can be."""
-    problems = [] if config.env.num_agents is not None else list(config.team_misfits(spec.num_agents))
-    if spec.image_shape is not None:
-        problems.append(f"env.name is {spec.name}, whose agents see images: MATWM trains on vectors only so far")
-    return problems
+    return [] if config.env.num_agents is not None else list(config.team_misfits(spec.num_agents))
 
 
 def too_few_rows(config: Config, env_step: int, rows: int) -> str | None:

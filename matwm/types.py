@@ -172,7 +172,8 @@ class Windows:
     """
 
     agent: Int[Tensor, " B"]
-    obs: Float[Tensor, "B T O"]
+    obs: Float[Tensor, "B T O"] | UInt8[Tensor, "B T channels height width"]
+    """As the replay keeps them: whoever reads images makes numbers of those of one batch."""
     action: Int[Tensor, "B T"]
     """-1 where the row has no action."""
     mate_actions: Int[Tensor, "B T M"]

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from matwm.config import EnvConfig
 from matwm.envs import mpe_scripts as mpe
@@ -19,7 +19,7 @@ RuleFactory = Callable[[Mapping[str, Any]], mpe.Rule]
 class Script(Protocol):
     """A policy that learns nothing and sees one agent's own observation."""
 
-    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Shaped[np.ndarray, "E *shape"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return one action for each of E unpadded observations of one agent, and of what is legal for it."""
         ...
 
@@ -28,7 +28,7 @@ class Script(Protocol):
 class Random:
     """Draws every legal action with the same probability."""
 
-    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Shaped[np.ndarray, "E *shape"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return E draws."""
         drawn = rng.integers(mask.sum(1))
         return (mask.cumsum(1) > drawn[:, None]).argmax(1)
@@ -38,7 +38,7 @@ class Random:
 class Still:
     """Always takes action 0, which moves nobody in MPE."""
 
-    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Shaped[np.ndarray, "E *shape"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return E zeros."""
         return np.zeros(len(obs), np.int64)
 

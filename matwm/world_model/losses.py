@@ -11,7 +11,7 @@ from matwm.nets.distributions import categorical_kl
 def reconstruction_loss(
     prediction: Float[Tensor, "B T O"], target: Float[Tensor, "B T O"], exists: Bool[Tensor, "B O"]
 ) -> Float[Tensor, "B T"]:
-    """Sum squared errors in symlog space over the agent's own observation entries (Eq. 4).
+    """Sum squared errors over the agent's own observation entries, or all pixels of its image (Eq. 4).
 
     A sum, because a mean over entries would be too weak against the KL and the posterior would collapse.
     """

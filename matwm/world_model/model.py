@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
-from matwm.nets.distributions import reinmax, sample_index, straight_through, symlog
+from matwm.nets.distributions import reinmax, sample_index, straight_through
 from matwm.nets.mlp import LatentLinear
 from matwm.nets.transformer import Cache, CausalTransformer, layout
 from matwm.types import EnvSpec, Features, Windows
 from matwm.world_model import losses
-from matwm.world_model.encoder import Autoencoder
+from matwm.world_model.encoder import make_autoencoder
 from matwm.world_model.heads import Heads
 from matwm.world_model.teammates import MatesMemory, TeammatePredictor
 
@@ -49,7 +49,7 @@ class WorldModel(nn.Module):
         self.mates_shape = (spec.num_agents - 1, spec.action_size)
         scaled = config.action_words == "scaled"
         words = spec.vocabulary if scaled else spec.action_size
-        self.autoencoder = Autoencoder(config, spec.obs_size, spec.num_agents)
+        self.autoencoder = make_autoencoder(config, spec)
         self.mixer = LatentLinear(config.latents, config.classes, words, config.hidden_size)
         self.trunk = CausalTransformer(
             config.hidden_size, config.layers, config.heads, config.feedforward_multiple, config.max_positions, config.dropout
@@ -85,7 +85,9 @@ class WorldModel(nn.Module):
         dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
         terms = {
             "reconstruction": (
-                losses.reconstruction_loss(self.autoencoder.decode(z), symlog(w.obs), self.obs_exists[w.agent]),
+                losses.reconstruction_loss(
+                    self.autoencoder.decode(z).flatten(2), self.autoencoder.target(w.obs).flatten(2), self.obs_exists[w.agent]
+                ),
                 w.is_valid,
             ),
             "reward": (self.heads.reward_bins.cross_entropy(F.log_softmax(reward_logits, -1), w.reward), acted),

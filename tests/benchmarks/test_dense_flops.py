@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.dense_flops import dense_flops
 from matwm.config import load_config, preset_path
 from matwm.envs import make_env
+from matwm.types import EnvSpec
 from tests.matwm.tiny import make_learner, make_windows
 
 
@@ -44,3 +45,16 @@ def test_the_count_of_layers_is_what_torch_counts(preset):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             call()
         assert counter.get_total_flops() == expected * rows
+
+
+def test_the_count_of_convolutions_is_what_torch_counts():
+    from benchmarks.dense_flops import RowCosts
+
+    config = load_config(preset_path("ci-tiny"))
+    spec = EnvSpec("pictures", ("a_0", "b_0"), (3 * 64 * 64,) * 2, (2, 2), image_shape=(3, 64, 64))
+    cost, model = RowCosts(config, spec), make_learner(spec, config).world_model.autoencoder
+    obs, z = torch.zeros(2, 3, 3, 64, 64, dtype=torch.uint8), torch.rand(2, 3, config.world_model.latents * config.world_model.classes)
+    for expected, call in ((cost.encoder, lambda: model.posterior(obs, torch.arange(2))), (cost.decoder, lambda: model.decode(z))):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            call()
+        assert counter.get_total_flops() == 6 * expected

@@ -18,6 +18,7 @@ from matwm.policy import Networks
 from matwm.stateful import fingerprint
 from matwm.trainer import Trainer, build_trainer
 from matwm.types import EnvSpec
+from tests.matwm.tiny import tiny_config
 from tests.matwm.toy_envs import CounterEnv
 
 torch.set_num_threads(1)
@@ -196,3 +197,13 @@ def test_an_evaluation_that_is_not_wanted_any_more_stops_at_the_next_step_withou
     )  # fmt: skip
     assert (results, len(looks)) == ([], 4), "episodes have 6 steps"
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_policies_that_see_images_are_judged_beside_random_play() -> None:
+    arena = {"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"see": "image", "max_cycles": 5}}
+    trainer = build_trainer(tiny_config(arena))
+    results = run(networks(trainer), episodes=2)
+    lines = reference_lines(trainer.config.env, episodes=2, first_seed=100)
+    assert [result.matchup for result in results] == ["self_play"]
+    assert [line.matchup for line in lines] == ["random"]
+    assert all(np.isfinite(result.returns).all() for result in (*results, *lines))

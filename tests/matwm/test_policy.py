@@ -10,10 +10,13 @@ import torch
 from matwm.acting import EpisodeContext, choose_actions
 from matwm.checkpoint import Checkpoint, CheckpointError, Parent
 from matwm.config import load_config, preset_path
+from matwm.envs.images import small
+from matwm.manifest import ROOT
 from matwm.policy import Policy, load_networks, load_policy
 from matwm.rng import seed_torch
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
+from tests.matwm.tiny import tiny_config
 
 torch.set_num_threads(1)
 
@@ -122,3 +125,17 @@ def test_what_is_wrong_is_said_in_one_sentence(checkpoint: Checkpoint) -> None:
     for mask in ([True] * 4, [False] * 5):
         with pytest.raises(ValueError, match="agent_0 has 5 actions"):
             policy.act(np.zeros(14), mask)
+
+
+def test_a_policy_takes_pictures_of_any_size(tmp_path: Path) -> None:
+    arena = {"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"see": "image"}}
+    trainer = build_trainer(tiny_config(arena))
+    picture = np.random.default_rng(0).integers(0, 256, (100, 80, 3), np.uint8)
+    saved = trainer.save(LocalStore(tmp_path), ROOT)
+    ways = (picture, small(picture))
+    chosen = [[load_policy(saved, "scout_0", seed=seed).act(way) for seed in range(4)] for way in ways]
+    assert chosen[0] == chosen[1]
+    policy = load_policy(saved, "scout_0")
+    for wrong in (picture / 255, picture[:, :, 0], np.zeros((64, 64, 2), np.uint8)):
+        with pytest.raises(ValueError, match=r"but scout_0 sees images: give uint8 \(3, 64, 64\), or \(height, width, 3\)$"):
+            policy.act(wrong)

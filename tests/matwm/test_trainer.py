@@ -16,7 +16,7 @@ from matwm.config import ConfigError
 from matwm.envs import is_installed
 from matwm.learner import NonFiniteLossError
 from matwm.manifest import ROOT
-from matwm.rng import seed_torch
+from matwm.rng import generator_for, seed_torch
 from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
@@ -111,13 +111,42 @@ def test_training_goes_on_with_a_fresh_episode_where_the_running_one_cannot_come
     assert resumed(again).collector.given_up == [3, 5], "number 4 was played to its end"
 
 
-def test_images_are_refused_in_a_sentence():
-    config = tiny_config({"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"see": "image"}})
-    with pytest.raises(ConfigError) as caught:
-        build_trainer(config)
-    assert caught.value.problems == [
-        "env.name is tests.matwm.arena:parallel_env, whose agents see images: MATWM trains on vectors only so far"
-    ]
+IMAGES = {
+    "env.family": "pettingzoo",
+    "env.name": "tests.matwm.arena:parallel_env",
+    "env.options": {"see": "image"},
+    "world_model.loss_weights.reconstruction": 0.01,
+}
+
+
+def test_images_train_and_resume_exactly_and_stay_bytes_until_the_networks():
+    """Episodes of up to 20 steps with masks and deaths: interrupted in warm-up and twice after it."""
+    config = tiny_config(IMAGES)
+    trainer = make_trainer(None, config)
+    for steps in (7, 14, 6):
+        trainer = resumed(run(trainer, steps))
+    kinds = []
+    world, agents = trainer.learner.update_world_model, trainer.learner.update_agents
+    trainer.learner.update_world_model = lambda w: kinds.append(w.obs.dtype) or world(w)
+    trainer.learner.update_agents = lambda c: kinds.append(c.obs.dtype) or agents(c)
+    run(trainer, 5)
+    whole = run(make_trainer(None, config), 32)
+    assert digest(trainer) == digest(whole)
+    assert trainer.history == whole.history
+    assert kinds and set(kinds) == {torch.uint8}
+    assert trainer.replay._rows["obs"].dtype == np.uint8
+    assert all(math.isfinite(value) for curve in trainer.history.metrics.values() for _, value in curve)
+
+
+def test_one_batch_of_images_is_learned_by_heart():
+    config = tiny_config(
+        {**IMAGES, "world_model.encoder_width": 32, "world_model.learning_rate": 5e-3, "world_model.loss_weights.reconstruction": 1.0}
+        | {"world_model.latents": 8, "world_model.classes": 8, "world_model.latent_gradient": "reinmax"}
+    )
+    trainer = run(make_trainer(None, config), 11)
+    windows, _ = trainer.replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=8)
+    errors = [trainer.learner.update_world_model(windows)["world_model/reconstruction"] for _ in range(150)]
+    assert min(errors[-10:]) < errors[0] / 10, (errors[0], errors[-10:])
 
 
 def test_a_team_whose_size_only_the_environment_knows_is_checked_when_it_is_made():

@@ -62,7 +62,6 @@ OWN = "mine:parallel_env"
 UNPLAYABLE: list[tuple[dict[str, Any], str]] = [
     ({"family": "pettingzoo", "name": "nowhere_at_all:make"}, "env.name is nowhere_at_all:make, but there is no module nowhere_at_all"),
     ({"family": "pettingzoo", "name": "mine:parallel_envs"}, "env.name is mine:parallel_envs, but mine has no parallel_envs, did you mean"),
-    ({"family": "pettingzoo", "name": OWN, "options": {"see": "image"}}, f"env.name is {OWN}, whose agents see images"),
     ({"family": "pettingzoo", "name": OWN, "options": {"size": 3}}, f"env.name is {OWN}, and making it with (size=3) fails: TypeError"),
     ({"family": "atari"}, "env.family is 'atari', but should be 'mpe',"),
 ]

@@ -9,7 +9,7 @@ from matwm.nets.distributions import symlog
 from matwm.rng import seed_torch
 from matwm.types import NO_ACTION, EnvSpec, Windows
 from matwm.world_model import model as model_module
-from matwm.world_model.encoder import Autoencoder
+from matwm.world_model.encoder import VectorAutoencoder
 from tests.matwm.tiny import dense, make_learner, make_windows, toy_config
 
 UNEVEN = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
@@ -260,7 +260,7 @@ def test_the_dynamics_loss_does_not_reach_the_target_encoding():
         captured = []
 
         def posterior(obs, agent, captured=captured):
-            captured.append(Autoencoder.posterior(model.autoencoder, obs, agent))
+            captured.append(VectorAutoencoder.posterior(model.autoencoder, obs, agent))
             return captured[-1]
 
         model.autoencoder.posterior = posterior
