@@ -41,7 +41,8 @@ def train(
 
     `config` is a `Config`, the contents of a params.yaml, or its path; of the latter two the first segment's `until` is the
     default, and its `override` counts. With `checkpoint_dir`, a checkpoint is saved there every `run.save_interval` steps and at
-    the end. Interrupted and continued, a run ends bit for bit where an uninterrupted one does.
+    the end. Interrupted and continued, a run ends bit for bit where an uninterrupted one does, unless its environment's class of resume
+    is "episode" (matwm/types.py).
 
     Torch's deterministic algorithms, number of threads and flushing of denormals are set for the whole process. With
     `run.threads` above 1 the promise needs a process in which torch has computed nothing before: threads that it started

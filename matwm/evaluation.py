@@ -21,6 +21,7 @@ from matwm.envs import make_env
 from matwm.envs.base import Env
 from matwm.envs.scripted import LineUp, Script, opponents, references, scripts, sides
 from matwm.rng import generator_for, seed_torch
+from matwm.scenarios import FAMILIES
 from matwm.types import NO_ACTION, EnvSpec, Tick
 from matwm.world_model import WorldModel
 
@@ -167,7 +168,8 @@ class _Table:
     def __init__(self, env: EnvConfig, first_seed: int, episodes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._first_seed, self._should_stop = first_seed, should_stop
         self._seeds = tuple(range(first_seed, first_seed + episodes))
-        self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, LOCKSTEP))]
+        self._at_once = 1 if FAMILIES[env.family].is_heavy else LOCKSTEP
+        self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, self._at_once))]
         self.spec = self._envs[0].spec
 
     def __enter__(self) -> "_Table":
@@ -178,16 +180,16 @@ class _Table:
             env.close()
 
     def play(self, line_up: LineUp, mode: Mode | None, casting: Mapping[int, Script], team: _Team | None) -> Result:
-        """Play all episodes of a match-up, `LOCKSTEP` at a time."""
+        """Play all episodes of a match-up, `LOCKSTEP` at a time, or one by one where the family is heavy."""
         name = matchup_name(line_up)
         groups: list[Played] = []
-        for group, start in enumerate(range(0, len(self._seeds), LOCKSTEP)):
+        for group, start in enumerate(range(0, len(self._seeds), self._at_once)):
             stream = f"evaluation/{mode or 'reference'}/{name}"
             choose = self._chooser(casting, team, stream, group)
             if team is not None:
                 seed_torch(self._first_seed, stream, group)
                 team.begin()
-            groups.append(play_episodes(self._envs, self._seeds[start : start + LOCKSTEP], choose))
+            groups.append(play_episodes(self._envs, self._seeds[start : start + self._at_once], choose))
         longest = max(group.actions.shape[1] for group in groups)
         padded = [np.pad(g.actions, ((0, 0), (0, longest - g.actions.shape[1]), (0, 0)), constant_values=NO_ACTION) for g in groups]
         learned = tuple(team.numbers) if team else ()

@@ -131,11 +131,14 @@ def _table(step: int, results: "Iterable[Result]") -> str:
 
 
 def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes | None:
-    """Draw neither the best nor the worst episode; None, said aloud, if the environment cannot draw itself."""
+    """Draw neither the best nor the worst episode; None, said aloud, if the environment cannot draw itself or play it again."""
     from matwm.config import EnvConfig
     from matwm.envs.base import NoPictureError
     from pipeline.drawing.animation import animate
 
+    if checkpoint.spec.resume == "episode":
+        sys.stderr.write(f"there is no {GIF}: an episode of {checkpoint.spec.name} cannot be played again from its seed\n")
+        return None
     episode = self_play.typical
     title = f"{checkpoint.spec.name}, {self_play.mode}, step {checkpoint.step:,}"
     env = EnvConfig.model_validate(checkpoint.config["env"])

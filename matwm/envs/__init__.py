@@ -1,6 +1,7 @@
 """Makes environments by the family and name in params.yaml; the only package that knows PettingZoo and its kin."""
 
 import importlib
+import importlib.machinery
 import importlib.util
 from collections.abc import Mapping
 
@@ -12,14 +13,43 @@ FAMILIES: Mapping[str, str] = {
     "mpe": "matwm.envs.mpe",
     "butterfly": "matwm.envs.butterfly",
     "smax": "matwm.envs.smax",
+    "smac": "matwm.envs.smac",
     "pettingzoo": "matwm.envs.by_path",
 }
 """The module whose `make(config, render)` makes environments of a family, imported when one is wanted; the contract test runs on all."""
 
 
+def missing(family: str) -> str | None:
+    """Return what keeps environments of a family from being made here, None if nothing does."""
+    known = KNOWN[family]
+    package = known.module.partition(".")[0]
+    also = f"; it needs {known.also}, too" if known.also else ""
+    if not is_there(package):
+        return f"{known.module} is not installed: {known.install}{also}"
+    if not is_there(known.module):
+        return f"the {package} that is installed is another package ({known.namesake}): {known.install}{also}"
+    if family == "smac":
+        from matwm.envs.smac import missing_game
+
+        return missing_game()
+    return None
+
+
 def is_installed(family: str) -> bool:
-    """Return whether what a family needs can be imported here."""
-    return importlib.util.find_spec(KNOWN[family].module) is not None
+    """Return whether what a family needs is here."""
+    return missing(family) is None
+
+
+def is_there(module: str) -> bool:
+    """Return whether a module can be found, without importing the packages that it is in."""
+    package, *inner = module.split(".")
+    found, name = importlib.util.find_spec(package), package
+    for part in inner:
+        if found is None:
+            break
+        name = f"{name}.{part}"
+        found = importlib.machinery.PathFinder.find_spec(name, found.submodule_search_locations)
+    return found is not None
 
 
 def make_env(config: EnvConfig, render: bool = False) -> Env:
@@ -28,7 +58,6 @@ def make_env(config: EnvConfig, render: bool = False) -> Env:
     Raises:
         EnvError: what it needs is not installed, or it is none that MATWM can play.
     """
-    if not is_installed(config.family):
-        known = KNOWN[config.family]
-        raise EnvError(f"env.family is {config.family}, which needs {known.module}, and that is not installed: {known.install}")
+    if (problem := missing(config.family)) is not None:
+        raise EnvError(f"env.family is {config.family}, but {problem}")
     return importlib.import_module(FAMILIES[config.family]).make(config, render)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from matwm.scenarios import butterfly, mpe, smax
+from matwm.scenarios import butterfly, mpe, smac, smax
 from matwm.scenarios.option import Option, Scenario, completed, nearest, not_yours, problems
 
 __all__ = ["FAMILIES", "Family", "Option", "Scenario", "complete_options", "names", "num_agents"]
@@ -26,6 +26,14 @@ class Family:
     """How its episodes come back (matwm/types.py); an environment by import path may say otherwise of itself."""
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     """By name; none where a name is an import path."""
+    note: str = ""
+    """What to know before its numbers are compared with anybody's."""
+    also: str = ""
+    """What must be there besides the package."""
+    namesake: str = ""
+    """What the package index has under the name of the package."""
+    is_heavy: bool = False
+    """Each environment is a game with gigabytes of its own: no two are run side by side."""
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -38,7 +46,25 @@ FAMILIES: Mapping[str, Family] = {
         butterfly.SCENARIOS,
     ),
     "smax": Family(
-        "battles like StarCraft's, in JAX (JaxMARL)", "jaxmarl", ".venv/bin/pip install -e '.[smax]'", "snapshot", smax.SCENARIOS
+        "battles like StarCraft's, in JAX (JaxMARL)",
+        "jaxmarl",
+        ".venv/bin/pip install -e '.[smax]'",
+        "snapshot",
+        smax.SCENARIOS,
+        note="not StarCraft II: win rates do not compare with SMAC's",
+    ),
+    "smac": Family(
+        "battles in StarCraft II (SMAC)",
+        "smac.env",
+        ".venv/bin/pip install --no-deps git+https://github.com/oxwhirl/smac.git pysc2 s2clientprotocol absl-py websocket-client "
+        "portpicker mpyq",
+        "episode",
+        smac.SCENARIOS,
+        note="tested against an imitation of SMAC's interface, never with the game itself",
+        also="StarCraft II in $SC2PATH (else ~/StarCraftII) with SMAC's maps in Maps/SMAC_Maps, and "
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment",
+        namesake="the smac of the package index is SMAC3, an optimiser of hyper-parameters",
+        is_heavy=True,
     ),
     "pettingzoo": Family("any parallel environment of PettingZoo by import path", "pettingzoo", "make venv", "replay"),
 }

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from matwm.types import AgentSpec
+
 Kind = Literal["int", "int or null", "float", "bool", "word"]
 
 
@@ -28,6 +30,8 @@ class Scenario:
     options: Mapping[str, Option]
     team: tuple[int | str, ...]
     """Numbers of agents to be added up: a fixed number, or the option that holds one."""
+    agent: AgentSpec | None = None
+    """Every agent's with the default options, where that is known without the package; its name lacks the number."""
 
 
 _CONTINUOUS = {"continuous_actions", "continuous"}

@@ -10,6 +10,7 @@ from typing import Any
 from matwm import scenarios
 from matwm.config import ConfigError, EnvConfig
 from matwm.sentences import nearest
+from matwm.types import AgentSpec
 from pipeline.commands.table import table
 
 COLUMNS = ("scenario", "agents", "observation", "actions", "masks", "steps")
@@ -29,8 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """List them.
 
-    With --json: one object a family, with `family`, `meaning`, `resume`, `installed`, `install` (the command) and `scenarios`: `name`,
-    `num_agents`, `max_steps`, `has_action_masks`, `agents` (one object each; null if the family is not installed) and `options`.
+    With --json: one object a family, with `family`, `meaning`, `resume`, `note`, `installed`, `install` (the command), `also` (what must be
+    there besides) and `scenarios`: `name`, `num_agents`, `max_steps`, `has_action_masks`, `agents` (one object each; null if only the
+    package knows and is not there) and `options`.
 
     Raises:
         ConfigError: there is no such family, or an environment given by its import path cannot be played.
@@ -40,8 +42,11 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(entries, indent=2) + "\n")
         return 0
     for entry in entries:
-        missing = "" if entry["installed"] else f"  NOT INSTALLED: {entry['install']}\n"
-        sys.stdout.write(f"{entry['family']}: {entry['meaning']}\n  resume: {RESUME[entry['resume']]}\n{missing}")
+        sys.stdout.write(f"{entry['family']}: {entry['meaning']}\n  resume: {RESUME[entry['resume']]}\n")
+        sys.stdout.write(f"  note: {entry['note']}\n" if entry["note"] else "")
+        if not entry["installed"]:
+            also = f"\n  and: {entry['also']}" if entry["also"] else ""
+            sys.stdout.write(f"  NOT INSTALLED: {entry['install']}{also}\n")
         if rows := [_row(scenario) for scenario in entry["scenarios"]]:
             sys.stdout.write("".join(f"  {line}\n" for line in table([COLUMNS, *rows]).splitlines()))
         sys.stdout.write("\n")
@@ -61,7 +66,8 @@ def _family(name: str, paths: list[str]) -> dict[str, Any]:
     from matwm.envs import is_installed
 
     known, here = scenarios.FAMILIES[name], is_installed(name)
-    facts: dict[str, Any] = {"family": name, "meaning": known.meaning, "resume": known.resume, "installed": here, "install": known.install}
+    told = {key: getattr(known, key) for key in ("meaning", "resume", "note", "install", "also")}
+    facts: dict[str, Any] = {"family": name, **told, "installed": here}
     configs = [EnvConfig(family=name, name=scenario, options={}) for scenario in known.scenarios or paths]  # type: ignore[arg-type]
     return {**facts, "scenarios": [_scenario(config, here) for config in configs]}
 
@@ -69,16 +75,27 @@ def _family(name: str, paths: list[str]) -> dict[str, Any]:
 def _scenario(config: EnvConfig, is_here: bool) -> dict[str, Any]:
     from matwm.envs.probe import probe
 
-    spec = probe(config) if is_here else None
+    if is_here:
+        spec = probe(config)
+        agents = spec.agent_specs
+        facts = {"num_agents": spec.num_agents, "max_steps": spec.max_steps, "resume": spec.resume}
+    else:
+        known = scenarios.FAMILIES[config.family]
+        agents = _alike(known.scenarios[config.name].agent, config.num_agents) if known.scenarios else ()
+        limit = config.options.get("max_cycles", config.options.get("max_steps"))
+        facts = {"num_agents": config.num_agents, "max_steps": limit, "resume": known.resume}
     return {
         "name": config.name,
-        "num_agents": spec.num_agents if spec else config.num_agents,
-        "max_steps": spec.max_steps if spec else config.options.get("max_cycles", config.options.get("max_steps")),
-        "has_action_masks": spec.has_action_masks if spec else None,
-        "resume": spec.resume if spec else scenarios.FAMILIES[config.family].resume,
-        "agents": [dataclasses.asdict(agent) for agent in spec.agent_specs] if spec else None,
+        **facts,
+        "has_action_masks": any(agent.has_action_mask for agent in agents) if agents else None,
+        "agents": [dataclasses.asdict(agent) for agent in agents] or None,
         "options": config.options,
     }
+
+
+def _alike(agent: AgentSpec | None, count: int | None) -> tuple[AgentSpec, ...]:
+    """Return the agents of a scenario of which the package need not be asked; none if it must be."""
+    return tuple(dataclasses.replace(agent, name=f"{agent.name}_{number}") for number in range(count or 0)) if agent else ()
 
 
 def _row(scenario: dict[str, Any]) -> tuple[str, ...]:

@@ -57,10 +57,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: Path) -> "Retraced | None":
-    """Train the last interval again; if something else comes out, that is wrong."""
+    """Train the last interval again; if something else comes out, that is wrong, unless it is bound to."""
     from pipeline.provenance.retrace import retrace
 
     checkpoint = report.opened[report.sound[0].digest]
+    if checkpoint.spec.resume == "episode":
+        report.warnings.append(
+            f"the last interval was not trained again: an episode of {checkpoint.spec.name} comes back neither from a copy nor from its "
+            "seed, so a run there is continued, not reproduced bit for bit"
+        )
+        return None
     parent = report.opened.get(checkpoint.parent.digest)
     try:
         found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))

@@ -183,7 +183,14 @@ class Session:
             self._facts["resumed_at"].append(newest.step)
         self._good_step = newest.step if newest else None
         modules = (trainer.learner.world_model, trainer.learner.agents)
-        self.tracker.tag({"matwm.parameters": str(sum(weight.numel() for module in modules for weight in module.parameters()))})
+        counted = sum(weight.numel() for module in modules for weight in module.parameters())
+        self.tracker.tag({"matwm.parameters": str(counted), "matwm.resume": trainer.spec.resume})
+        if trainer.spec.resume == "episode":
+            logger.warning(
+                "an episode of %s cannot be brought back or repeated: "
+                "what is interrupted or branched is continued, not reproduced bit for bit",
+                trainer.spec.name,
+            )
         if checkpoint is not None:
             try:
                 trainer.resume(checkpoint)

@@ -144,6 +144,26 @@ def test_what_an_environment_says_of_its_episodes_is_told_beside_the_returns(
     assert list((root / "plots/s00").iterdir()) == []
 
 
+def test_of_an_environment_that_cannot_be_brought_back_nothing_exact_is_promised(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log, the run and the manifest say so, and no episode is drawn that nobody played."""
+    shutil.copytree(SOURCE / "checkpoints/root", root / "checkpoints/root")
+    env = {"family": "pettingzoo", "name": "tests.matwm.envs.mistakes:UnseededAndSaysSo", "options": {}}
+    judging = {"episodes": 2, "modes": ["greedy"], "gif": True}
+    params = tiny_params({"env": env, "evaluation": judging}, {"s00": {"from": "checkpoints/root", "until": 24}})
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert train(root, "s00", Interruption()) == 0
+    assert "cannot be brought back or repeated: what is interrupted or branched is continued, not reproduced bit for bit" in caplog.text
+    (run,) = tracking.list_runs()
+    assert runs.client(runs.configured_uri()).get_run(run.run_id).data.tags["matwm.resume"] == "episode"
+    assert LocalStore(root / "checkpoints/s00").open(24).manifest["spec"]["resume"] == "episode"
+    monkeypatch.chdir(root)
+    assert evaluate.main(["s00"]) == 0
+    assert "there is no episode.gif: an episode of tests.matwm.envs.mistakes:UnseededAndSaysSo cannot be played" in capsys.readouterr().err
+    assert list((root / "plots/s00").iterdir()) == []
+
+
 def test_without_a_gif_there_is_an_empty_folder(project: Path) -> None:
     write(project, gif=False, episodes=2)
     assert evaluate.main(["s00"]) == 0

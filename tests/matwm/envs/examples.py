@@ -1,6 +1,12 @@
-"""Environments of every family, which the contract test plays; a family whose packages are missing is skipped."""
+"""Environments of every family, which the contract test plays; a family whose packages are missing is skipped.
 
+SMAC is always an imitation (tests/matwm/fakes), since the game is nowhere to be had in tests.
+"""
+
+import os
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +19,9 @@ from matwm.envs import is_installed, make_env
 from matwm.envs.base import Env
 from matwm.types import Tick
 
+FAKES = Path(__file__).parents[1] / "fakes"
+sys.path.insert(0, str(FAKES / "smac"))
+os.environ["SC2PATH"] = str(FAKES / "smac" / "StarCraftII")
 ARENA = "tests.matwm.arena:parallel_env"
 
 
@@ -37,7 +46,7 @@ class Example:
 
     @property
     def label(self) -> str:
-        return "-".join([self.name.partition(":")[0].rpartition(".")[2], *map(str, self.options.values())])
+        return "-".join([self.family, self.name.partition(":")[0].rpartition(".")[2], *map(str, self.options.values())])
 
 
 EXAMPLES = [
@@ -49,10 +58,14 @@ EXAMPLES = [
     Example("butterfly", "knights_archers_zombies_v11", {"obs_method": "image", "spawn_delay": 3}),
     Example("smax", "3m", limit="max_steps", has_deaths=True, has_endings=True),
     Example("smax", "2m_vs_1z", limit="max_steps", has_endings=True),
+    Example("smac", "3m", limit="max_steps", has_deaths=True, has_endings=True),
+    Example("smac", "MMM", {"obs_last_action": True}, limit="max_steps"),
     Example("pettingzoo", ARENA, {"masks": "observation"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "info", "see": "image"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "none", "knights": 1}, has_endings=True),
 ]
+EXACT = [example for example in EXAMPLES if scenarios.FAMILIES[example.family].resume != "episode"]
+"""Those whose episodes follow from their seed and their actions."""
 
 
 def each(examples: list[Example]) -> Any:

@@ -46,6 +46,20 @@ def test_what_is_not_installed_is_listed_too_with_the_command_that_installs_it(c
     assert {scenario["name"]: scenario["num_agents"] for scenario in family["scenarios"]}["27m_vs_30m"] == 27
 
 
+def test_what_needs_no_package_to_be_known_is_told_without_it(capsys, monkeypatch):
+    monkeypatch.setattr(envs, "is_installed", lambda family: False)
+    text = told(capsys, "smac")
+    assert "  note: tested against an imitation of SMAC's interface, never with the game itself\n" in text
+    assert "  resume: a fresh episode: the run is continued, not reproduced\n" in text
+    assert "git+https://github.com/oxwhirl/smac.git" in text
+    assert "  and: StarCraft II in $SC2PATH" in text
+    assert ["2c_vs_64zg", "2", "ally", "vector", "332", "70", "yes", "400"] in [line.split() for line in text.splitlines()]
+    (family,) = json.loads(told(capsys, "--json", "smac"))
+    first = {scenario["name"]: scenario for scenario in family["scenarios"]}["3m"]
+    assert [agent["name"] for agent in first["agents"]] == ["ally_0", "ally_1", "ally_2"]
+    assert (first["has_action_masks"], first["max_steps"], first["resume"]) == (True, 60, "episode")
+
+
 def test_your_own_environment_is_shown_by_its_import_path(capsys):
     text = told(capsys, "tests.matwm.arena:parallel_env")
     assert "2 knight + 1 scout  vector 5 / vector 9  6 / 5    yes    ?" in text

@@ -1,5 +1,6 @@
 """`matwm verify` on a real lineage, and on copies of it in which somebody has changed something."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import Checkpoint, open_checkpoint, step_name
 from matwm.stateful import decode_tensors
 from matwm.version import NUMERICS
 from pipeline.project import ProjectError
@@ -416,6 +417,18 @@ def test_training_again_gives_the_same(made: Project, matwm_in: Matwm) -> None:
     for name, from_step in (("s02@60", 40), ("s02@40", 20), ("s01", 40), ("s00@20", 0), ("s03", 60)):
         document = json.loads(matwm_in(made, "verify", name, "--deep", "--json")[1])
         assert (document["ok"], document["deep"]["is_equal"], document["deep"]["from_step"]) == (True, True, from_step)
+
+
+def test_what_no_training_can_repeat_is_said_and_not_tried(made: Project, matwm_in: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = dataclasses.replace(open_checkpoint(published(made, "s00", 20)).spec, resume="episode")
+    monkeypatch.setattr(Checkpoint, "spec", spec)
+    code, output, _ = matwm_in(made, "verify", "s00@20", "--deep", "--json")
+    document = json.loads(output)
+    assert (code, document["ok"], document["deep"]) == (0, True, None)
+    assert "a run there is continued, not reproduced bit for bit" in document["warnings"][-1]
+    code, output, errors = matwm_in(made, "verify", "s00@20", "--deep", "--strict")
+    assert (code, "trained again" in output) == (1, False)
+    assert "warning: the last interval was not trained again" in errors
 
 
 def test_what_cannot_be_trained_again_is_in_the_document(made: Project, matwm_in: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:

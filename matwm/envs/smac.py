@@ -1,0 +1,157 @@
+"""Makes the battles of SMAC, the StarCraft Multi-Agent Challenge, in StarCraft II.
+
+The dead have the no-op, action 0, alone, and the living every legal action but that. A battle that is won, lost or drawn terminates for
+all, in its last step too; the time limit, which SMAC is asked to tell from that, truncates. All share the team's reward.
+
+The game takes a seed when it starts, not at a reset, which kills all units in the running game; the state of its randomness can neither be
+read nor set (https://github.com/oxwhirl/smac/issues/45). So only the seed of the first episode after a start is used, and no episode can
+be brought back: the resume class is "episode".
+"""
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from matwm.config import EnvConfig
+from matwm.envs.base import EnvError, NoPictureError
+from matwm.envs.legal import check_actions
+from matwm.types import EnvSpec, Tick
+
+NO_OP = 0
+_log = logging.getLogger(__name__)
+
+
+def make(config: EnvConfig, render: bool) -> "SmacEnv":
+    """Return one battle; the game is started at its first reset, and never draws."""
+    return SmacEnv(config)
+
+
+def missing_game() -> str | None:
+    """Return where the game or its maps are not, None if they are there."""
+    default = "/Applications/StarCraft II" if sys.platform == "darwin" else "~/StarCraftII"
+    game = Path(os.environ.get("SC2PATH", default)).expanduser()
+    if not game.is_dir():
+        return (
+            f"StarCraft II is not in {game}: install the game (https://github.com/Blizzard/s2client-proto has it for Linux) and set SC2PATH"
+        )
+    maps = game / "Maps" / "SMAC_Maps"
+    if not maps.is_dir():
+        return f"SMAC's maps are not in {maps}: unpack SMAC_Maps.zip from https://github.com/oxwhirl/smac/releases there"
+    return None
+
+
+class SmacEnv:
+    """One battle, which has a running game to itself."""
+
+    def __init__(self, config: EnvConfig) -> None:
+        """Raise an EnvError if the package cannot be imported or does not know the map."""
+        self._config = config
+        self._engine: Any = None
+        self._tick: Tick | None = None
+        facts = self._made(None).get_env_info()
+        n = int(facts["n_agents"])
+        self.spec = EnvSpec(
+            name=config.name,
+            agents=tuple(f"ally_{number}" for number in range(n)),
+            obs_sizes=(int(facts["obs_shape"]),) * n,
+            num_actions=(int(facts["n_actions"]),) * n,
+            has_action_masks=True,
+            resume="episode",
+            max_steps=config.options["max_steps"],
+        )
+
+    def reset(self, seed: int) -> Tick:
+        """Start a battle; the seed is that of the game if it must be started for it.
+
+        Raises:
+            EnvError: the game does not start.
+        """
+        self._tick = None
+        try:
+            if self._engine is None:
+                self._engine = self._made(int(seed))
+            self._engine.reset()
+        except EnvError:
+            raise
+        except Exception as error:  # Whatever of PySC2 and the game fails.
+            self.close()
+            raise EnvError(f"env.name is {self._config.name}, and StarCraft II does not begin it: {_said(error)}") from error
+        self._tick = self._seen(np.zeros(self.spec.num_agents, np.float32))
+        return self._own(self._tick)
+
+    def step(self, actions: Int[np.ndarray, " N"]) -> Tick:
+        """Move every unit, in the order of `spec.agents`; the dead have action 0.
+
+        Raises:
+            ValueError: an action is not legal for its unit now.
+            RuntimeError: no episode is under way.
+        """
+        before = self._tick
+        if before is None:
+            raise RuntimeError("no episode is under way: call reset with a seed first")
+        chosen = np.asarray(actions)
+        check_actions(self.spec, chosen, before.action_mask)
+        reward, is_over, told = self._engine.step(chosen.tolist())
+        if is_over and "battle_won" not in told:
+            return self._broken_down(before)
+        is_cut = bool(is_over and told.get("episode_limit"))
+        shared = np.full(self.spec.num_agents, reward, np.float32)
+        metrics = {"win": float(told["battle_won"])} if is_over else {}
+        tick = self._seen(shared, is_decided=bool(is_over and not is_cut), is_cut=is_cut, metrics=metrics)
+        self._tick = None if is_over else tick
+        return self._own(tick)
+
+    def render(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Raise a NoPictureError, as SMAC draws nothing."""
+        raise NoPictureError("SMAC draws nothing")
+
+    def close(self) -> None:
+        """End the game."""
+        engine, self._engine, self._tick = self._engine, None, None
+        if engine is not None:
+            engine.close()
+
+    def _made(self, seed: int | None) -> Any:
+        options = {key: value for key, value in self._config.options.items() if key != "max_steps"}
+        try:
+            package = importlib.import_module("smac.env")
+            engine = package.StarCraft2Env(map_name=self._config.name, seed=seed, continuing_episode=True, **options)
+        except Exception as error:  # Whatever its imports raise: PySC2 and protobuf are of different years.
+            raise EnvError(f"env.name is {self._config.name}, and making it with SMAC fails: {_said(error)}") from error
+        engine.episode_limit = self._config.options["max_steps"]
+        return engine
+
+    def _seen(
+        self,
+        reward: Float32[np.ndarray, " N"],
+        *,
+        is_decided: bool = False,
+        is_cut: bool = False,
+        metrics: dict[str, float] | None = None,
+    ) -> Tick:
+        mask = np.array(self._engine.get_avail_actions(), bool)
+        alive = ~mask[:, NO_OP] & (not is_decided)
+        mask[~alive] = np.arange(mask.shape[1]) == NO_OP
+        obs = np.stack(self._engine.get_obs()).astype(np.float32)
+        return Tick(obs, mask, reward, ~alive, truncated=is_cut, alive=alive, metrics=metrics or {})
+
+    def _own(self, tick: Tick) -> Tick:
+        """Return a tick whose arrays are the caller's: what the next step is checked against stays."""
+        return Tick(**{**vars(tick), "action_mask": tick.action_mask.copy(), "alive": tick.alive.copy(), "obs": tick.obs.copy()})
+
+    def _broken_down(self, before: Tick) -> Tick:
+        """Cut the battle where it stood; the next one is fought in a new game."""
+        _log.warning("StarCraft II broke down in %s: the battle is cut here, and counts as not won", self.spec.name)
+        self.close()
+        nothing = np.zeros(self.spec.num_agents, np.float32)
+        return Tick(**{**vars(before), "reward": nothing, "truncated": True, "metrics": {"win": 0.0}})
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
