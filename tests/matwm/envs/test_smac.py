@@ -160,9 +160,8 @@ def test_the_optimiser_of_the_same_name_is_recognised(no_imitation, tmp_path, mo
     (tmp_path / "smac").mkdir()
     (tmp_path / "smac" / "__init__.py").write_text("raise ImportError('it is not to be imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert refusal().startswith(
-        "env.family is smac, but the smac that is installed is another package (the smac of the package index is SMAC3"
-    )
+    sentence = refusal()
+    assert "but the smac that is installed is another package (the smac of the package index is SMAC3, an optimiser" in sentence
 
 
 def test_without_the_game_or_its_maps_their_places_are_named(monkeypatch, tmp_path):
@@ -180,8 +179,8 @@ def test_what_fails_in_smac_or_the_game_is_one_sentence(monkeypatch):
     import smac.env
 
     env = battle()
-    monkeypatch.setattr(smac.env.StarCraft2Env, "reset", lambda self: [][0])
-    with pytest.raises(EnvError, match="env.name is 3m, and StarCraft II does not begin it: IndexError: list index out of range"):
+    monkeypatch.setattr(smac.env.StarCraft2Env, "reset", lambda self: 1 / 0)
+    with pytest.raises(EnvError, match="env.name is 3m, and StarCraft II does not begin it: ZeroDivisionError: division by zero"):
         env.reset(0)
     monkeypatch.setattr(smac.env.StarCraft2Env, "__init__", lambda self, **options: 1 / 0)
     assert refusal() == "env.name is 3m, and making it with SMAC fails: ZeroDivisionError: division by zero"

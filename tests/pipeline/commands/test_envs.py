@@ -68,7 +68,7 @@ def test_your_own_environment_is_shown_by_its_import_path(capsys):
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
-    [("smacks", "there is no family 'smacks', did you mean smax?"), ("a:b", "env.name is a:b, but there is no module a among")],
+    [("smaxx", "there is no family 'smaxx', did you mean smax?"), ("a:b", "env.name is a:b, but there is no module a among")],
 )
 def test_what_cannot_be_shown_is_one_sentence(capsys, word, sentence):
     assert cli.main(["envs", word]) == 1
