@@ -1,6 +1,7 @@
 """Turns observations into categorical latents and back: vectors through perceptrons, images through convolutions."""
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -99,6 +100,7 @@ class ImageAutoencoder(Autoencoder):
             *(module for layer in up for module in _block(*layer)),
             nn.ConvTranspose2d(widths[0], spec.image_shape[0], KERNEL, STRIDE, PADDING),
         )
+        nn.init.constant_(cast(Tensor, self.decoder[-1].bias), 0.5)  # grey: from black, bright pictures would begin with huge gradients
 
     def target(self, obs: UInt8[Tensor, "B T c h w"]) -> Float[Tensor, "B T c h w"]:
         """Return images on a scale from 0 to 1."""

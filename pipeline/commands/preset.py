@@ -10,7 +10,7 @@ from pipeline import project as places
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("name", help="cpu-small, paper or ci-tiny")
+    parser.add_argument("name", help="cpu-small, paper, image-small, image-paper or ci-tiny")
     parser.add_argument("--force", action="store_true", help="overwrite a params.yaml that was changed, without asking")
 
 

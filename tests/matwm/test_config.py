@@ -295,7 +295,7 @@ def test_batch_and_horizon_follow_the_number_of_agents(agents, expected):
 def test_an_unknown_preset_gets_the_nearest():
     with pytest.raises(ConfigError, match=r"there is no preset 'cpu-smal', did you mean cpu-small\?$"):
         preset_path("cpu-smal")
-    with pytest.raises(ConfigError, match=r"there is no preset 'zzz' \(known: ci-tiny, cpu-small, paper\)$"):
+    with pytest.raises(ConfigError, match=r"there is no preset 'zzz' \(known: ci-tiny, cpu-small, image-paper, image-small, paper\)$"):
         preset_path("zzz")
 
 
