@@ -114,7 +114,7 @@ class WorldModel(nn.Module):
             metrics["kl_clipped"] = losses.masked_mean((kl < config.free_nats).float(), paired)
             rows = w.is_valid.sum(1)
             metrics["reconstruction_rmse"] = (
-                metrics["reconstruction"] * rows.sum() / (rows * self.obs_exists[w.agent].sum(-1)).sum()
+                metrics["reconstruction"] * rows.sum() / (rows * self.obs_exists[w.agent].sum(-1)).sum().clamp(min=1)
             ).sqrt()
             metrics["reward_marginal"] = self.heads.reward_bins.marginal_entropy(w.reward, acted)
             metrics["posterior_entropy"] = losses.masked_mean(-(probs * log_posterior).sum((-2, -1)), w.is_valid)

@@ -209,6 +209,15 @@ def test_rows_of_the_dead_change_no_loss_no_metric_and_no_gradient():
     assert all(torch.equal(gradients[name], others[name]) for name in gradients)
 
 
+def test_windows_of_the_dead_alone_teach_nothing_and_are_no_divergence():
+    model, windows = make_model(MASKED), make_windows(MASKED)
+    windows = changed(windows, is_valid=torch.zeros_like(windows.is_valid), mate_actions=torch.full_like(windows.mate_actions, NO_ACTION))
+    metrics, gradients = loss_and_gradients(model, windows)
+    assert all(value.isfinite() for value in metrics.values())
+    assert metrics["total"] == 0
+    assert all(gradient.eq(0).all() for gradient in gradients.values())
+
+
 def test_a_row_on_which_the_agent_dies_has_an_ending_and_no_successor():
     windows = deaths(MASKED)
     model = make_model(MASKED, {"world_model.free_nats": 0.0})
