@@ -74,19 +74,19 @@ def filled_trainer(config: Config, rows: int) -> Trainer:
     return trainer
 
 
-def half_an_episode(trainer: Trainer) -> EpisodeContext:
+def half_an_episode(trainer: Trainer, rows: int) -> EpisodeContext:
     """Return what policies see in the middle of an episode of 25 steps."""
     context = EpisodeContext(range(trainer.spec.num_agents), trainer.config.schedule.acting_context)
-    obs, actions = trainer.replay.recent(ACTING_ROWS)
-    for row in range(ACTING_ROWS):
+    obs, actions = trainer.replay.recent(rows)
+    for row in range(rows):
         context.see(obs[row][None])
-        if row < ACTING_ROWS - 1:
+        if row < rows - 1:
             context.did(actions[row][None])
     return context
 
 
 def measure(preset: str, repetitions: int) -> dict[str, Any]:
-    """Return the cost of every part of one preset on Simple Tag."""
+    """Return the cost of every part of one preset on its own environment."""
     config = load_config(preset_path(preset))
     trainer = filled_trainer(config, max(2000, 2 * config.world_model.window_length))
     learner, replay, schedule = trainer.learner, trainer.replay, config.schedule
@@ -107,7 +107,8 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
     def agents() -> None:
         learner.update_agents(contexts())
 
-    context, mask = half_an_episode(trainer), trainer.spec.action_exists[None]
+    acting_rows = min(ACTING_ROWS, schedule.acting_context)
+    context, mask = half_an_episode(trainer, acting_rows), trainer.spec.action_exists[None]
 
     def act() -> None:
         choose_actions(learner.world_model, learner.actors, context, mask, greedy=False)
@@ -127,12 +128,12 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
     every = {"world model": schedule.world_model_every, "imagine": schedule.agents_every, "actor-critic": schedule.agents_every}
     every["checkpoint"] = config.run.save_interval
     per_step = {part: seconds / every.get(part, 1) for part, seconds in spent.items()}
-    flops = dense_flops(config, trainer.spec, acting_rows=ACTING_ROWS)
+    flops = dense_flops(config, trainer.spec, acting_rows=acting_rows)
     flops["total"] = sum(count / every.get(part, 1) for part, count in flops.items())
     ratios = {part: (spent.get(part) or sum(per_step.values())) * clock.rate / count for part, count in flops.items()}
     parameters = sum(p.numel() for module in (learner.world_model, learner.agents) for p in module.parameters())
     return {
-        "preset": preset,
+        "preset": f"{preset} on {trainer.spec.name}",
         "seconds": spent,
         "per_step": per_step,
         "total": sum(per_step.values()),
@@ -184,7 +185,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(options.presets[0], options.repetitions)))
         return
-    print(f"torch {torch.__version__}, one thread, Simple Tag")
+    print(f"torch {torch.__version__}, one thread")
     for preset in options.presets:
         repetitions = min(options.repetitions, 3) if preset == "paper" else options.repetitions
         command = [sys.executable, __file__, "--child", "--repetitions", str(repetitions), preset]
