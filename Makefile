@@ -1,4 +1,5 @@
 # make venv    set up .venv, nothing else          make repro   the whole pipeline of params.yaml (ARGS: for dvc repro)
+# make meltingpot   the environments of Melting Pot, too
 # make test    the tests (ARGS: for pytest)        make check   lint, format, types, layers
 # Each makes what it needs. Package indexes and wheels are pip's business: nothing here names one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +10,7 @@ READY := .venv/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv repro test check
+.PHONY: venv meltingpot repro test check
 venv: $(READY)
 
 # torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
@@ -18,6 +19,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh,butterfly]'
 	touch $@
+
+# Its installer downloads the saved bots of scenarios, which substrates do without: an empty archive where it looks first stands in.
+meltingpot: venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[meltingpot]'
+	scratch=$$(mktemp -d) && mkdir $$scratch/assets && tar -czf $$scratch/meltingpot-assets-2.3.0.tar.gz -C $$scratch assets && \
+	TMPDIR=$$scratch $(BIN)/python -m pip install --quiet --no-deps dm-meltingpot==2.4.1 && rm -r $$scratch
 
 repro: venv
 	$(BIN)/matwm repro $(ARGS)

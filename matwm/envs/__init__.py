@@ -14,6 +14,7 @@ FAMILIES: Mapping[str, str] = {
     "butterfly": "matwm.envs.butterfly",
     "smax": "matwm.envs.smax",
     "smac": "matwm.envs.smac",
+    "meltingpot": "matwm.envs.meltingpot",
     "pettingzoo": "matwm.envs.by_path",
 }
 """The module whose `make(config, render)` makes environments of a family, imported when one is wanted; the contract test runs on all."""

@@ -1,19 +1,18 @@
 """Refuses actions that are not legal, in the same words for every family."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from matwm.types import EnvSpec
 
 
-def check_actions(spec: EnvSpec, actions: Int[np.ndarray, " N"], mask: Bool[np.ndarray, "N A"]) -> None:
-    """Raise a ValueError that names the first agent whose action is not among those of the mask."""
-    counts = np.array(spec.num_actions)
-    if actions.shape != counts.shape:
-        raise ValueError(f"{actions.size} actions for the {len(counts)} agents of {spec.name}")
-    exists = (actions >= 0) & (actions < counts)
-    legal = exists & mask[np.arange(len(counts)), np.where(exists, actions, 0)]
-    if not legal.all():
-        number = int(np.argmin(legal))
-        why = "which is not legal now" if exists[number] else f"but it has 0 to {counts[number] - 1}"
-        raise ValueError(f"{spec.agents[number]} of {spec.name} was given action {int(actions[number])}, {why}")
+def check_actions(spec: EnvSpec, actions: Sequence[int], legal: Bool[np.ndarray, "N A"]) -> None:
+    """Raise a ValueError that names the first agent whose action is not legal."""
+    if len(actions) != spec.num_agents:
+        raise ValueError(f"{len(actions)} actions for the {spec.num_agents} agents of {spec.name}")
+    for number, (action, count) in enumerate(zip(actions, spec.num_actions, strict=True)):
+        if not 0 <= action < count or not legal[number, action]:
+            why = "which is not legal now" if 0 <= action < count else f"but it has 0 to {count - 1}"
+            raise ValueError(f"{spec.agents[number]} of {spec.name} was given action {action}, {why}")

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from matwm.envs.base import EnvError, NoPictureError
 from matwm.envs.images import IMAGE_SHAPE
+from matwm.envs.legal import check_actions
 from matwm.envs.spaces import actions as count_actions
 from matwm.envs.spaces import sight
 from matwm.manifest import AGENT
@@ -162,12 +163,7 @@ class PettingZooEnv:
 
     def _named(self, actions: Int[np.ndarray, " N"]) -> dict[Any, int]:
         chosen = np.asarray(actions).tolist()
-        if len(chosen) != len(self._ids):
-            raise ValueError(f"{len(chosen)} actions for the {len(self._ids)} agents of {self.spec.name}")
-        for number, (action, count) in enumerate(zip(chosen, self.spec.num_actions, strict=True)):
-            if not 0 <= action < count or not self._masks[number, action]:
-                why = "which is not legal now" if 0 <= action < count else f"but it has 0 to {count - 1}"
-                raise ValueError(f"{self.spec.agents[number]} of {self.spec.name} was given action {action}, {why}")
+        check_actions(self.spec, chosen, self._masks)
         named = zip(self._ids, chosen, self._first_actions, strict=True)
         return {agent: action + first for agent, action, first in named if agent in self._here}
 

@@ -95,9 +95,9 @@ class SmacEnv:
         before = self._tick
         if before is None:
             raise RuntimeError("no episode is under way: call reset with a seed first")
-        chosen = np.asarray(actions)
+        chosen = np.asarray(actions).tolist()
         check_actions(self.spec, chosen, before.action_mask)
-        reward, is_over, told = self._engine.step(chosen.tolist())
+        reward, is_over, told = self._engine.step(chosen)
         if is_over and "battle_won" not in told:
             return self._broken_down(before)
         is_cut = bool(is_over and told.get("episode_limit"))

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from matwm.config import EnvConfig
+from matwm.envs.legal import check_actions
 from matwm.scenarios.smax import MAPS, Map
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
@@ -74,7 +75,7 @@ class SmaxEnv:
         if not self._is_running:
             raise RuntimeError("no episode is under way: call reset with a seed first")
         chosen = np.asarray(actions)
-        self._check(chosen.tolist())
+        check_actions(self.spec, chosen.tolist(), self._legal)
         self._sees = self._alive
         self._state, self._told = self._battle.advance(self._state, chosen.astype(np.int32))
         return self._look()
@@ -142,14 +143,6 @@ class SmaxEnv:
         self._legal, self._alive, self._is_running = legal, alive, not is_over
         won = {"win": float(has_ours and not has_enemies)} if is_over else {}
         return Tick(seen, legal.copy(), np.full(n, reward, np.float32), ~alive, truncated=is_cut, alive=alive.copy(), metrics=won)
-
-    def _check(self, actions: list[int]) -> None:
-        if len(actions) != self.spec.num_agents:
-            raise ValueError(f"{len(actions)} actions for the {self.spec.num_agents} agents of {self.spec.name}")
-        for number, (action, count) in enumerate(zip(actions, self.spec.num_actions, strict=True)):
-            if not 0 <= action < count or not self._legal[number, action]:
-                why = "which is not legal now" if 0 <= action < count else f"but it has 0 to {count - 1}"
-                raise ValueError(f"{self.spec.agents[number]} of {self.spec.name} was given action {action}, {why}")
 
 
 @dataclass(frozen=True)

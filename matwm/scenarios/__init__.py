@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from matwm.scenarios import butterfly, mpe, smac, smax
+from matwm.scenarios import butterfly, meltingpot, mpe, smac, smax
 from matwm.scenarios.option import Option, Scenario, completed, nearest, not_yours, problems
 
 __all__ = ["FAMILIES", "Family", "Option", "Scenario", "complete_options", "names", "num_agents"]
@@ -65,6 +65,14 @@ FAMILIES: Mapping[str, Family] = {
         "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment",
         namesake="the smac of the package index is SMAC3, an optimiser of hyper-parameters",
         is_heavy=True,
+    ),
+    "meltingpot": Family(
+        "social dilemmas with pictures (Melting Pot)",
+        "meltingpot",
+        "make meltingpot",
+        "episode",
+        meltingpot.SCENARIOS,
+        note="players see RGB only; returns depend on max_cycles, 1,000 steps unless told otherwise: state it with every number",
     ),
     "pettingzoo": Family("any parallel environment of PettingZoo by import path", "pettingzoo", "make venv", "replay"),
 }

@@ -1,8 +1,9 @@
 """Environments of every family, which the contract test plays; a family whose packages are missing is skipped.
 
-SMAC is always an imitation (tests/matwm/fakes), since the game is nowhere to be had in tests.
+SMAC is always an imitation (tests/matwm/fakes), since the game is nowhere to be had in tests; Melting Pot is one if it is not installed.
 """
 
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from matwm.types import Tick
 FAKES = Path(__file__).parents[1] / "fakes"
 sys.path.insert(0, str(FAKES / "smac"))
 os.environ["SC2PATH"] = str(FAKES / "smac" / "StarCraftII")
+if importlib.util.find_spec("meltingpot") is None:
+    sys.path.insert(0, str(FAKES / "meltingpot"))
 ARENA = "tests.matwm.arena:parallel_env"
 
 
@@ -60,6 +63,8 @@ EXAMPLES = [
     Example("smax", "2m_vs_1z", limit="max_steps", has_endings=True),
     Example("smac", "3m", limit="max_steps", has_deaths=True, has_endings=True),
     Example("smac", "MMM", {"obs_last_action": True}, limit="max_steps"),
+    Example("meltingpot", "pure_coordination_in_the_matrix__repeated"),
+    Example("meltingpot", "chicken_in_the_matrix__arena", {"max_cycles": 7}),
     Example("pettingzoo", ARENA, {"masks": "observation"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "info", "see": "image"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "none", "knights": 1}, has_endings=True),

@@ -60,6 +60,15 @@ def test_what_needs_no_package_to_be_known_is_told_without_it(capsys, monkeypatc
     assert (first["has_action_masks"], first["max_steps"], first["resume"]) == (True, 60, "episode")
 
 
+def test_melting_pot_is_told_with_its_pictures_and_its_limit(capsys, monkeypatch):
+    monkeypatch.setattr(envs, "is_installed", lambda family: False)
+    text = told(capsys, "meltingpot")
+    assert "  NOT INSTALLED: make meltingpot\n" in text
+    assert "1,000 steps unless told otherwise: state it with every number" in text
+    (line,) = [line.split() for line in text.splitlines() if "gift_refinements" in line]
+    assert line == ["gift_refinements", "6", "player", "image", "3", "x", "64", "x", "64", "9", "no", "1000"]
+
+
 def test_your_own_environment_is_shown_by_its_import_path(capsys):
     text = told(capsys, "tests.matwm.arena:parallel_env")
     assert "2 knight + 1 scout  vector 5 / vector 9  6 / 5    yes    ?" in text

@@ -3,7 +3,7 @@
 As in SMAC: the seed is given to the constructor, and `reset` takes none and goes on with the game's randomness; no-op is legal for the dead
 alone, stop for all who live, a move where there is room, an attack in range; what the dead observe is zeros; an illegal action is an
 assertion; a battle is over when one side is dead, else at the limit, which the info tells only if `continuing_episode`; the reward is
-damage, 10 a kill and 200 the win, scaled so that all is 20; when the game breaks down, `step` returns (0, True, {}) and a new game is begun.
+damage, 10 a kill and 200 the win, scaled so that all is 20; if the game breaks down, `step` returns (0, True, {}) and a new one begins.
 """
 
 import numpy as np
@@ -137,7 +137,7 @@ class StarCraft2Env:
         return np.abs(self.at[one] - self.at[other]).sum()
 
     def _observation(self, agent):
-        """Its moves; of each other unit in sight: seen, distance, direction, health; zeros for what the grid lacks; last, its own health."""
+        """Its moves; of each other unit in sight: seen, distance, direction, health; zeros for what a grid lacks; last, own health."""
         seen = np.zeros(self.get_obs_size(), np.float32)
         if self.health[agent] <= 0:
             return seen
