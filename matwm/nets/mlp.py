@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from matwm.types import Features
@@ -25,7 +26,10 @@ def mlp(size_in: int, width: int, layers: int, size_out: int, *, zero_output: bo
 
 
 class FeatureLinear(torch.autograd.Function):
-    """The product of features (N, b, F) and weights (N, F, out), in which hard one-hots cost a sum of rows, forward and backward."""
+    """The product of features (N, b, F) and weights (N, F, out), in which hard one-hots cost a sum of rows, forward and backward.
+
+    The features get no gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, features: Features, weight: Float[Tensor, "N F o"]) -> Float[Tensor, "N b o"]:
@@ -38,6 +42,7 @@ class FeatureLinear(torch.autograd.Function):
         return summed.baddbmm_(features.numbers, weight[:, size - features.numbers.shape[-1] :])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "N b o"]) -> tuple[None, Float[Tensor, "N F o"]]:  # type: ignore[override]
         """Return the weights' gradient: a latent's row gets the sum over the states that picked it."""
         rows, state = ctx.features.by_row
@@ -68,8 +73,9 @@ class StackedMLP(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(num_agents, 1, size_out))
 
     def forward(self, features: Features) -> Float[Tensor, "N b o"]:
-        """Apply network n to features[n]; they get no gradient."""
+        """Apply network n to features[n], which need no gradient."""
         x = features.numbers
+        assert not x.requires_grad, "the gradient of features would be lost here"
         for number, (weight, gain, bias) in enumerate(zip(self.weights, self.gains, self.biases, strict=True)):
             x = cast(Tensor, FeatureLinear.apply(features, weight)) if number == 0 else torch.bmm(x, weight)
             x = F.silu(torch.addcmul(bias, F.layer_norm(x, x.shape[-1:]), gain))

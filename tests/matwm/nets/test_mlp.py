@@ -74,6 +74,18 @@ def test_sums_of_rows_are_the_product_with_features_and_so_are_its_gradients(sta
     assert states > 1 or (gradients[1] == 0).all(-1).any(), "a class that nobody picked has no gradient"
 
 
+def test_gradients_that_are_not_computed_are_refused_rather_than_dropped(stacked):
+    x = features_of(6)
+    with pytest.raises(AssertionError, match="the gradient of features would be lost"):
+        stacked(Features(x.latent_rows, x.numbers.requires_grad_()))
+    weight = stacked.weights[0]
+    slope = torch.randn(N, 6, WIDTH, requires_grad=True)
+    product = (FeatureLinear.apply(features_of(6), weight) * slope).sum()
+    (first,) = torch.autograd.grad(product, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+
+
 def test_one_agents_rows_and_parameters_concern_no_other(stacked):
     x = features_of(6)
     before = stacked(x)
