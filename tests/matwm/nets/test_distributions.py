@@ -52,10 +52,14 @@ def test_values_beyond_the_bins_are_clipped_and_counted():
     assert bins.clipped(x).item() == 0.5
 
 
-def test_cross_entropy_is_that_of_the_written_out_code():
-    bins, x = TwoHot(21, 6.0), torch.tensor([[0.0, 0.3], [-7.0, 402.0]])
-    log_probs = F.log_softmax(torch.randn(2, 2, 21, generator=torch.Generator().manual_seed(0)), -1)
-    assert torch.allclose(bins.cross_entropy(log_probs, x), -(bins.encode(x) * log_probs).sum(-1))
+def test_cross_entropy_weighs_the_two_neighbouring_bins_by_nearness():
+    one, two = math.expm1(1), math.expm1(2)
+    bins, log_probs = TwoHot(5, 2.0), F.log_softmax(torch.tensor([0.3, -1.0, 2.0, 0.7, -0.2]), 0)
+    a, b, c, d, e = log_probs.tolist()  # of -two, -one, 0, one, two
+    x = torch.tensor([[0.0, one, -one, one / 2, -one / 2], [(one + two) / 2, (one + 3 * two) / 4, -(3 * one + two) / 4, 100.0, -7.0]])
+    expected = [[-c, -d, -b, -(c + d) / 2, -(b + c) / 2], [-(d + e) / 2, -(d + 3 * e) / 4, -(3 * b + a) / 4, -e, -a]]
+    found = bins.cross_entropy(log_probs.expand(2, 5, 5), x)
+    assert torch.allclose(found, torch.tensor(expected), rtol=1e-5)
 
 
 def test_the_marginal_entropy_is_what_knowing_only_frequencies_costs():
