@@ -18,6 +18,8 @@ STEPS = 64
 CHANGES = {
     "schedule.warmup_steps": 24,
     "run.metrics_interval": 8,
+    "world_model.latent_gradient": "reinmax",  # as cpu-small
+    "world_model.window_length": 16,
     "world_model.free_nats": 0.05,  # of networks this small every KL would lie below 1
     "env.options": {"max_cycles": 9},
 }
