@@ -155,7 +155,7 @@ class _Team:
     def begin(self) -> None:
         self._context.clear()
 
-    def act(self, obs: Seen, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E n"]:
+    def act(self, obs: Seen, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E learned"]:
         self._context.see(obs[:, self.numbers])
         action = choose_actions(self._world_model, self._actors, self._context, mask[:, self.numbers], greedy=self._greedy)
         self._context.did(action)
