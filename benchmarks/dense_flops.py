@@ -17,14 +17,14 @@ def transformer(hidden: int, layers: int, multiple: int, seen: float) -> float:
     return layers * (2 * hidden * hidden * (4 + 2 * multiple) + 4 * hidden * seen)
 
 
-def image_coders(wm: WorldModelConfig, image: tuple[int, int, int], identity: int) -> tuple[int, int]:
-    """Return the operations an image of four convolutions and the linear layer behind them, and those of their mirror."""
+def image_coders(wm: WorldModelConfig, image: tuple[int, int, int], identity: int) -> tuple[int, int, int]:
+    """Return the operations an image of four convolutions and the linear layer behind them, of their mirror, and of the first alone."""
     channels, height, width = image
     widths = [channels, *(wm.encoder_width // part for part in (8, 4, 2, 1))]
     places = [height * width // 4**layer for layer in (1, 2, 3, 4)]
-    convolutions = sum(2 * 16 * a * b * at for a, b, at in zip(widths, widths[1:], places, strict=False))
+    convolutions = [2 * 16 * a * b * at for a, b, at in zip(widths, widths[1:], places, strict=False)]
     z, flat = wm.latents * wm.classes, places[-1] * widths[-1]
-    return convolutions + linear(flat + identity, z), convolutions + linear(z, flat)
+    return sum(convolutions) + linear(flat + identity, z), sum(convolutions) + linear(z, flat), convolutions[0]
 
 
 class RowCosts:
@@ -38,8 +38,9 @@ class RowCosts:
         seen = spec.obs_size + (spec.num_agents if wm.agent_identity else 0)
         between, head = [wm.encoder_width] * wm.encoder_layers, [wm.head_width] * wm.head_layers
         if spec.image_shape:
-            self.encoder, self.decoder = image_coders(wm, spec.image_shape, seen - spec.obs_size)
+            self.encoder, self.decoder, self.encoder_in = image_coders(wm, spec.image_shape, seen - spec.obs_size)
         else:
+            self.encoder_in = linear(seen, [*between, z][0])
             self.encoder, self.decoder = linear(seen, *between, z), linear(z, *between, spec.obs_size)
         self.mixer = linear(z + words, wm.hidden_size)
         self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, z)
@@ -47,6 +48,7 @@ class RowCosts:
         self.mask = linear(z, *head, spec.action_size) if spec.has_action_masks else 0
         self.predicts_mates = wm.teammates.enabled and mates > 0
         self.mate_ends = linear(z, wm.teammates.hidden_size, mates * spec.action_size) if self.predicts_mates else 0
+        self.mates_in = linear(z, wm.teammates.hidden_size) if self.predicts_mates else 0
         features = z + wm.hidden_size + (mates * spec.action_size if self.predicts_mates else 0)
         hidden = [ac.width] * ac.layers
         self.features_in = linear(features, ac.width)
@@ -65,7 +67,9 @@ class RowCosts:
 
 
 def dense_flops(config: Config, spec: EnvSpec, acting_rows: int) -> dict[str, float]:
-    """Return the operations of one call of each part; a backward pass is two forward passes, less what needs no gradient.
+    """Return the operations of one call of each part; a backward pass is two forward passes, less the gradients of inputs that need none.
+
+    Those are of observations, of the latents that the teammates' predictor reads, and of the states that agents learn from.
 
     `acting_rows` is how many rows of the episode a policy sees.
     """
@@ -84,7 +88,7 @@ def dense_flops(config: Config, spec: EnvSpec, acting_rows: int) -> dict[str, fl
     rows = starts * horizon
     return {
         "act": n * (observe(acting_rows) + cost.actor),
-        "world model": 3 * windows * length * row,
+        "world model": windows * length * (3 * row - cost.encoder_in - cost.mates_in),
         "imagine": starts * (observe(context) + horizon * step),
         "actor-critic": rows * (3 * cost.actor - cost.features_in + 4 * cost.critic - cost.features_in) + starts * cost.critic,
     }

@@ -1,25 +1,23 @@
-"""Measures what grows with the work: `.venv/bin/python benchmarks/scaling.py` (some four CPU minutes).
+"""Measures what grows with the work: `.venv/bin/python benchmarks/scaling.py` (a good CPU minute).
 
-One quantity at a time departs from `cpu-small` with four agents: agents, imagined horizon, batch (starts and windows
-alike) and the length of the replay. The environment is synthetic and in-process, so that what is measured is the core:
-CPU milliseconds of each part on one thread, medians, and the growth of the process's memory. Each point is a process of
-its own. Writes a table and a figure to `benchmarks/results/`.
+One quantity at a time departs from `cpu-small` with four agents: agents (with the preset's own regime for so many), imagined
+horizon, batch (starts and windows alike) and the length of the replay. The environment is synthetic and in-process, so that what
+is measured is the core: CPU milliseconds of each part on one thread, medians, and the growth of the process's memory. A snapshot
+is one with an empty history: what a long one adds is in `stall.py`. Each point is a process of its own. Writes a table and a
+figure to `benchmarks/results/`, or to another folder (`--out`).
 """
 
 import argparse
 import json
 import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from learn.files import rounded
+from measuring import half_an_episode, in_a_process, machine, median_ms
 
-from matwm.acting import EpisodeContext, choose_actions
+from matwm.acting import choose_actions
 from matwm.collector import Collector
 from matwm.config import Config, load_config, parse_config, preset_path
 from matwm.envs.episode_log import EpisodeLog
@@ -33,6 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 AGENTS, HORIZON, BATCH, ROWS = "agents", "horizon", "batch", "replay rows"
 POINTS: dict[str, list[int]] = {AGENTS: [2, 4, 8, 16], HORIZON: [5, 10, 15, 30], BATCH: [1, 2, 4], ROWS: [1000, 10_000, 100_000, 1_000_000]}
 USUAL = {AGENTS: 4, HORIZON: 15, BATCH: 1, ROWS: 10_000}
+"""The horizon is the preset's."""
 TITLES = {AGENTS: "agents", HORIZON: "imagined steps", BATCH: "times the batch of cpu-small", ROWS: "rows in the replay"}
 PARTS = ("act", "sample windows", "sample contexts", "world model", "agents' update", "snapshot")
 EPISODE = 25
@@ -71,11 +70,13 @@ class Crowd:
 
 
 def config_of(point: dict[str, int]) -> Config:
-    """Return `cpu-small` with a point's horizon, batch and replay capacity."""
+    """Return `cpu-small` with a point's replay capacity, and where they depart from the preset's, its horizon and batch."""
     data = load_config(preset_path("cpu-small")).resolved()
-    starts = 96 * point[BATCH]
-    data["actor_critic"]["imagination"]["regimes"] = [{"max_agents": None, "starts": starts, "horizon": point[HORIZON]}]
-    data["world_model"]["windows"] = 16 * point[BATCH]
+    for regime in data["actor_critic"]["imagination"]["regimes"]:
+        regime["starts"] *= point[BATCH]
+        if point[HORIZON] != USUAL[HORIZON]:
+            regime["horizon"] = point[HORIZON]
+    data["world_model"]["windows"] *= point[BATCH]
     data["replay"]["capacity"] = point[ROWS]
     return parse_config(data)
 
@@ -98,19 +99,8 @@ def trainer_of(point: dict[str, int]) -> Trainer:
     return Trainer(config, env, replay, Learner(spec, config, device), collector)
 
 
-def median_ms(function: Callable[[], object], repetitions: int) -> float:
-    """Return the median CPU milliseconds of a call, after one that does not count."""
-    function()
-    times = []
-    for _ in range(repetitions):
-        began = time.process_time()
-        function()
-        times.append(time.process_time() - began)
-    return 1e3 * statistics.median(times)
-
-
 def measure(point: dict[str, int]) -> dict[str, float]:
-    """Return milliseconds by part and mebibytes of one point."""
+    """Return of one point the milliseconds by part, mebibytes, and from how many states in total agents imagine."""
     imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trainer = trainer_of(point)
     config, learner, replay, n = trainer.config, trainer.learner, trainer.replay, point[AGENTS]
@@ -120,13 +110,7 @@ def measure(point: dict[str, int]) -> dict[str, float]:
     context, length = config.actor_critic.imagination.context_length, config.world_model.window_length
     windows = replay.sample_windows(rng, per_agent=windows_each, length=length)[0]
     contexts = replay.sample_contexts(rng, per_agent=starts_each, length=context)
-    seen = EpisodeContext(range(n), config.schedule.acting_context)
-    obs, actions = replay.recent(EPISODE // 2)
-    for row in range(len(obs)):
-        seen.see(obs[row][None])
-        seen.did(actions[row][None])
-    seen.see(obs[-1][None])
-    mask = trainer.spec.action_exists[None]
+    seen, mask = half_an_episode(trainer), trainer.spec.action_exists[None]
     found = {
         "act": median_ms(lambda: choose_actions(learner.world_model, learner.actors, seen, mask, greedy=False), 20),
         "sample windows": median_ms(lambda: replay.sample_windows(rng, per_agent=windows_each, length=length), 20),
@@ -135,16 +119,18 @@ def measure(point: dict[str, int]) -> dict[str, float]:
         "agents' update": median_ms(lambda: learner.update_agents(contexts), 3),
         "snapshot": median_ms(trainer.snapshot, 3),
     }
-    return found | {"memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - imported) / 1024}
+    found["memory"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - imported) / 1024
+    return {"starts": n * starts_each} | {part: rounded(figure) for part, figure in found.items()}
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """Return the results as Markdown."""
-    lines = [f"| varied | value | {' | '.join(f'{part}, ms' for part in PARTS)} | memory beyond the imports, MiB |"]
-    lines.append("| --- | " + "---: | " * (len(PARTS) + 2))
+    lines = [f"| varied | value | starts | {' | '.join(f'{part}, ms' for part in PARTS)} | memory beyond the imports, MiB |"]
+    lines.append("| --- |" + " ---: |" * (len(PARTS) + 3))
     for result in results:
-        figures = " | ".join(f"{result['found'][part]:.2f}" for part in PARTS)
-        lines.append(f"| {TITLES[result['varied']]} | {result['value']:,} | {figures} | {result['found']['memory']:.0f} |")
+        found = result["found"]
+        figures = " | ".join(f"{found[part]:.2f}" for part in PARTS)
+        lines.append(f"| {TITLES[result['varied']]} | {result['value']:,} | {found['starts']} | {figures} | {found['memory']:.0f} |")
     return "\n".join(lines)
 
 
@@ -173,24 +159,27 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Measure every point in a process of its own and write the table and the figure."""
     parser = argparse.ArgumentParser(description="Measure what grows with the work.")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="where table and figure go (benchmarks/results)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
         return
-    results = []
+    where, points, results = machine(), {}, []
     for varied, values in POINTS.items():
         for value in values:
-            command = [sys.executable, __file__, "--child", json.dumps({**USUAL, varied: value})]
-            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            results.append({"varied": varied, "value": value, "found": found})
-            print(varied, value, json.dumps({part: round(figure, 2) for part, figure in found.items()}), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scaling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "scaling.md").write_text(
-        f"Made by `benchmarks/scaling.py`; what is not varied: {USUAL}.\n\n{table(results)}\n", encoding="utf-8"
-    )
-    draw(results, RESULTS / "scaling.png")
+            point = json.dumps({**USUAL, varied: value})
+            if point not in points:  # the usual one is on every axis
+                points[point] = in_a_process(__file__, point)
+            results.append({"varied": varied, "value": value, "found": points[point]})
+            print(varied, value, json.dumps(points[point]), flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    told = {"machine": where, "usual": USUAL, "points": results}
+    (options.out / "scaling.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    usual = ", ".join(f"{value:,} {TITLES[varied]}" for varied, value in USUAL.items())
+    head = f"Made by `benchmarks/scaling.py`: {where}. What is not varied: {usual}. Snapshots are with an empty history."
+    (options.out / "scaling.md").write_text(f"{head}\n\n{table(results)}\n", encoding="utf-8")
+    draw(results, options.out / "scaling.png")
 
 
 if __name__ == "__main__":

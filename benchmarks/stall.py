@@ -9,19 +9,15 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from measuring import in_a_process, machine, wall_seconds
 
 from matwm.checkpoint import Checkpoint, step_name
 from matwm.config import ReplayConfig, load_config, preset_path
@@ -123,9 +119,9 @@ def measure(case: str) -> dict[str, Any]:
             for times in [with_save] * plan["turns"] + [without] * plan["turns"]:
                 if times is with_save:
                     began = time.thread_time()
-                    stalls.append(seconds(lambda: saver.save(subject.snapshot)))
+                    stalls.append(wall_seconds(lambda: saver.save(subject.snapshot)))
                     of_it_cpu.append(time.thread_time() - began)
-                times.append(seconds(lambda: [subject.step() for _ in range(plan["steps"])]))
+                times.append(wall_seconds(lambda: [subject.step() for _ in range(plan["steps"])]))
                 saver.wait()
                 prune(Path(folder))
     pairs = [one - other for one, other in zip(with_save, without, strict=True)]
@@ -140,13 +136,6 @@ def measure(case: str) -> dict[str, Any]:
         "lost": statistics.median(pairs),
         "lost_mean": statistics.fmean(pairs),
     }
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Return the wall time of a call."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def prune(folder: Path) -> None:
@@ -182,13 +171,11 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(options.cases[0])))
         return
-    load = os.getloadavg()[0]
-    print(f"torch {torch.__version__}, one thread, {os.cpu_count()} cores with a load of {load:.1f}; milliseconds, wall time\n")
+    print(f"{machine()}; milliseconds, wall time\n")
     columns = ["", "checkpoint", "saves", "stall p50", "p90", "p99", "max", "p99, CPU time", "behind: median / max", "the first", "a step"]
     print(f"| {' | '.join([*columns, 'steps lose, a save'])} |\n{'| --- ' * 12}|")
     for case in options.cases:
-        command = [sys.executable, __file__, "--child", case]
-        print(row(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)), flush=True)
+        print(row(in_a_process(__file__, case)), flush=True)
 
 
 if __name__ == "__main__":

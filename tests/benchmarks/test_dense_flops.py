@@ -47,6 +47,24 @@ def test_the_count_of_layers_is_what_torch_counts(preset):
         assert counter.get_total_flops() == expected * rows
 
 
+def test_a_backward_pass_leaves_out_the_gradients_of_data():
+    from benchmarks.dense_flops import RowCosts
+
+    config = load_config(preset_path("cpu-small"))
+    spec = make_env(config.env).spec
+    model, windows = make_learner(spec, config).world_model, make_windows(spec, per_agent=2, length=8)
+    cost, rows = RowCosts(config, spec), 2 * spec.num_agents * 8
+    z = torch.rand(2 * spec.num_agents, 8, config.world_model.latents * config.world_model.classes)
+    assert model.teammates is not None
+    for expected, call in (
+        (3 * cost.encoder - cost.encoder_in, lambda: model.autoencoder.posterior(windows.obs, windows.agent)),
+        (2 * cost.mates_in, lambda: model.teammates.embed.dense(z)),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            call().square().sum().backward()
+        assert counter.get_total_flops() == expected * rows
+
+
 def test_the_count_of_convolutions_is_what_torch_counts():
     from benchmarks.dense_flops import RowCosts
 
