@@ -67,8 +67,10 @@ def train(options: argparse.Namespace) -> int:
 
 def _work(options: argparse.Namespace, plan: "Plan", should_stop: Callable[[], bool]) -> int:
     from benchmarks.learn.job import Job
+    from pipeline.memory import keep_freed_memory
     from pipeline.process import exclusive
 
+    keep_freed_memory()
     job = Job(plan, options.work, options.results, save_every=options.save_every, say=lambda line: print(line, flush=True))
     with exclusive(job.folder / "lock", str(plan), wait_seconds=30.0):
         if job.is_finished():

@@ -26,6 +26,7 @@ from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer, prepare_torch
 from matwm.types import EnvSpec, Step, Tick
+from pipeline.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 AGENTS, HORIZON, BATCH, ROWS = "agents", "horizon", "batch", "replay rows"
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
+        keep_freed_memory()
         print(json.dumps(measure(json.loads(options.child))))
         return
     where, points, results = machine(), {}, []

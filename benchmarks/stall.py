@@ -28,6 +28,7 @@ from matwm.stateful import Chunk
 from matwm.store import LocalStore
 from matwm.trainer import Snapshot, Trainer, build_trainer
 from matwm.types import EnvSpec, Step
+from pipeline.memory import keep_freed_memory
 from pipeline.training.saving import Saver
 
 CASES: dict[str, dict[str, Any]] = {
@@ -169,6 +170,7 @@ def main() -> None:
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no case {', '.join(unknown)}: there are {', '.join(CASES)}")
     if options.child:
+        keep_freed_memory()
         print(json.dumps(measure(options.cases[0])))
         return
     print(f"{machine()}; milliseconds, wall time\n")

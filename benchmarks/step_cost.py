@@ -29,6 +29,7 @@ from matwm.imagination import imagine
 from matwm.rng import generator_for
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
+from pipeline.memory import keep_freed_memory
 
 PRESETS = ("ci-tiny", "cpu-small", "paper")
 MATRIX_SIZE = 2048
@@ -180,6 +181,7 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
+        keep_freed_memory()
         print(json.dumps(measure(options.presets[0], options.repetitions)))
         return
     if options.repetitions < 1:

@@ -1,8 +1,6 @@
 """Trains: Algorithm 2, one environment step at a time, with every bit of state in named parts."""
 
-import ctypes
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +24,6 @@ from matwm.settings import check_in_force, too_few_rows, unplayable
 from matwm.stateful import State, copied
 from matwm.store import LocalStore
 from matwm.types import EnvSpec
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Options of glibc's mallopt (malloc.h)."""
 
 
 @dataclass(frozen=True)
@@ -203,16 +198,4 @@ def prepare_torch(config: Config) -> torch.device:
     torch.set_flush_denormal(True)  # tails of softmaxes and second moments are full of them, and each costs a hundred cycles
     torch.use_deterministic_algorithms(mode=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] nothing here reads memory that it has not written
-    keep_freed_memory()
     return torch.device(config.run.device)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; elsewhere do nothing.
-
-    By default it gives large blocks back to the kernel, and each temporary of an update costs its page faults anew.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, limit in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 2**30)):
-            mallopt(option, limit)

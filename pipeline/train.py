@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.memory import keep_freed_memory
 from pipeline.process import Interruption, exclusive, follow_parent
 
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
@@ -85,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # A server that does not answer is told of once, by us.
     follow_parent()
+    keep_freed_memory()
     with Interruption() as interruption:
         from matwm.checkpoint import CheckpointError
         from matwm.config import ConfigError
