@@ -159,7 +159,7 @@ def test_without_the_package_its_source_and_the_game_are_named(no_imitation):
 def test_the_optimiser_of_the_same_name_is_recognised(no_imitation, tmp_path, monkeypatch):
     (tmp_path / "smac").mkdir()
     (tmp_path / "smac" / "__init__.py").write_text("raise ImportError('it is not to be imported')")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     sentence = refusal()
     assert "but the smac that is installed is another package (the smac of the package index is SMAC3, an optimiser" in sentence
 
