@@ -56,14 +56,14 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
     with torch.no_grad():
         steps = open_loop(learner, fresh, first_seed)
         return Diagnosis(
-            play=_by_role(fresh, played(fresh, config) | values(fresh, config) | imagined(learner, fresh, first_seed)),
+            play=_by_role(fresh, played(fresh) | values(fresh, config) | imagined(learner, fresh, first_seed)),
             world_model=whole_windows(learner, fresh, first_seed),
             horizon={role: {k: step.numbers(agents) for k, step in enumerate(steps)} for role, agents in fresh.spec.roles().items()},
             entries={role: list(_entries(fresh, steps, agents[0])) for role, agents in fresh.spec.roles().items()},
         )
 
 
-def played(fresh: Fresh, config: Config) -> dict[str, Tensor]:
+def played(fresh: Fresh) -> dict[str, Tensor]:
     """Return what the policies did, a number for each agent."""
     acted = fresh.action >= 0
     probs = fresh.probs

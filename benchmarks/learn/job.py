@@ -13,12 +13,11 @@ from benchmarks.learn.measures import MEASURES
 from benchmarks.learn.plan import CURVE_SEED, Plan, differences
 from benchmarks.learn.thinning import thinned
 from matwm.checkpoint import step_name
-from matwm.envs.scripted import SIDES, LineUp, opponents
+from matwm.envs.scripted import LineUp, opponents, sides
 from matwm.evaluation import Mode, Result, evaluate, matchup_name
 from matwm.manifest import ROOT
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from matwm.version import NUMERICS
 from pipeline.source_code import git_facts
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +39,7 @@ class Job:
         self.result_file = results / plan.place.with_suffix(".json")
         self._store = LocalStore(self.folder)
         self._progress: dict[str, Any] = {}
-        self._seconds = 0.0
+        self._seconds = self._judging_seconds = 0.0
 
     def is_finished(self) -> bool:
         """Return whether the result is there.
@@ -84,7 +83,7 @@ class Job:
     def _begin(self) -> Trainer:
         """Return a trainer in the newest saved state of this plan."""
         found = files.read(self.folder / "progress.json")
-        now = {**self.plan.identity(), "numerics": NUMERICS}
+        now = self.plan.identity()
         if found:
             self._refuse(differences(found["identity"], now), "begun", f"remove {self.folder}")
         elif self._store.steps():
@@ -98,7 +97,9 @@ class Job:
         trainer = build_trainer(self.plan.config)
         if checkpoint is not None:
             trainer.resume(checkpoint)
-            self._seconds = self._progress["spent"].get(str(checkpoint.step), {}).get("cpu_seconds", 0.0)
+            spent = self._progress["spent"].get(str(checkpoint.step), {})
+            self._seconds = spent.get("cpu_seconds", 0.0)
+            self._judging_seconds = spent.get("judging_cpu_seconds", 0.0)
             self._say(f"{self.plan}: goes on from step {checkpoint.step:,}")
         return trainer
 
@@ -121,7 +122,11 @@ class Job:
 
     def _save(self, trainer: Trainer) -> None:
         """Save a checkpoint, and before it what it has cost to come here."""
-        self._progress["spent"][str(trainer.env_step)] = {"cpu_seconds": round(self._seconds, 2), "peak_bytes": self._peak()}
+        self._progress["spent"][str(trainer.env_step)] = {
+            "cpu_seconds": round(self._seconds, 2),
+            "judging_cpu_seconds": round(self._judging_seconds, 2),
+            "peak_bytes": self._peak(),
+        }
         files.write(self.folder / "progress.json", self._progress)
         trainer.save(self._store, ROOT)
         for step in self._store.steps()[:-KEPT]:
@@ -130,7 +135,9 @@ class Job:
     def _judge_curve(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
         plan = self.plan
         wanted = {measure.matchup for measure in MEASURES.get(plan.scenario, ()) if measure.has_curve} or {"self_play"}
-        line_ups = [line_up for line_up in self._line_ups() if matchup_name(line_up) in wanted]
+        env = plan.config.env
+        every = [LineUp((None,) * len(sides(env))), *opponents(env)]
+        line_ups = [line_up for line_up in every if matchup_name(line_up) in wanted]
         rows = self._judge(trainer, line_ups, plan.judging.curve_episodes, CURVE_SEED, ["sampled"], should_stop)
         if rows:
             self._progress["curve"][str(trainer.env_step)] = rows
@@ -140,25 +147,24 @@ class Job:
         return bool(rows)
 
     def _finish(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
-        plan, first_seed = self.plan, self.plan.config.evaluation.seed
+        plan = self.plan
         peak = self._peak()  # before the environments of the last judgement
-        began = time.process_time()
-        rows = self._judge(trainer, self._line_ups(), plan.judging.episodes, first_seed, ["sampled", "greedy"], should_stop)
+        rows = self._judge(trainer, None, plan.judging.episodes, plan.first_seed, ["sampled", "greedy"], should_stop)
         if not rows:
             return False
-        checkpoint = self._store.open(plan.steps)
+        checkpoint, began = self._store.open(plan.steps), time.process_time()
         found = diagnose(checkpoint, episodes=plan.judging.curve_episodes, first_seed=CURVE_SEED)
+        self._judging_seconds += time.process_time() - began
         facts = {
             "name": plan.name,
             "scenario": plan.scenario,
             "seed": plan.config.seed,
             "preset": plan.preset,
             "changes": dict(plan.changes),
-            "numerics": self._progress["identity"]["numerics"],
             "code": self._progress["code"],
             "fingerprint": checkpoint.fingerprint,
             "cpu_seconds": round(self._seconds, 1),
-            "judging_cpu_seconds": round(time.process_time() - began, 1),
+            "judging_cpu_seconds": round(self._judging_seconds, 1),
             "peak_bytes": peak,
             "parameters": _parameters(trainer),
             **plan.identity(),
@@ -172,21 +178,17 @@ class Job:
         self._say(f"{plan}: finished after {minutes:.1f} CPU minutes of training; {self.result_file}")
         return True
 
-    def _line_ups(self) -> list[LineUp]:
-        env = self.plan.config.env
-        return [LineUp((None,) * len(SIDES[env.name])), *opponents(env)]
-
     def _judge(
         self,
         trainer: Trainer,
-        line_ups: Sequence[LineUp],
+        line_ups: Sequence[LineUp] | None,
         episodes: int,
         first_seed: int,
         modes: list[Mode],
         should_stop: Callable[[], bool],
     ) -> list[dict[str, Any]]:
-        """Return a row for each mode, match-up and learned role; nothing if stopped."""
-        learner = trainer.learner
+        """Return a row for each mode, match-up (None: all) and learned role; nothing if stopped."""
+        learner, began = trainer.learner, time.process_time()
         results = evaluate(
             learner.world_model,
             learner.actors,
@@ -198,6 +200,7 @@ class Job:
             against=line_ups,
             should_stop=should_stop,
         )
+        self._judging_seconds += time.process_time() - began
         return [row for result in results for row in _rows(result)]
 
     def _line(self, trainer: Trainer) -> str:

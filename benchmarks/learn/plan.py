@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.learn.measures import ABLATIONS, FINAL
 from matwm.config import SEGMENT_NAME, Config, ConfigError, load_config, preset_path
+from matwm.version import NUMERICS
 from pipeline.params import assignments, overrides
 
 CURVE_SEED = 20_000
 """Environment seed of the first episode of the judgements inside training: the final ones' episodes are not looked at before."""
+TUNING_SEED = 15_000
+"""… of the last judgement of jobs that are in no table: who tunes does not look at those of the table, either."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,15 @@ class Plan:
     def __str__(self) -> str:
         return f"{self.name}/{self.scenario} seed {self.config.seed}"
 
+    @property
+    def first_seed(self) -> int:
+        """Environment seed of the first episode of the last judgement."""
+        return self.config.evaluation.seed if self.name in (FINAL, *ABLATIONS) else TUNING_SEED
+
     def identity(self) -> dict[str, Any]:
-        """Return everything that its result depends on, besides the code."""
-        judging = {**vars(self.judging), "first_seed": self.config.evaluation.seed}
-        return {"steps": self.steps, "judging": judging, "config": self.config.shaping()}
+        """Return everything that its result depends on: of the code, the version of its arithmetic."""
+        judging = {**vars(self.judging), "first_seed": self.first_seed}
+        return {"numerics": NUMERICS, "steps": self.steps, "judging": judging, "config": self.config.shaping()}
 
     def is_judged_at(self, step: int) -> bool:
         """Return whether a point of the curve is due at a step."""

@@ -10,9 +10,23 @@ from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, NOBOD
 from benchmarks.learn.plan import differences
 
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
+PRESET = "cpu-small"
+COMPARABLE = ("numerics", "steps", "judging", "config")
+"""What seeds of one row must have in common, but for the seed."""
 STEPS = 50_000
 """Rows of jobs with other numbers of steps say so."""
-COLUMNS = ("", "random", "script", "MAPPO, 50,000 steps", "1,000,000", "MATWM, 50,000: sampled", "greedy", "seeds", "CPU min a run")
+COLUMNS = (
+    "",
+    "random",
+    "script",
+    "MAPPO, 50,000 steps",
+    "1,000,000",
+    "MATWM, 50,000: sampled",
+    "greedy",
+    "seeds",
+    "CPU minutes of training",
+    "… of judging",
+)
 
 Runs = dict[int, dict[str, Any]]
 """Seed -> the contents of its result file."""
@@ -61,18 +75,21 @@ def read_all(results: Path) -> dict[str, dict[str, Runs]]:
     """Return the results that the table is about: name -> scenario -> seed -> result.
 
     Raises:
-        ValueError: a file is no result, is not where it belongs, or an ablation's without its change, or with another one.
+        ValueError: a file is no result, is not where it belongs or of another preset, a seed of a row was trained or judged otherwise
+            than the others, an ablation's is without its change, or with another one.
     """
     found: dict[str, dict[str, Runs]] = {}
     for name in (FINAL, *ABLATIONS):
         scenarios = MEASURES if name == FINAL else [ABLATED]
         found[name] = {scenario: dict(_runs(results / name / scenario)) for scenario in scenarios}
+        for scenario, runs in found[name].items():
+            for seed, run in runs.items():
+                first = next(iter(runs))
+                _hold(runs[first], run, (), f"{name}/{scenario} seed {seed} is to be as seed {first}")
     for name, (label, key, _) in ABLATIONS.items():
         for seed, run in found[name][ABLATED].items():
             for complete in found[FINAL][ABLATED].values():
-                phrases = differences(complete.get("config", {}), run.get("config", {}))
-                if others := [phrase for phrase in phrases if not phrase.startswith(("seed ", f"{key} "))]:
-                    raise ValueError(f"{name}/{ABLATED} seed {seed} is to be {FINAL} {label}, but there {others[0]}")
+                _hold(complete, run, (f"{key} ",), f"{name}/{ABLATED} seed {seed} is to be {FINAL} {label}")
     return found
 
 
@@ -87,14 +104,27 @@ def number(value: float | None) -> str:
     return NOBODY if value is None else f"{value:.1f}".replace("-", "−")
 
 
+def _hold(one: Mapping[str, Any], other: Mapping[str, Any], but: tuple[str, ...], claim: str) -> None:
+    """Refuse two results that were trained or judged otherwise, but for their seeds and what is to differ."""
+    before, after = ({key: run[key] for key in COMPARABLE} for run in (one, other))
+    if others := [phrase for phrase in differences(before, after) if not phrase.startswith(("seed ", *but))]:
+        raise ValueError(f"{claim}, but there {others[0]}")
+
+
 def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for file in sorted(folder.glob("seed_*.json"), key=lambda path: (len(path.name), path.name)):
         run = files.read(file) or {}
         if file != folder / f"seed_{run.get('seed')}.json" or run.get("scenario") != folder.name or run.get("name") != folder.parent.name:
             raise ValueError(f"{file} holds the result of {run.get('name')}/{run.get('scenario')} seed {run.get('seed')}")
+        if missing := [key for key in (*COMPARABLE, "preset", "changes") if key not in run]:
+            raise ValueError(f"{file} does not say {missing[0]}: remove it, or bring it back from git")
         label, key, value = ABLATIONS.get(folder.parent.name, ("", "", None))
         if key and run["changes"].get(key) != value:
             raise ValueError(f"{file} is a result {label}, but {key} is {run['changes'].get(key)!r} in its changes, expected {value!r}")
+        if run["preset"] != PRESET:
+            raise ValueError(f"{file} is a result of preset {run['preset']}, but the table is about {PRESET}")
+        if not key and run["changes"]:
+            raise ValueError(f"{file} is a result with {', '.join(run['changes'])} changed, but the table is about {PRESET} as it is")
         yield run["seed"], run
 
 
@@ -111,9 +141,9 @@ def _row(label: str, measure: Measure, runs: Sequence[Mapping[str, Any]]) -> lis
     steps = sorted({run["steps"] for run in runs})
     if steps != [STEPS]:
         label += f", {' and '.join(f'{count:,}' for count in steps)} steps"
-    minutes = statistics.fmean(run["cpu_seconds"] for run in runs) / 60
+    minutes = [f"{statistics.fmean(run[key] for run in runs) / 60:.0f}" for key in ("cpu_seconds", "judging_cpu_seconds")]
     known = [number(measure.random), measure.script, number(measure.model_free), number(measure.model_free_long)]
-    return [label, *known, *(_ours(measure, runs, mode) for mode in ("sampled", "greedy")), str(len(runs)), f"{minutes:.0f}"]
+    return [label, *known, *(_ours(measure, runs, mode) for mode in ("sampled", "greedy")), str(len(runs)), *minutes]
 
 
 def _ours(measure: Measure, runs: Sequence[Mapping[str, Any]], mode: str) -> str:

@@ -1,6 +1,7 @@
 """A learning job that is killed and given again ends as if nothing had happened."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 from benchmarks import learning
 from benchmarks.learn import files
 from benchmarks.learn.job import Job, JobError
+from benchmarks.learn.measures import ABLATIONS
 from benchmarks.learn.plan import Judging, make_plan
+from matwm.store import LocalStore
+from matwm.version import NUMERICS
 
 SCRIPT = Path(learning.__file__)
 TINY = [
@@ -55,17 +59,23 @@ def undisturbed(tmp_path_factory):
     return job
 
 
+def wait_until(is_so, process):
+    end = time.monotonic() + 120
+    while not is_so():
+        assert process.poll() is None, "the job ended too early"
+        assert time.monotonic() < end, "the job has saved nothing"
+        time.sleep(0.005)
+
+
 def kill_on_the_way(folder, seed):
     """Start the job's own process and kill it at a random moment after its third checkpoint."""
     work = tiny_job(folder).folder
     process = subprocess.Popen([*command(folder), "--parent", str(os.getpid())], stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while len(list(work.glob("step_*/manifest.json"))) < 2 or (work / "step_000000020").exists():
-        assert process.poll() is None, "the job ended before it could be killed"
-        assert time.monotonic() < end, "the job has saved nothing"
-        time.sleep(0.005)
-    time.sleep(float(np.random.default_rng(seed).uniform(0, 0.3)))
-    process.kill()
+    try:
+        wait_until(lambda: len(list(work.glob("step_*/manifest.json"))) >= 2 and not (work / "step_000000020").exists(), process)
+        time.sleep(float(np.random.default_rng(seed).uniform(0, 0.3)))
+    finally:
+        process.kill()
     assert process.wait() == -signal.SIGKILL
 
 
@@ -77,6 +87,23 @@ def test_a_killed_job_given_again_ends_with_the_same_result(tmp_path, undisturbe
     assert "goes on from step" in done.stdout
     result = files.read(tmp_path / "results/tiny/simple_spread_v3" / f"seed_{SEED}.json")
     assert without_costs(result) == without_costs(files.read(undisturbed.result_file))
+
+
+def test_jobs_side_by_side_that_get_sigterm_save_and_are_gone(tmp_path):
+    words = [*command(tmp_path), "--seeds", "5", "6", "7", "--jobs", "2"]  # the last --seeds counts
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    folders = [tmp_path / "work/tiny/simple_spread_v3" / f"seed_{seed}" for seed in (5, 6, 7)]
+    try:
+        wait_until(lambda: all(list(folder.glob("step_*/manifest.json")) for folder in folders[:2]), process)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=60)  # the jobs' end, too: they hold the pipe
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    stopped = dict(re.findall(r"seed (\d+): stopped at step (\d+); the same command goes on", told))
+    assert sorted(stopped) == ["5", "6"] and not folders[2].exists()
+    assert all(LocalStore(folders[int(seed) - 5]).newest().step == int(step) for seed, step in stopped.items())
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_job_that_is_asked_to_stop_saves_that_very_step_and_goes_on_from_there(tmp_path, undisturbed):
@@ -121,6 +148,21 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed)
     begun.run(lambda: True)
     with pytest.raises(JobError, match=r"begun otherwise: steps was 180 and is 300 now"):
         tiny_job(tmp_path, steps=300).run(lambda: True)
+
+
+def test_a_result_of_other_arithmetic_is_not_taken_for_finished(tmp_path, undisturbed):
+    result = files.read(undisturbed.result_file)
+    assert result["numerics"] == NUMERICS
+    job = tiny_job(tmp_path)
+    files.write(job.result_file, {**result, "numerics": NUMERICS - 1})
+    with pytest.raises(JobError, match=rf"otherwise: numerics was {NUMERICS - 1} and is {NUMERICS} now: give another --name, or remove"):
+        job.is_finished()
+
+
+def test_who_tunes_does_not_look_at_the_episodes_of_the_table():
+    seeds = {name: tiny_plan(name=name).identity()["judging"]["first_seed"] for name in ("final", *ABLATIONS, "tiny")}
+    assert seeds.pop("tiny") == 15_000
+    assert set(seeds.values()) == {10_000}
 
 
 def test_what_is_finished_is_skipped(undisturbed):

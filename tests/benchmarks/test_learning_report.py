@@ -18,14 +18,15 @@ def rows(matchup, role, sampled, greedy):
     ]
 
 
-def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20, config=None):
+def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20, config=None, **others):
     curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled"]}
     result = {"name": name, "scenario": scenario, "seed": seed, "steps": steps, "cpu_seconds": 60.0 * minutes, "curve": curve}
+    result |= {"judging_cpu_seconds": 180.0, "preset": "cpu-small", "numerics": 1, "judging": {"episodes": 200}}
     role = evaluation[0]["role"]
     keys = [f"world_model/{key}" for key in ("reward", "reward_marginal", "reconstruction_rmse")]
     keys += [f"agents/{role}/{key}" for key in ("reward_imagined", "reward_real", "entropy_share")]
     result["training"] = {"step": [steps / 2, steps], **{key: [None, 1.0] for key in keys}}
-    result |= {"changes": changes or {}, "evaluation": evaluation, "config": {"seed": seed, **(config or {})}}
+    result |= {"changes": changes or {}, "evaluation": evaluation, "config": {"seed": seed, **(config or {})}} | others
     files.write(results / name / scenario / f"seed_{seed}.json", result)
 
 
@@ -49,9 +50,19 @@ def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
     assert text.startswith("before\n\n") and text.endswith("\n\nafter\n") and "old" not in text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     table = {line[0]: line[1:] for line in lines}
-    spread = ["−26.6", "−16.4; −8.3", "−21.4", "−13.5", "**−17.0** (−17.0, −18.0, −16.0)", "**−16.5** (−16.5, −17.5, −15.5)", "3", "17"]
+    spread = [
+        "−26.6",
+        "−16.4; −8.3",
+        "−21.4",
+        "−13.5",
+        "**−17.0** (−17.0, −18.0, −16.0)",
+        "**−16.5** (−16.5, −17.5, −15.5)",
+        "3",
+        "17",
+        "3",
+    ]
     assert table["Simple Spread: each agent"] == spread
-    assert table["Simple Tag: adversary, random prey"][4:] == ["**20.0**", "**19.0**", "1", "20"]
+    assert table["Simple Tag: adversary, random prey"][4:] == ["**20.0**", "**19.0**", "1", "20", "3"]
     assert table["Simple Tag: prey, random adversaries"][4:7] == ["–", "–", "1"]
     assert table["Simple Spread without recency priority"][4] == "**−20.0**"
     assert "Simple Reference: each agent, 1,000 steps" in table
@@ -105,6 +116,38 @@ def test_an_ablation_that_differs_in_something_else_is_refused(tmp_path):
         config={"replay": {"recency_decay": 1.0, "capacity": 60}},
     )
     with pytest.raises(ValueError, match=r"seed 2 is to be final without recency priority, but there replay.capacity was 50 and is 60"):
+        report.section(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "sentence"),
+    [
+        ("final", {"numerics": 2}, "seed 2 is to be as seed 1, but there numerics was 1 and is 2 now"),
+        ("final", {"steps": 1000}, "steps was 50000 and is 1000"),
+        ("final", {"judging": {"episodes": 100}}, "judging.episodes was 200 and is 100"),
+        ("final", {"config": {"replay": {"capacity": 60}}}, "replay.capacity was 50 and is 60"),
+        ("final", {"preset": "paper"}, "is a result of preset paper, but the table is about cpu-small"),
+        ("final", {"changes": {"replay.capacity": 50}}, "with replay.capacity changed, but the table is about cpu-small as it is"),
+        ("no_recency", {"numerics": 2}, "no_recency/simple_spread_v3 seed 2 is to be as seed 1, but there numerics"),
+        ("no_recency", {"preset": "paper"}, "is a result of preset paper"),
+    ],
+)
+def test_seeds_of_one_row_that_differ_are_refused(tmp_path, name, other, sentence):
+    usual = {"config": {"replay": {"capacity": 50}}, "changes": {} if name == "final" else {"replay.recency_decay": 1.0}}
+    evaluation = rows("self_play", "agent", -20.0, -21.0)
+    put(tmp_path, name, "simple_spread_v3", 1, evaluation, **usual)
+    put(tmp_path, name, "simple_spread_v3", 3, evaluation, **usual)
+    assert "Simple Spread" in report.section(tmp_path)
+    put(tmp_path, name, "simple_spread_v3", 2, evaluation, **usual | other)
+    with pytest.raises(ValueError, match=sentence):
+        report.section(tmp_path)
+
+
+def test_a_result_that_does_not_say_how_it_was_judged_is_refused(tmp_path):
+    put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
+    file = tmp_path / "final/simple_spread_v3/seed_1.json"
+    file.write_text(json.dumps({key: value for key, value in files.read(file).items() if key != "judging"}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"seed_1.json does not say judging"):
         report.section(tmp_path)
 
 
