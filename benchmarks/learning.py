@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/learning.py train --scenario simple_spread_v3 --seeds 1 2 3 --jobs 2
     .venv/bin/python benchmarks/learning.py show
     .venv/bin/python benchmarks/learning.py report
+    .venv/bin/python benchmarks/learning.py references --scenario simple_reference_v3
     .venv/bin/python benchmarks/learning.py diagnose .matwm/learning/final/simple_spread_v3/seed_1
 
 Each seed is a job of its own, stopped at any moment (Ctrl-C, SIGTERM, kill -9, a reboot): the same command goes on and skips
@@ -96,6 +97,19 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
+def references(options: argparse.Namespace) -> int:
+    """Print what scripts and random players get, of each other alone."""
+    from benchmarks.learn.plan import Judging, make_plan
+    from matwm.evaluation import reference_lines
+
+    judging = Judging(options.episodes, 0, options.episodes)
+    env = make_plan("references", "cpu-small", options.scenario, 0, 1, [], judging).config.env
+    for result in reference_lines(env, episodes=options.episodes, first_seed=options.first_seed):
+        for role, summary in result.roles.items():
+            print(f"{result.matchup}  {role}: {summary.mean:.2f} ± {summary.stderr:.2f}")
+    return 0
+
+
 def diagnose(options: argparse.Namespace) -> int:
     """Print what a checkpoint's networks know of fresh episodes of its own play."""
     from benchmarks.learn.diagnosis import diagnose as examine
@@ -117,8 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     training = commands.add_parser("train", help="train and judge a preset on a scenario, a job for each seed")
     training.set_defaults(run=train)
-    training.add_argument("--scenario", required=True, help="for example simple_spread_v3")
-    training.add_argument("--preset", default="cpu-small", help="cpu-small, paper or ci-tiny (cpu-small)")
+    training.add_argument("--scenario", required=True, help="of the preset's family (`matwm envs mpe`), for example simple_spread_v3")
+    training.add_argument("--preset", default="cpu-small", help="of family mpe: cpu-small, paper or ci-tiny (cpu-small)")
     training.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(1 2 3)")
     training.add_argument("--steps", type=_positive, default=50_000, metavar="N", help="environment steps (50,000)")
     training.add_argument("--set", dest="words", action="append", default=[], metavar="KEY=VALUE", help="another value; repeat it")
@@ -140,6 +154,11 @@ def _parser() -> argparse.ArgumentParser:
     diagnosing.add_argument("checkpoint", type=Path, help="a folder step_…, or a job's folder, whose newest it is")
     diagnosing.add_argument("--episodes", type=_several, default=100, metavar="N", help="(100)")
     diagnosing.add_argument("--first-seed", type=_natural, default=30_000, metavar="N", help="of the environments (30,000)")
+    playing = commands.add_parser("references", help="print what scripts and random players get, per agent and episode")
+    playing.set_defaults(run=references)
+    playing.add_argument("--scenario", required=True, help="of MPE, for example simple_reference_v3")
+    playing.add_argument("--episodes", type=_several, default=1000, metavar="N", help="a match-up (1,000)")
+    playing.add_argument("--first-seed", type=_natural, default=10_000, metavar="N", help="of the environments (10,000)")
     showing = commands.add_parser("show", help="list the jobs, finished or not, with what they were judged")
     showing.set_defaults(run=show)
     showing.add_argument("--name", help="only these jobs (all)")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def figure(title: str, found: Mapping[str, Runs]) -> Figure:
 def _panels(runs: Runs) -> Iterator[Panel]:
     keys = set.intersection(*(set(run["training"]) for run in runs.values()))
     roles = sorted(key.split("/")[1] for key in keys if key.startswith("agents/") and key.endswith("/entropy_share"))
-    own = dict(zip(roles, (COLOURS[0], COLOURS[1], COLOURS[2]), strict=False))
+    own = dict(zip(roles, cycle(COLOURS), strict=False))
     yield Panel(
         "cross-entropy of rewards",
         [("world_model/reward", "reward head", COLOURS[1], "-"), ("world_model/reward_marginal", "frequencies alone", QUIET, "--")],

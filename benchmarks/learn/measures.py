@@ -26,7 +26,7 @@ class Measure:
 SOURCE = (
     "Other policies: MPE2 1.1.1, discrete actions; MAPPO is a compact implementation, greedy, 50,000 steps the mean of 3 seeds, "
     "1,000,000 one seed: the figures that this project was set to reach, measured before it began. Ours: Simple Reference, and "
-    "Simple Adversary against random opponents, by `matwm.evaluation.reference_lines` over 1,000 episodes from seed 10000. "
+    "Simple Adversary against random opponents, 1,000 episodes of `benchmarks/learning.py references --scenario NAME`. "
     "Scripts of Simple Spread: each to its nearest landmark; landmarks assigned by one that sees everything."
 )
 
@@ -64,6 +64,6 @@ ABLATED = "simple_spread_v3"
 ABLATIONS: dict[str, tuple[str, str, object]] = {
     "no_teammates": ("without teammate predictor", "world_model.teammates.enabled", False),
     "no_recency": ("without recency priority", "replay.recency_decay", 1.0),
-    "shared_words": ("without action scaling", "world_model.action_words", "shared"),
+    "shared_words": ("without action scaling (agent identity stays on)", "world_model.action_words", "shared"),
 }
 """Name of the jobs of an ablation of Table 5 -> what it is called, the key that it changes, and its value there."""

@@ -61,7 +61,7 @@ def section(results: Path) -> str:
     if not rows:
         return "No seed is finished yet.\n"
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}", *(f"| {' | '.join(row)} |" for row in rows)]
-    lines += ["", f"Mean over the finished seeds (in brackets each seed's). {SOURCE}"]
+    lines += ["", f"Mean over the finished seeds ± its standard error (of one seed: over its episodes), in brackets each seed's. {SOURCE}"]
     lines += [part for name in figures.names(found) for part in ("", f"![{figures.TITLES[name]}](docs/{name})")]
     return "\n".join(lines) + "\n"
 
@@ -147,7 +147,11 @@ def _row(label: str, measure: Measure, runs: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _ours(measure: Measure, runs: Sequence[Mapping[str, Any]], mode: str) -> str:
-    means = [row["mean"] for run in runs for row in final_rows(run, measure, mode)]
-    if len(means) < 2:
-        return f"**{number(means[0])}**" if means else NOBODY
-    return f"**{number(statistics.fmean(means))}** ({', '.join(map(number, means))})"
+    rows = [row for run in runs for row in final_rows(run, measure, mode)]
+    means = [row["mean"] for row in rows]
+    if not means:
+        return NOBODY
+    if len(means) == 1:
+        return f"**{number(means[0])}** ± {number(rows[0]['stderr'])}"
+    error = statistics.stdev(means) / len(means) ** 0.5
+    return f"**{number(statistics.fmean(means))}** ± {number(error)} ({', '.join(map(number, means))})"

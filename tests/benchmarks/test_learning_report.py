@@ -1,11 +1,12 @@
 """The README's table of learning says what the result files say."""
 
 import json
+import re
 
 import pytest
 
 from benchmarks import learning
-from benchmarks.learn import files, report
+from benchmarks.learn import files, inside, report
 from benchmarks.learn.measures import ABLATIONS
 
 README = learning.REPOSITORY / "README.md"
@@ -55,16 +56,16 @@ def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
         "−16.4; −8.3",
         "−21.4",
         "−13.5",
-        "**−17.0** (−17.0, −18.0, −16.0)",
-        "**−16.5** (−16.5, −17.5, −15.5)",
+        "**−17.0** ± 0.6 (−17.0, −18.0, −16.0)",
+        "**−16.5** ± 0.6 (−16.5, −17.5, −15.5)",
         "3",
         "17",
         "3",
     ]
     assert table["Simple Spread: each agent"] == spread
-    assert table["Simple Tag: adversary, random prey"][4:] == ["**20.0**", "**19.0**", "1", "20", "3"]
+    assert table["Simple Tag: adversary, random prey"][4:] == ["**20.0** ± 0.1", "**19.0** ± 0.1", "1", "20", "3"]
     assert table["Simple Tag: prey, random adversaries"][4:7] == ["–", "–", "1"]
-    assert table["Simple Spread without recency priority"][4] == "**−20.0**"
+    assert table["Simple Spread without recency priority"][4] == "**−20.0** ± 0.1"
     assert "Simple Reference: each agent, 1,000 steps" in table
     assert not any("Speaker" in label or "teammate" in label for label in table)
     assert {path.name for path in tmp_path.glob("*.png")} == {"learning.png", "learning_inside.png", "learning_ablations.png"}
@@ -149,6 +150,22 @@ def test_a_result_that_does_not_say_how_it_was_judged_is_refused(tmp_path):
     file.write_text(json.dumps({key: value for key, value in files.read(file).items() if key != "judging"}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"seed_1.json does not say judging"):
         report.section(tmp_path)
+
+
+def test_every_role_has_a_curve_of_what_training_knew(tmp_path):
+    put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
+    run = files.read(tmp_path / "final/simple_spread_v3/seed_1.json")
+    keys = ("reward_imagined", "reward_real", "entropy_share")
+    run["training"] |= {f"agents/role{number}/{key}": [None, 1.0] for number in range(4) for key in keys}
+    figure = inside.figure("", {"simple_spread_v3": {1: run}})
+    *_, entropies = (axes for axes in figure.axes if axes.get_visible())
+    shown = {text.get_text() for text in entropies.get_legend().get_texts()}
+    assert shown == {"agent", "role0", "role1", "role2", "role3"}
+
+
+def test_what_scripts_get_is_printed(capsys):
+    assert learning.main(["references", "--scenario", "simple_spread_v3", "--episodes", "2"]) == 0
+    assert re.search(r"^random  agent: -\d+\.\d\d ± \d+\.\d\d$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_broken_result_is_named(tmp_path):
