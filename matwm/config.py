@@ -135,6 +135,7 @@ class WorldModelConfig(Section):
     windows: int = field("windows an update, in total over agents if schedule.batch_is_total", branch="free", ge=1)
     window_length: int = field("T, rows a window", branch="free", ge=2)
     learning_rate: float = field("Adam step size", branch="free", gt=0)
+    autoencoder_learning_rate: float = field("that of encoder and decoder", branch="free", gt=0)
     adam_betas: list[Decay] = field("Adam decays of the two moments", branch="free", min_length=2, max_length=2)
     adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
     clip_norm: float = field("largest gradient norm", branch="free", gt=0)

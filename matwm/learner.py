@@ -34,9 +34,22 @@ class NonFiniteLossError(ArithmeticError):
 class NamedAdam:
     """Adam whose state is tensors by parameter name, and whose hyperparameters always come from the configuration."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, betas: Sequence[float], epsilon: float) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        *,
+        learning_rate: float,
+        betas: Sequence[float],
+        epsilon: float,
+        own_rates: Mapping[str, float] | None = None,
+    ) -> None:
+        """Parameters below a name in `own_rates` learn at the rate beside it, in a group of their own after the first."""
         self.named = dict(named)
-        self.adam = torch.optim.Adam(self.named.values(), lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon, fused=True)
+        own = {below: [p for name, p in self.named.items() if name.startswith(f"{below}.")] for below in own_rates or {}}
+        apart = {id(parameter) for group in own.values() for parameter in group}
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.named.values() if id(p) not in apart]}]
+        groups += [{"params": own[below], "lr": rate} for below, rate in (own_rates or {}).items()]
+        self.adam = torch.optim.Adam(groups, lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon, fused=True)
         for parameter in self.named.values():
             self.adam.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -46,7 +59,7 @@ class NamedAdam:
 
     @property
     def learning_rate(self) -> float:
-        """The step size in force."""
+        """The step size in force, but for own rates."""
         return self.adam.param_groups[0]["lr"]
 
     def step(self) -> None:
@@ -91,6 +104,7 @@ class Learner:
             learning_rate=config.world_model.learning_rate,
             betas=config.world_model.adam_betas,
             epsilon=config.world_model.adam_epsilon,
+            own_rates={"autoencoder": config.world_model.autoencoder_learning_rate},
         )
         self.agents_optimizer = NamedAdam(
             ((name, p) for name, p in self.agents.named_parameters() if p.requires_grad),

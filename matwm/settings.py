@@ -31,8 +31,8 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
     for section, holder in (("world_model", world_model.config), ("replay", replay.config)):
         yield from ((f"{section}.{path}", value) for path, value, _ in leaves(holder))
     for section, optimizer in (("world_model", learner.world_model_optimizer), ("actor_critic", learner.agents_optimizer)):
-        for group in optimizer.adam.param_groups:
-            yield f"{section}.learning_rate", group["lr"]
+        for rate, group in zip(("learning_rate", "autoencoder_learning_rate"), optimizer.adam.param_groups, strict=False):
+            yield f"{section}.{rate}", group["lr"]
             yield f"{section}.adam_betas", list(group["betas"])
             yield f"{section}.adam_epsilon", group["eps"]
     yield from ((f"world_model.loss_weights.{name}", weight) for name, weight in world_model.loss_weights.items())

@@ -144,6 +144,7 @@ MOVES: dict[str, Any] = {
     "world_model.windows": 9,
     "world_model.window_length": 7,
     "world_model.learning_rate": 2e-3,
+    "world_model.autoencoder_learning_rate": 2e-3,
     "world_model.adam_betas": [0.5, 0.9],
     "world_model.adam_epsilon": 1e-3,
     "world_model.clip_norm": 1e-2,

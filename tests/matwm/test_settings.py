@@ -98,14 +98,20 @@ def test_what_does_not_shape_training_changes_none_of_it(parent: Checkpoint, unc
     assert everything(run(branch(parent, tiny_config({**PARENT, path: CHANGED[path]})), END - FORK)) == unchanged
 
 
-@pytest.mark.parametrize("section", ["world_model", "actor_critic"])
-def test_the_optimizers_step_by_the_new_values_with_the_old_moments(parent: Checkpoint, section: str) -> None:
-    values = {"learning_rate": 0.25, "adam_betas": [0.5, 0.75], "adam_epsilon": 0.125}
+@pytest.mark.parametrize(("section", "rates"), [("world_model", [0.25, 0.75]), ("actor_critic", [0.25])])
+def test_the_optimizers_step_by_the_new_values_with_the_old_moments(parent: Checkpoint, section: str, rates: list[float]) -> None:
+    values = {"adam_betas": [0.5, 0.75], "adam_epsilon": 0.125}
+    values |= dict(zip(("learning_rate", "autoencoder_learning_rate"), rates, strict=False))
     trainer = branch(parent, tiny_config({**PARENT, **{f"{section}.{name}": value for name, value in values.items()}}))
     learner = trainer.learner
     optimizer = {"world_model": learner.world_model_optimizer, "actor_critic": learner.agents_optimizer}[section]
-    (group,) = optimizer.adam.param_groups
-    assert (group["lr"], group["betas"], group["eps"]) == (0.25, (0.5, 0.75), 0.125)
+    groups = optimizer.adam.param_groups
+    assert [(group["lr"], group["betas"], group["eps"]) for group in groups] == [(rate, (0.5, 0.75), 0.125) for rate in rates]
+    if section == "world_model":
+        whose = [
+            {name.split(".")[0] for name, p in optimizer.named.items() if any(p is one for one in group["params"])} for group in groups
+        ]
+        assert whose == [set(dict(learner.world_model.named_children())) - {"autoencoder"}, {"autoencoder"}]
     moments: Any = parent.load()["optimizers"]
     for name, moment in moments["world_model" if section == "world_model" else "agents"].items():
         assert torch.equal(optimizer.adam.state[optimizer.named[name]]["exp_avg"], moment["exp_avg"])

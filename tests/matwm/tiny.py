@@ -56,6 +56,7 @@ TINY: dict[str, Any] = {
         "windows": 4,
         "window_length": 8,
         "learning_rate": 1e-3,
+        "autoencoder_learning_rate": 1e-3,
         "adam_betas": [0.9, 0.999],
         "adam_epsilon": 1e-8,
         "clip_norm": 1000.0,
