@@ -216,7 +216,8 @@ class Journal:
         try:
             written = self._file.write(self._held)
             if written != len(self._held):
-                raise OSError(errno.ENOSPC, f"only {written} of {len(self._held)} bytes could be written", str(self.path))
+                why = f"{os.strerror(errno.ENOSPC)}: only {written} of {len(self._held)} bytes could be written"
+                raise OSError(errno.ENOSPC, why, str(self.path))
         except OSError:
             os.ftruncate(self._file.fileno(), self._size)  # The next line must not be glued to half of this one.
             raise
