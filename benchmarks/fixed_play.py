@@ -17,12 +17,12 @@ from jaxtyping import Bool, Int
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # As a script, Python finds this folder only.
 
-from benchmarks.learn.diagnosis import open_loop, whole_windows
+from benchmarks.learn.diagnosis import learner_of, open_loop, whole_windows
 from benchmarks.learn.fresh import Fresh, play
 from benchmarks.learn.plan import Judging, make_plan
 from matwm.acting import EpisodeContext
 from matwm.checkpoint import Checkpoint, open_checkpoint
-from matwm.config import ConfigError, load_config, merge, parse_config, preset_path
+from matwm.config import ConfigError
 from matwm.learner import Learner
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer, build_trainer
@@ -49,10 +49,13 @@ def replayed(trainer: Trainer, checkpoint: Checkpoint) -> Fresh:
     """Fill the replay with that of a checkpoint; return fresh episodes of its policies."""
     parts = checkpoint.load()
     trainer.replay.load_state_dict(parts["replay"])
-    config = parse_config(merge(load_config(preset_path("cpu-small")).resolved(), checkpoint.config))
-    player = Learner(checkpoint.spec, config, torch.device("cpu"))
-    player.load(parts)
-    return play(player, config.env, episodes=EPISODES, first_seed=FIRST_SEED, acting_context=config.schedule.acting_context)
+    return fresh_play(learner_of(checkpoint, parts))
+
+
+def fresh_play(learner: Learner) -> Fresh:
+    """Return the episodes that judge."""
+    config = learner.config
+    return play(learner, config.env, episodes=EPISODES, first_seed=FIRST_SEED, acting_context=config.schedule.acting_context)
 
 
 def train(trainer: Trainer, updates: int) -> float:
@@ -69,15 +72,14 @@ def train(trainer: Trainer, updates: int) -> float:
 
 def judge(trainer: Trainer, fresh: Fresh | None) -> dict[str, float]:
     """Return errors of observations by open-loop step, how rewards are predicted, and losses on whole episodes."""
-    config, learner = trainer.config, trainer.learner
+    learner = trainer.learner
     learner.world_model.eval()
-    fresh = fresh or play(learner, config.env, episodes=EPISODES, first_seed=FIRST_SEED, acting_context=config.schedule.acting_context)
+    fresh = fresh or fresh_play(learner)
     steps = open_loop(learner, fresh, FIRST_SEED)
     every = list(range(trainer.spec.num_agents))
     found = {f"error after {k}": steps[k].numbers(every)["observation"] for k in SHOWN_STEPS}
-    found["rare: predicted"] = steps[1].numbers(every)["rare: predicted"]
-    found["rare: real"] = steps[1].numbers(every)["rare: real"]
-    found["reward correlation"] = steps[1].numbers(every)["reward correlation"]
+    after_one = steps[1].numbers(every)
+    found |= {name: after_one[name] for name in ("rare: predicted", "rare: real", "reward correlation")}
     return found | whole_windows(learner, fresh, FIRST_SEED)
 
 

@@ -14,6 +14,7 @@ from matwm.imagination import imagine
 from matwm.learner import Learner
 from matwm.nets.distributions import symlog
 from matwm.rng import seed_torch
+from matwm.stateful import State
 from matwm.trainer import prepare_torch
 
 SAMPLES = 4
@@ -49,9 +50,8 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
         CheckpointError: a file is damaged.
         ConfigError: the checkpoint is of another version's configuration.
     """
-    config = parse_config(merge(load_config(preset_path("cpu-small")).resolved(), checkpoint.config))
-    learner = Learner(checkpoint.spec, config, prepare_torch(config))
-    learner.load(checkpoint.load())
+    learner = learner_of(checkpoint, checkpoint.load())
+    config = learner.config
     fresh = play(learner, config.env, episodes=episodes, first_seed=first_seed, acting_context=config.schedule.acting_context)
     with torch.no_grad():
         steps = open_loop(learner, fresh, first_seed)
@@ -61,6 +61,14 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
             horizon={role: {k: step.numbers(agents) for k, step in enumerate(steps)} for role, agents in fresh.spec.roles().items()},
             entries={role: list(_entries(fresh, steps, agents[0])) for role, agents in fresh.spec.roles().items()},
         )
+
+
+def learner_of(checkpoint: Checkpoint, parts: Mapping[str, State]) -> Learner:
+    """Return a checkpoint's networks from its parts."""
+    config = parse_config(merge(load_config(preset_path("cpu-small")).resolved(), checkpoint.config))
+    learner = Learner(checkpoint.spec, config, prepare_torch(config))
+    learner.load(parts)
+    return learner
 
 
 def played(fresh: Fresh) -> dict[str, Tensor]:

@@ -72,3 +72,8 @@ class SnapshotEnv(Env, Protocol):
             ValueError: it is none of this environment.
         """
         ...
+
+
+def said(error: Exception) -> str:
+    """Return what somebody else's code raised, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

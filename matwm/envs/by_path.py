@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.config import EnvConfig
-from matwm.envs.base import EnvError
+from matwm.envs.base import EnvError, said
 from matwm.envs.pettingzoo import PettingZooEnv
 from matwm.scenarios.option import nearest
 
@@ -46,7 +46,7 @@ def _factory(name: str) -> Callable[..., Any]:
             raise EnvError(f"env.name is {name}, but there is no module {error.name} among the installed packages or in {here}") from None
         raise EnvError(f"env.name is {name}, and importing {module_name} fails: {error}") from error
     except Exception as error:  # Whatever somebody's module does when it is imported.
-        raise EnvError(f"env.name is {name}, and importing {module_name} fails: {_said(error)}") from error
+        raise EnvError(f"env.name is {name}, and importing {module_name} fails: {said(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [known for known in dir(found) if not known.startswith("_")]
@@ -67,8 +67,4 @@ def _made(config: EnvConfig, factory: Callable[..., Any]) -> Any:
         return factory(**config.options)
     except Exception as error:  # Whatever somebody's environment raises.
         given = ", ".join(f"{key}={value!r}" for key, value in config.options.items())
-        raise EnvError(f"env.name is {config.name}, and making it with ({given}) fails: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise EnvError(f"env.name is {config.name}, and making it with ({given}) fails: {said(error)}") from error

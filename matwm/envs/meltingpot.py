@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from matwm.config import EnvConfig
-from matwm.envs.base import EnvError
+from matwm.envs.base import EnvError, said
 from matwm.envs.images import IMAGE_SHAPE, small
 from matwm.envs.legal import check_actions
 from matwm.types import EnvSpec, Tick
@@ -104,8 +104,7 @@ def _built(name: str) -> Any:
             package = importlib.import_module("meltingpot.substrate")
         return package.build(name, roles=package.get_config(name).default_player_roles)
     except Exception as error:  # Whatever its imports, and the engine below it, raise.
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise EnvError(f"env.name is {name}, and building it with Melting Pot fails: {said}") from error
+        raise EnvError(f"env.name is {name}, and building it with Melting Pot fails: {said(error)}") from error
 
 
 @contextlib.contextmanager

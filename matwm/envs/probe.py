@@ -4,7 +4,7 @@ import numpy as np
 
 from matwm.config import EnvConfig
 from matwm.envs import make_env
-from matwm.envs.base import Env, EnvError
+from matwm.envs.base import Env, EnvError, said
 from matwm.envs.episode_log import digest
 from matwm.types import EnvSpec
 
@@ -41,6 +41,5 @@ def _played(config: EnvConfig, env: Env) -> list[str]:
     except EnvError as error:
         raise EnvError(f"env.name is {config.name}: {error}") from error
     except Exception as error:  # Whatever somebody's environment raises.
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise EnvError(f"env.name is {config.name}, and playing it fails: {said}") from error
+        raise EnvError(f"env.name is {config.name}, and playing it fails: {said(error)}") from error
     return told

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from matwm.config import EnvConfig
-from matwm.envs.base import EnvError, NoPictureError
+from matwm.envs.base import EnvError, NoPictureError, said
 from matwm.envs.legal import check_actions
 from matwm.types import EnvSpec, Tick
 
@@ -81,7 +81,7 @@ class SmacEnv:
             raise
         except Exception as error:  # Whatever of PySC2 and the game fails.
             self.close()
-            raise EnvError(f"env.name is {self._config.name}, and StarCraft II does not begin it: {_said(error)}") from error
+            raise EnvError(f"env.name is {self._config.name}, and StarCraft II does not begin it: {said(error)}") from error
         self._tick = self._seen(np.zeros(self.spec.num_agents, np.float32))
         return self._own(self._tick)
 
@@ -123,7 +123,7 @@ class SmacEnv:
             package = importlib.import_module("smac.env")
             engine = package.StarCraft2Env(map_name=self._config.name, seed=seed, continuing_episode=True, **options)
         except Exception as error:  # Whatever its imports raise: PySC2 and protobuf are of different years.
-            raise EnvError(f"env.name is {self._config.name}, and making it with SMAC fails: {_said(error)}") from error
+            raise EnvError(f"env.name is {self._config.name}, and making it with SMAC fails: {said(error)}") from error
         engine.episode_limit = self._config.options["max_steps"]
         return engine
 
@@ -151,7 +151,3 @@ class SmacEnv:
         self.close()
         nothing = np.zeros(self.spec.num_agents, np.float32)
         return Tick(**{**vars(before), "reward": nothing, "truncated": True, "metrics": {"win": 0.0}})
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
