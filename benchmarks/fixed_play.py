@@ -21,7 +21,7 @@ from benchmarks.learn.diagnosis import learner_of, open_loop, whole_windows
 from benchmarks.learn.fresh import Fresh, play
 from benchmarks.learn.plan import Judging, make_plan
 from matwm.acting import EpisodeContext
-from matwm.checkpoint import Checkpoint, open_checkpoint
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from matwm.config import ConfigError
 from matwm.learner import Learner
 from matwm.rng import generator_for, seed_torch
@@ -95,10 +95,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         config = make_plan("fixed_play", options.preset, options.scenario, 0, 1, options.set, Judging(2, 0, 2)).config
-    except ConfigError as error:
+        trainer = build_trainer(config)
+        fresh = replayed(trainer, open_checkpoint(options.play)) if options.play else collect(trainer, options.rows)
+    except (ConfigError, CheckpointError) as error:
         sys.exit(str(error))
-    trainer = build_trainer(config)
-    fresh = replayed(trainer, open_checkpoint(options.play)) if options.play else collect(trainer, options.rows)
     seconds = train(trainer, options.updates)
     print(f"{options.scenario} {' '.join(options.set)}: {options.updates} updates of {seconds * 1e3:.1f} CPU ms")
     with torch.no_grad():
