@@ -71,6 +71,16 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking.Tracker, "close", lambda self, status, *_, **__: close(self, status, 20.0, 1.0))
 
 
+@pytest.fixture
+def own_server(tmp_path: Path, store_template: Path) -> Iterator[Server]:
+    """A server that is down, and has no runs of other tests."""
+    server = Server(tmp_path / "server", store_template)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="module")
 def expected() -> str:
     """The fingerprint of the training when nothing goes wrong."""
@@ -327,15 +337,14 @@ def test_a_disk_that_stays_full_stops_training_with_the_last_good_checkpoint(
 @pytest.mark.usefixtures("_impatient")
 def test_a_server_may_be_down_whenever_it_likes(
     project: Path,
-    _server_process: Server,
+    own_server: Server,
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = _server_process
+    server = own_server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     runs.configure(project)
-    server.stop()
     with monkeypatch.context() as patch:
         assert run(project, interruption=StopAt(patch, 50)) == 143
     assert "Training goes on" in caplog.text
