@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from matwm import scenarios
 from matwm.sentences import nearest, sentences
-from matwm.yaml_text import read_yaml
+from matwm.yaml_text import overlaid, read_yaml
 
 SectionT = TypeVar("SectionT", bound="Section")
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -415,7 +415,7 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
-    """Read a parameter file as plain data.
+    """Read a parameter file as plain data, a preset with what it takes from its base.
 
     Raises:
         ConfigError: the file is missing, no mapping, not YAML, or says a key twice.
@@ -424,7 +424,8 @@ def read_params(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError([f'{path} does not exist: write one with "matwm preset cpu-small"'])
     try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
+        is_preset = path.resolve().parent == PRESETS.resolve()
+        data = read_yaml(preset_text(path.stem) if is_preset else path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is not valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(data, dict):
@@ -452,6 +453,21 @@ def preset_path(name: str) -> Path:
     if name not in names:
         raise ConfigError([f"there is no preset {name!r}{nearest(name, names)}"])
     return PRESETS / f"{name}.yaml"
+
+
+def preset_text(name: str) -> str:
+    """Return a preset as a complete params.yaml: where its own file names a `base`, it has only what differs from that preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    text = preset_path(name).read_text(encoding="utf-8")
+    if found := _BASE.search(text):
+        return overlaid(preset_text(found["name"]), text.replace(found[0], "", 1))
+    return text
+
+
+_BASE = re.compile(r"^base: (?P<name>\S+)\n\n?", re.MULTILINE)
 
 
 def _parse(schema: type[SectionT], data: Any, prefix: str, source: str) -> SectionT:

@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from matwm.config import PRESETS, preset_path
+from matwm.config import PRESETS, preset_text
 from pipeline import project as places
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("name", help="cpu-small, paper, image-small, image-paper or ci-tiny")
+    parser.add_argument("name", help=", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml"))))
     parser.add_argument("--force", action="store_true", help="overwrite a params.yaml that was changed, without asking")
 
 
@@ -21,11 +21,11 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: there is no such preset.
         ProjectError: params.yaml was edited, and there is nobody to ask.
     """
-    source, target = preset_path(options.name), places.root() / places.PARAMS
+    text, target = preset_text(options.name), places.root() / places.PARAMS
     if not options.force and _is_edited(target) and not _may_overwrite(target):
         sys.stderr.write(f"{places.PARAMS} is left as it was\n")
         return 1
-    places.write_text(target, source.read_text(encoding="utf-8"))
+    places.write_text(target, text)
     sys.stdout.write(f'{places.PARAMS} holds the preset {options.name}; next: "make repro" or "matwm repro"\n')
     return 0
 
@@ -34,7 +34,7 @@ def _is_edited(path: Path) -> bool:
     if not path.exists():
         return False
     data = path.read_bytes()
-    return all(preset.read_bytes() != data for preset in PRESETS.glob("*.yaml"))
+    return all(preset_text(preset.stem).encode() != data for preset in PRESETS.glob("*.yaml"))
 
 
 def _may_overwrite(path: Path) -> bool:

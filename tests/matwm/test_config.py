@@ -21,6 +21,7 @@ from matwm.config import (
     parse_config,
     parse_segments,
     preset_path,
+    preset_text,
     read_params,
 )
 from matwm.stateful import fingerprint
@@ -252,6 +253,36 @@ def test_a_preset_is_complete_and_takes_nothing_for_granted(name):
     assert list(parse_segments(data)) == ["s00"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_that_builds_on_another_says_what_differs_and_its_text_what_they_say_together(name):
+    own = yaml.safe_load(preset_path(name).read_text(encoding="utf-8"))
+    text = preset_text(name)
+    below = read_params(preset_path(own.pop("base"))) if "base" in own else {}
+    assert yaml.safe_load(text) == read_params(preset_path(name)) == merge(below, own)
+    with pytest.raises(ConfigError, match="base is unknown"):
+        parse_config({**read_params(preset_path(name)), "base": "cpu-small"})
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario", "until", "save_interval"),
+    [
+        ("cpu-small", "simple_tag_v3", 10_000, 5_000),
+        ("simple-tag", "simple_tag_v3", 50_000, 5_000),
+        ("paper", "simple_tag_v3", 50_000, 5_000),
+        ("smax-easy", "3m", 50_000, 5_000),
+        ("smax-easy-paper", "3m", 50_000, 5_000),
+        ("smax-hard", "5m_vs_6m", 200_000, 10_000),
+        ("smax-hard-paper", "5m_vs_6m", 200_000, 10_000),
+        ("image-small", "pistonball_v6", 50_000, 5_000),
+        ("image-paper", "cooperative_pong_v6", 50_000, 5_000),
+    ],
+)
+def test_presets_train_as_long_and_save_as_often_as_they_are_to(name, scenario, until, save_interval):
+    data, config = read_params(preset_path(name)), load_config(preset_path(name))
+    found = config.env.name, parse_segments(data)["s00"].until, config.run.save_interval
+    assert found == (scenario, until, save_interval)
+
+
 def test_leaving_any_value_out_is_refused_by_its_name():
     for path, _, _ in leaves(tiny_config()):
         if path == "env.options":
@@ -296,7 +327,7 @@ def test_batch_and_horizon_follow_the_number_of_agents(agents, expected):
 def test_an_unknown_preset_gets_the_nearest():
     with pytest.raises(ConfigError, match=r"there is no preset 'cpu-smal', did you mean cpu-small\?$"):
         preset_path("cpu-smal")
-    with pytest.raises(ConfigError, match=r"there is no preset 'zzz' \(known: ci-tiny, cpu-small, image-paper, image-small, paper\)$"):
+    with pytest.raises(ConfigError, match=r"there is no preset 'zzz' \(known: ci-tiny, cpu-small, image-paper, "):
         preset_path("zzz")
 
 

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from matwm.yaml_text import read_yaml
+from matwm.yaml_text import overlaid, read_yaml
 
 
 @pytest.mark.parametrize("number", [2e-5, 1e-8, 1.5e-7, 1e22, -3e-10, 0.001, 5e-324, 123456.0])
@@ -21,3 +21,55 @@ def test_yaml_elsewhere_is_read_as_ever():
 def test_a_key_that_stands_twice_or_is_no_name_is_refused(text):
     with pytest.raises(yaml.YAMLError):
         read_yaml(text)
+
+
+BELOW = """# below
+
+a:
+  x: 1            # one
+  deep:           # of two
+    p: 1
+    q: 2
+  options:
+    old: 1
+
+list:             # of numbers
+  - {n: 1}
+  - {n: 2}
+
+z: 0
+"""
+CHANGES = """# above
+
+a:
+  deep:
+    q: 3          # more
+  options:
+    new: 1
+
+list:             # of one
+  - {n: 3}
+y: 1
+"""
+TOGETHER = """# above
+
+a:
+  x: 1            # one
+  deep:           # of two
+    p: 1
+    q: 3          # more
+  options:
+    new: 1
+
+list:             # of one
+  - {n: 3}
+
+z: 0
+y: 1
+"""
+
+
+def test_a_file_laid_over_another_puts_its_entries_and_comments_in_their_place():
+    assert overlaid(BELOW, CHANGES) == TOGETHER
+    assert overlaid(BELOW, "") == BELOW
+    assert overlaid(BELOW, BELOW) == BELOW
