@@ -443,6 +443,17 @@ def load_config(path: str | Path) -> Config:
     return parse_config(read_params(path), source=str(path))
 
 
+def restored_config(shaping: Mapping[str, Any], *, source: str) -> Config:
+    """Return the configuration that a manifest holds; what shapes no training, or came with a later version, is that of `ci-tiny`.
+
+    Its values are those of versions that did not have the key yet.
+
+    Raises:
+        ConfigError: this version does not know it; one sentence for each thing that is wrong.
+    """
+    return parse_config(merge(load_config(preset_path("ci-tiny")).resolved(), shaping), source=source)
+
+
 def preset_path(name: str) -> Path:
     """Return the file of a preset.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.learn.fresh import Fresh, one_hots, play
 from matwm.checkpoint import Checkpoint
-from matwm.config import Config, load_config, merge, parse_config, preset_path
+from matwm.config import Config, restored_config
 from matwm.imagination import imagine
 from matwm.learner import Learner
 from matwm.nets.distributions import symlog
@@ -65,7 +65,7 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
 
 def learner_of(checkpoint: Checkpoint, parts: Mapping[str, State]) -> Learner:
     """Return a checkpoint's networks from its parts."""
-    config = parse_config(merge(load_config(preset_path("cpu-small")).resolved(), checkpoint.config))
+    config = restored_config(checkpoint.config, source=str(checkpoint.path / "manifest.json"))
     learner = Learner(checkpoint.spec, config, prepare_torch(config))
     learner.load(parts)
     return learner

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from matwm.checkpoint import Checkpoint, CheckpointError, fingerprint_of, open_checkpoint
-from matwm.config import Config, ConfigError, load_config, merge, parse_config, preset_path
+from matwm.config import Config, ConfigError, restored_config
 from matwm.learner import NonFiniteLossError
 from matwm.stateful import Value, fingerprint
 from matwm.trainer import Trainer, build_trainer
@@ -100,9 +100,7 @@ def _before(where: Whereabouts, node: Node | None, checkpoint: Checkpoint, scrat
 def _config(checkpoint: Checkpoint) -> Config:
     """Return the checkpoint's own values; those that shape no training come from a preset."""
     try:
-        return parse_config(
-            merge(load_config(preset_path("ci-tiny")).resolved(), checkpoint.config), source=str(checkpoint.path / "manifest.json")
-        )
+        return restored_config(checkpoint.config, source=str(checkpoint.path / "manifest.json"))
     except ConfigError as error:
         why = "; ".join(error.problems)
         raise ProjectError(f"{checkpoint.path} holds a configuration that this version does not know: {why}") from None
