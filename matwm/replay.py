@@ -68,8 +68,6 @@ class Replay:
         assert step.is_first or goes_on, "an episode begins with a row that is_first"
         for name in ("obs", "action_mask", "action", "reward", "terminated", "alive", "is_first", "is_last"):
             rows[name][here] = getattr(step, name)
-        if step.is_last:  # nothing ends by an action that is not taken: what the row may say belongs to the row before
-            rows["terminated"][here] = False
         self._episode_start[here] = row if step.is_first else self._episode_start[before]
         self.total_rows = row + 1
 
@@ -113,8 +111,8 @@ class Replay:
     def sample_contexts(self, rng: np.random.Generator, *, per_agent: int, length: int) -> Windows:
         """Draw start rows for imagination, uniformly for each agent, with what went before them in the same episode.
 
-        The last row of each context is the start row. Any row may be one at which the agent is still alive: also an episode's first
-        and the last of one that ran out of time, but none after a true termination.
+        The last row of each context is the start row. Any row may be one at which the agent is alive: also an episode's first
+        and the last of one that ran out of time, but not of one that ended truly.
         Contexts shorter than `length` are padded on the left: zeros, no action, `is_valid` False.
         """
         starts = self._draw_starts(rng, per_agent).reshape(-1, 1)
@@ -142,24 +140,30 @@ class Replay:
         return np.minimum(ages.astype(np.int64), count - 1)
 
     def _draw_starts(self, rng: np.random.Generator, per_agent: int) -> Int[np.ndarray, "N b"]:
-        alive, oldest = self._rows["alive"], self._oldest
+        oldest = self._oldest
         agents = np.repeat(np.arange(self._num_agents), per_agent)
         starts = rng.integers(oldest, self.total_rows, agents.shape)
         for _ in range(MAX_REJECTIONS):
-            dead = np.flatnonzero(~alive[starts % self._storage, agents])
+            dead = np.flatnonzero(~self._goes_on(starts, agents))
             if not dead.size:
                 break
             starts[dead] = rng.integers(oldest, self.total_rows, dead.shape)
         else:  # hardly a row is left to these agents: now it pays to look for it
             rows = np.arange(oldest, self.total_rows)
-            for place in np.flatnonzero(~alive[starts % self._storage, agents]):
-                possible = rows[alive[rows % self._storage, agents[place]]]
+            for place in np.flatnonzero(~self._goes_on(starts, agents)):
+                possible = rows[self._goes_on(rows, agents[place])]
                 if not possible.size:
                     raise ValueError(
                         f"agent {agents[place]} is not alive in any of the {len(self)} rows of the replay: raise replay.capacity"
                     )
                 starts[place] = rng.choice(possible)
         return starts.reshape(self._num_agents, per_agent)
+
+    def _goes_on(self, rows: Int[np.ndarray, " r"], agents: Int[np.ndarray, " r"] | np.integer) -> Bool[np.ndarray, " r"]:
+        """Return at which global rows an agent is alive and its episode has not ended."""
+        at = rows % self._storage
+        has_ended = self._rows["is_last"][at] & self._rows["terminated"][at, agents]
+        return self._rows["alive"][at, agents] & ~has_ended
 
     def _gather(self, rows: Int[np.ndarray, "B T"], is_valid: Bool[np.ndarray, "B T"]) -> Windows:
         """Look up global rows, grouped by focal agent, and blank those that are not valid or at which that agent is dead."""
@@ -168,13 +172,16 @@ class Replay:
         focal, actions, alive = agent[:, None], self._rows["action"], self._rows["alive"]
         mates = at[:, :, None], self._mates[agent][:, None, :]
         is_valid = is_valid & alive[at, focal]
+        terminated, is_last = self._rows["terminated"][at, focal], self._rows["is_last"][at]
         arrays = {name: self._rows[name][at, focal] for name in ("obs", "action_mask", "reward")}
         arrays |= {
             "action": actions[at, focal].astype(np.int64),
             "mate_actions": np.where(alive[mates], actions[mates], NO_ACTION).astype(np.int64),
-            "continues": 1 - self._rows["terminated"][at, focal].astype(np.float32),
+            "continues": 1 - (terminated & ~is_last).astype(np.float32),
             "is_first": self._rows["is_first"][at],
         }
+        if (has_ended := terminated & is_last).any():
+            arrays["action_mask"][has_ended] = False
         if not is_valid.all():
             for name, array in arrays.items():
                 array[~is_valid] = NO_ACTION if name in ("action", "mate_actions") else 0

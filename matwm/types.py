@@ -128,9 +128,9 @@ class Tick:
     """What the environment says after a reset or a step: all agents, fixed order, zero-padded observations."""
 
     obs: Obs
-    """Zeros for those who are gone; at the tick of an agent's end its final observation, where the environment has one."""
+    """Zeros for those who are gone; at the tick of an agent's death its final observation, where the environment has one."""
     action_mask: Bool[np.ndarray, "N A"]
-    """True where an action is legal: at least one for everybody, action 0 alone for those who are gone."""
+    """True where an action is legal: at least one for everybody, action 0 alone for those who are gone or have ended."""
     reward: Float32[np.ndarray, " N"]
     """For the actions that led here; zeros after a reset."""
     terminated: Bool[np.ndarray, " N"]
@@ -138,14 +138,14 @@ class Tick:
     truncated: bool
     """A time limit cut the episode here."""
     alive: Bool[np.ndarray, " N"]
-    """False for those who have terminated or left; at a time limit agents are alive."""
+    """False for those who have died or left; who is there when the episode ends, truly or at a time limit, is alive."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the environment says of an episode that is over, such as `win`: 1 or 0."""
 
     @property
     def is_over(self) -> bool:
         """True when the episode takes no further step."""
-        return self.truncated or not self.alive.any()
+        return self.truncated or not (self.alive & ~self.terminated).any()
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,9 @@ class Step:
     action: Int[np.ndarray, " N"]
     reward: Float32[np.ndarray, " N"]
     terminated: Bool[np.ndarray, " N"]
+    """On the last row of an episode: for whom it ended truly."""
     alive: Bool[np.ndarray, " N"]
-    """Who sees `obs` and acts on it."""
+    """Who sees `obs`, and acts on it unless the row is the last."""
     is_first: bool
     is_last: bool
 
@@ -179,6 +180,7 @@ class Windows:
     mate_actions: Int[Tensor, "B T M"]
     """-1 also where the mate is dead."""
     action_mask: Bool[Tensor, "B T A"]
+    """Nothing but False where an episode has ended truly: nobody says what would be legal."""
     reward: Float[Tensor, "B T"]
     continues: Float[Tensor, "B T"]
     """0 where the action truly ended the episode, else 1 (a time limit is 1)."""

@@ -91,11 +91,11 @@ class MeltingPotEnv:
         is_ended = bool(told.last() and told.discount == 0)
         is_cut = not is_ended and bool(told.last() or self._time == self._limit)
         self._is_running = not (is_ended or is_cut)
-        alive = np.full(self.spec.num_agents, not is_ended)
-        mask = self.spec.action_exists & alive[:, None]
-        mask[~alive, 0] = True
+        ended = np.full(self.spec.num_agents, is_ended)
+        mask = self.spec.action_exists & ~ended[:, None]
+        mask[ended, 0] = True
         obs = np.stack([small(one["RGB"]) for one in self._seen])
-        return Tick(obs, mask, reward, ~alive, truncated=is_cut, alive=alive)
+        return Tick(obs, mask, reward, ended, truncated=is_cut, alive=np.ones_like(ended))
 
 
 def _built(name: str) -> Any:

@@ -3,7 +3,7 @@
 Action masks come from {"observation", "action_mask"} observations or from `infos[agent]["action_mask"]`; where an environment has none,
 every action is legal. What the `infos` of the last step hold under "metrics", such as {"win": 1.0}, becomes the tick's metrics.
 An agent that is flagged terminated or truncated while others go on is gone from then on; the episode is truncated where the last
-who were left did not all terminate.
+who were left did not all terminate. Where they did, they are alive and see what it ended with: nothing tells a death from an ending.
 """
 
 import math
@@ -73,7 +73,7 @@ class PettingZooEnv:
         self._was_reset = self._is_running = False
         self._here: set[Any] = set()
         self._masks = self.spec.action_exists
-        self._alive = self._terminated = self._started = np.zeros(len(names), bool)
+        self._going_on = self._terminated = self._started = np.zeros(len(names), bool)
 
     def reset(self, seed: int) -> Tick:
         """Start the episode that this seed alone determines, whatever came before."""
@@ -87,6 +87,7 @@ class PettingZooEnv:
             raise EnvError(f"{self.spec.name} has no agents after a reset")
         self._terminated = np.zeros(len(alive), bool)
         obs, masks = self._seen(observations, infos, alive, alive)
+        self._going_on = alive
         return self._told(obs, masks, np.zeros(len(alive), np.float32), alive, is_cut=False, metrics=None)
 
     def step(self, actions: Int[np.ndarray, " N"]) -> Tick:
@@ -100,7 +101,7 @@ class PettingZooEnv:
         if not self._is_running:
             raise RuntimeError("no episode is under way: call reset with a seed first")
         observations, rewards, terminations, truncations, infos = self._env.step(self._named(actions))
-        before = going_on = self._alive
+        before = going_on = self._going_on
         ended = cut = np.zeros(len(before), bool)
         if any(terminations.values()) or any(truncations.values()):
             ended, cut = (np.array([bool(flags.get(agent)) for agent in self._ids]) & before for flags in (terminations, truncations))
@@ -108,9 +109,11 @@ class PettingZooEnv:
             going_on = before & ~ended & ~cut
             self._terminated = self._terminated | ended
         self._check_agents(going_on)
-        is_over = not going_on.any()
-        alive = going_on | cut if is_over else going_on
-        obs, masks = self._seen(observations, infos, alive, alive | ended)
+        self._going_on, is_over = going_on, not going_on.any()
+        acts = alive = cut if is_over else going_on
+        if is_over and not cut.any():
+            alive = ended & np.array([agent in observations for agent in self._ids])
+        obs, masks = self._seen(observations, infos, acts, acts | ended)
         given = self._rewards(self._env, rewards)
         reward = [float(given.get(agent, 0.0)) for agent in self._ids]
         if not math.isfinite(sum(reward)):
@@ -158,7 +161,7 @@ class PettingZooEnv:
         metrics: Mapping[str, float] | None,
     ) -> Tick:
         """Return a tick whose arrays are the caller's: what the next step is checked against stays."""
-        self._masks, self._alive, self._is_running = masks, alive, metrics is None
+        self._masks, self._is_running = masks, metrics is None
         return Tick(obs, masks.copy(), reward, self._terminated.copy(), is_cut, alive.copy(), metrics or {})
 
     def _named(self, actions: Int[np.ndarray, " N"]) -> dict[Any, int]:
@@ -170,7 +173,7 @@ class PettingZooEnv:
     def _check_agents(self, going_on: Bool[np.ndarray, " N"]) -> None:
         """Refuse agents that leave without a flag, or come late; those that have ended may linger."""
         here = set(self._env.agents)
-        if here == self._here and going_on is self._alive:
+        if here == self._here and going_on is self._going_on:
             return
         self._here = here
         for agent, goes_on, was_there in zip(self._ids, going_on, self._started, strict=True):
@@ -180,18 +183,18 @@ class PettingZooEnv:
                 raise EnvError(f"{agent} came into {self.spec.name} within an episode: agents are there from the start to their end")
 
     def _seen(
-        self, observations: Mapping[Any, Any], infos: Mapping[Any, Any], alive: Bool[np.ndarray, " N"], sees: Bool[np.ndarray, " N"]
+        self, observations: Mapping[Any, Any], infos: Mapping[Any, Any], acts: Bool[np.ndarray, " N"], sees: Bool[np.ndarray, " N"]
     ) -> tuple[Obs, Bool[np.ndarray, "N A"]]:
-        """Return everybody's observation and mask; those who have just ended may have a last observation."""
+        """Return everybody's observation, and the mask of those who could act now; who has just ended may have a last observation."""
         spec = self.spec
-        obs = np.zeros((len(alive), *spec.obs_shape), spec.obs_dtype)
-        masks = spec.action_exists & alive[:, None]
-        masks[~alive, 0] = True
+        obs = np.zeros((len(acts), *spec.obs_shape), spec.obs_dtype)
+        masks = spec.action_exists & acts[:, None]
+        masks[~acts, 0] = True
         for number, agent in enumerate(self._ids):
             if not sees[number]:
                 continue
             if agent not in observations:
-                if alive[number]:
+                if acts[number]:
                     raise EnvError(f"{spec.name} gave no observation to {agent}, who goes on")
                 continue
             how, seen = self._sights[number], observations[agent]
@@ -200,7 +203,7 @@ class PettingZooEnv:
                 obs[number] = row
             else:
                 obs[number, : how.size] = row
-            if alive[number] and spec.has_action_masks and (how.has_mask or self._masks_in_infos):
+            if acts[number] and spec.has_action_masks and (how.has_mask or self._masks_in_infos):
                 masks[number, : self.spec.num_actions[number]] = self._mask(number, seen if how.has_mask else infos.get(agent, {}))
         if not spec.image_shape and not np.isfinite(obs).all():
             number = int(np.argmin(np.isfinite(obs).all(1)))

@@ -136,10 +136,11 @@ class SmacEnv:
         metrics: dict[str, float] | None = None,
     ) -> Tick:
         mask = np.array(self._engine.get_avail_actions(), bool)
-        alive = ~mask[:, NO_OP] & (not is_decided)
-        mask[~alive] = np.arange(mask.shape[1]) == NO_OP
+        alive = ~mask[:, NO_OP]
+        acts = alive & (not is_decided)
+        mask[~acts] = np.arange(mask.shape[1]) == NO_OP
         obs = np.stack(self._engine.get_obs()).astype(np.float32)
-        return Tick(obs, mask, reward, ~alive, truncated=is_cut, alive=alive, metrics=metrics or {})
+        return Tick(obs, mask, reward, ~acts, truncated=is_cut, alive=alive, metrics=metrics or {})
 
     def _own(self, tick: Tick) -> Tick:
         """Return a tick whose arrays are the caller's: what the next step is checked against stays."""

@@ -1,7 +1,7 @@
 """Makes the battles of SMAX (JaxMARL) against its heuristic enemy; they are not StarCraft II, and win rates do not compare with SMAC's.
 
-A unit that dies has terminated; so have all when one side is dead. The time limit truncates. All units share the team's reward, the dead
-too. The metric `win` is 1 where every enemy is dead and a unit of ours is not.
+A unit that dies has terminated; so have all when one side is dead, survivors alive. The time limit truncates. All units share the
+team's reward, the dead too. The metric `win` is 1 where every enemy is dead and a unit of ours is not.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class SmaxEnv:
     """One battle; the compiled functions are shared by all of the same map and options in a process."""
 
     def __init__(self, config: EnvConfig, render: bool) -> None:
-        self._battle = _battle(config.name, tuple(config.options.items()))
+        self._battle = battle(config.name, tuple(config.options.items()))
         n, game = MAPS[config.name].allies, self._battle.game
         self.spec = EnvSpec(
             name=config.name,
@@ -132,21 +132,22 @@ class SmaxEnv:
         living = unit_alive.tolist()
         has_ours, has_enemies = any(living[:n]), any(living[n:])
         is_decided = not (has_ours and has_enemies)
-        alive = np.zeros(n, bool) if is_decided else unit_alive[:n].copy()
+        alive = unit_alive[:n].copy()
+        acts = np.zeros(n, bool) if is_decided else alive
         is_cut = not is_decided and int(steps) >= (self.spec.max_steps or 0)
         is_over = is_decided or is_cut
         legal = mask.astype(bool)
-        if not alive.all():
-            legal &= alive[:, None]
-            legal[~alive, STOP] = True
+        if not acts.all():
+            legal &= acts[:, None]
+            legal[~acts, STOP] = True
         seen = obs.copy() if self._sees.all() else np.where(self._sees[:, None], obs, np.float32(0))
         self._legal, self._alive, self._is_running = legal, alive, not is_over
         won = {"win": float(has_ours and not has_enemies)} if is_over else {}
-        return Tick(seen, legal.copy(), np.full(n, reward, np.float32), ~alive, truncated=is_cut, alive=alive.copy(), metrics=won)
+        return Tick(seen, legal.copy(), np.full(n, reward, np.float32), ~acts, truncated=is_cut, alive=alive.copy(), metrics=won)
 
 
 @dataclass(frozen=True)
-class _Battle:
+class Battle:
     """A battle and its compiled functions.
 
     Both return a state, (random key, the package's state), and what is told of it: observations, masks, who lives, steps, reward.
@@ -158,7 +159,8 @@ class _Battle:
 
 
 @lru_cache(maxsize=8)
-def _battle(name: str, options: tuple[tuple[str, Any], ...]) -> _Battle:
+def battle(name: str, options: tuple[tuple[str, Any], ...]) -> Battle:
+    """Return the battle of a map with these (complete) options."""
     game, agents = _made(MAPS[name], name, dict(options)), MAPS[name].allies
     names = [f"ally_{number}" for number in range(agents)]
     assert names == list(game.agents)
@@ -180,7 +182,7 @@ def _battle(name: str, options: tuple[tuple[str, Any], ...]) -> _Battle:
         _, following, reward, _, _ = game.step_env(drawn, state[1], dict(zip(names, actions, strict=True)))
         return (key, following), told(following, reward[names[0]])
 
-    return _Battle(game, jax.jit(begin), jax.jit(advance))
+    return Battle(game, jax.jit(begin), jax.jit(advance))
 
 
 @contextlib.contextmanager

@@ -102,9 +102,10 @@ class WorldModel(nn.Module):
             metrics |= teammate_metrics(log_probs.detach(), w.mate_actions)
         if self.heads.action_mask is not None:
             mask_logits = self.heads.action_mask(z)
-            terms["action_mask"] = (losses.action_mask_loss(mask_logits, w.action_mask, self.action_exists[w.agent]), w.is_valid)
-            counts = self.action_exists[w.agent][:, None] & w.is_valid[..., None]
-            metrics |= action_mask_metrics(mask_logits.detach() > 0, w.action_mask, counts)
+            exists = self.action_exists[w.agent][:, None]
+            is_told = w.is_valid & (w.action_mask & exists).any(-1)
+            terms["action_mask"] = (losses.action_mask_loss(mask_logits, w.action_mask, self.action_exists[w.agent]), is_told)
+            metrics |= action_mask_metrics(mask_logits.detach() > 0, w.action_mask, exists & is_told[..., None])
         means = {name: losses.masked_mean(values, mask) for name, (values, mask) in terms.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         with torch.no_grad():

@@ -61,8 +61,9 @@ def test_a_time_limit_is_stored_as_no_termination_and_an_ending_as_one(ends):
     collector = make_collector(CounterEnv(length=3, ends=ends))
     play(collector, 3)
     stored = rows(collector, 4)
-    assert stored["terminated"][2].tolist() == list(ends)
+    assert stored["terminated"][2].tolist() == stored["terminated"][3].tolist() == list(ends)
     assert not stored["terminated"][:2].any()
+    assert stored["alive"][3].tolist() == [all(ends) or not end for end in ends], "who ends with the episode sees what it ended with"
 
 
 def test_returns_add_up_every_reward_also_the_last():
@@ -191,4 +192,4 @@ def test_a_row_knows_who_was_alive():
     play(collector, 4)
     stored = rows(collector, 5)
     assert stored["alive"].T.tolist() == [[True, True, False, False, False], [True] * 5]
-    assert stored["terminated"].T.tolist() == [[False, True, True, True, False], [False] * 5]
+    assert stored["terminated"].T.tolist() == [[False, True, True, True, True], [False] * 5]

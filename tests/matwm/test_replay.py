@@ -48,9 +48,8 @@ def fill(replay, rows, *, length=25, ending=None, spec=SPEC):
     """Add rows of episodes of `length` actions (length + 1 rows); `ending`: who truly terminates with the last action."""
     for row in range(replay.total_rows, replay.total_rows + rows):
         place = row % (length + 1)
-        ends = ending if place == length - 1 else None
-        gone = np.flatnonzero(ending) if place == length and ending else ()
-        replay.add(counter_step(row, is_first=place == 0, is_last=place == length, terminated=ends, gone=gone, spec=spec))
+        ends = ending if place >= length - 1 else None
+        replay.add(counter_step(row, is_first=place == 0, is_last=place == length, terminated=ends, spec=spec))
     return replay
 
 
@@ -261,16 +260,28 @@ def test_no_context_starts_after_the_true_termination_of_its_agent():
     assert before_end[0].any()
 
 
-def test_a_termination_may_stand_on_the_last_row_too():
+@pytest.mark.parametrize("ending", [None, [True, True, True], [True, False, True]])
+def test_every_transition_also_the_last_one_of_an_ending_is_a_target(ending):
+    replay = fill(make_replay(), 104, ending=ending)
+    windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=104)
+    assert windows.is_valid.all()
+    assert torch.equal(windows.action == NO_ACTION, row_numbers(windows) % 26 == 25)
+    assert torch.equal(row_numbers(windows), torch.arange(104).expand(N, -1))
+
+
+def test_where_an_episode_ended_nothing_ends_again_and_nobody_says_what_is_legal():
     replay = make_replay()
     replay.add(counter_step(0, is_first=True))
-    replay.add(counter_step(1, is_last=True, terminated=[True, False, False], gone=[0]))
+    replay.add(counter_step(1, is_last=True, terminated=[True, False, True], gone=[2]))
     starts = row_numbers(replay.sample_contexts(generator_for(0, "t", 0), per_agent=50, length=1)).reshape(N, 50)
     assert starts[0].eq(0).all()
     assert set(starts[1].tolist()) == {0, 1}
-    windows, _ = replay.sample_windows(generator_for(0, "t", 0), per_agent=1, length=2)
-    assert windows.continues[windows.is_valid].eq(1).all()  # the row has no action that could have ended anything
-    assert windows.is_valid.tolist() == [[True, False], [True, True], [True, True]]
+    assert starts[2].eq(0).all()
+    for one in (replay, reload(replay)):
+        windows, _ = one.sample_windows(generator_for(0, "t", 0), per_agent=1, length=2)
+        assert windows.continues[windows.is_valid].eq(1).all()  # the row has no action that could have ended anything
+        assert windows.is_valid.tolist() == [[True, True], [True, True], [True, False]]
+        assert windows.action_mask.any(-1).tolist() == [[True, False], [True, True], [True, False]]
 
 
 def test_the_newest_rows_can_be_asked_for():

@@ -13,7 +13,8 @@ class CounterEnv:
     """Counts steps; agents differ in observation size (2, 4) and number of actions (2, 3), and have action masks.
 
     Observation of agent i: (t, i, seed % 7, -1) as far as it fits. Reward of the action a at t: 10 * t + a + 1000 * i.
-    At t, action t % num_actions is illegal. After `length` steps the agents in `ends` end truly; if not all do, the episode is cut.
+    At t, action t % num_actions is illegal. After `length` steps the agents in `ends` end truly; if not all do, they have died and
+    the episode is cut.
     """
 
     def __init__(self, length: int = 5, ends: tuple[bool, bool] = (True, True)) -> None:
@@ -52,7 +53,7 @@ class CounterEnv:
         entries = np.array([[self._t, agent, self._seed % 7, -1] for agent in range(2)], np.float32)
         obs = np.where(self.spec.obs_exists, entries, np.float32(0))
         ends = self._ends & is_end
-        return Tick(obs, self._mask(), reward.astype(np.float32), ends, truncated=is_end and not ends.all(), alive=~ends)
+        return Tick(obs, self._mask(), reward.astype(np.float32), ends, truncated=is_end and not ends.all(), alive=~ends | ends.all())
 
 
 class SnapshotCounterEnv(CounterEnv):

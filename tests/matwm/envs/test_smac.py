@@ -80,6 +80,8 @@ def test_a_win_a_loss_and_a_draw_end_a_battle_for_all_even_in_its_last_step():
             env, tick = end_with(health, steps)
             assert (tick.metrics, tick.truncated, tick.is_over) == ({"win": win}, False, True)
             assert tick.terminated.all()
+            assert tick.alive.tolist() == [unit > 0 for unit in health[:3]], "survivors see how it ended"
+            assert tick.obs.any(1).tolist() == tick.alive.tolist()
             assert (tick.action_mask.sum(1) == 1).all()
             assert (tick.reward > 15).all() == bool(win), "of 20 in all, 200 of 245 parts are the win's"
             with pytest.raises(RuntimeError, match="reset"):

@@ -44,10 +44,12 @@ def test_a_win_is_every_enemy_dead_and_one_of_ours_not():
     assert tick.terminated.all()
     assert tick.reward.min() >= 1
     assert (tick.action_mask.sum(1) == 1).all()
+    assert tick.alive.all() and tick.obs.any(1).all(), "survivors see how it ended"
     tick = after_killing([0, 1])
-    assert (tick.metrics, tick.truncated, tick.terminated.all()) == ({"win": 0.0}, False, True)
+    assert (tick.metrics, tick.truncated, tick.terminated.all(), tick.alive.any()) == ({"win": 0.0}, False, True, False)
     assert after_killing([0, 1, 2]).metrics == {"win": 0.0}, "a draw is no win"
-    assert after_killing([0, 2]).metrics == {"win": 1.0}
+    tick = after_killing([0, 2])
+    assert (tick.metrics, tick.alive.tolist()) == ({"win": 1.0}, [False, True])
 
 
 def test_a_win_in_the_last_step_is_an_ending_and_the_limit_alone_is_none():

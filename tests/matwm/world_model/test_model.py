@@ -252,6 +252,21 @@ def test_a_dead_mates_slot_is_in_no_teammate_loss():
     assert loss_and_gradients(model, changed(windows, mate_actions=mates))[0]["teammates"] != before["teammates"]
 
 
+def test_where_nobody_says_what_is_legal_masks_are_not_learned_but_all_else_is():
+    windows = make_windows(MASKED)
+    told = changed(windows, action_mask=windows.action_mask.clone())
+    untold = changed(windows, action_mask=windows.action_mask.clone())
+    told.action_mask[:, -1], untold.action_mask[:, -1] = torch.tensor([True, False, False]), False
+    model = make_model(MASKED)
+    (before, _), (after, gradients) = (loss_and_gradients(model, each) for each in (told, untold))
+    assert {name for name in before if not torch.equal(before[name], after[name])} >= {"action_mask", "total"}
+    assert all(torch.equal(before[name], after[name]) for name in ("reconstruction", "dynamics", "representation", "continuation"))
+    model.heads.action_mask.register_forward_hook(lambda head, given, logits: torch.cat([logits[:, :-1], -9 * logits[:, -1:]], 1))
+    other, others = loss_and_gradients(model, untold)
+    assert torch.equal(other["action_mask"], after["action_mask"])
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+
+
 def test_the_teammate_loss_trains_the_predictor_alone():
     model = make_model()
     model.loss_weights.update(dict.fromkeys(model.loss_weights, 0.0), teammates=1.0)
