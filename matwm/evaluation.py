@@ -123,7 +123,7 @@ def evaluate(
                 casting = scripts(env, table.spec, line_up)
                 learned = tuple(number for number in range(table.spec.num_agents) if number not in casting)
                 team = _Team(world_model, actors, learned, acting_context, greedy=mode == "greedy")
-                results.append(table.play(line_up, mode, casting, team))
+                results.append(table.play(line_up, mode, team))
         return results
     return []
 
@@ -132,7 +132,7 @@ def reference_lines(env: EnvConfig, *, episodes: int, first_seed: int, line_ups:
     """Return what scripts get on the same seeds: every line-up of scripts alone (or `line_ups`)."""
     with _Table(env, first_seed, episodes) as table:
         chosen = references(env) if line_ups is None else line_ups
-        return [table.play(line_up, None, scripts(env, table.spec, line_up), None) for line_up in chosen]
+        return [table.play(line_up, None, None) for line_up in chosen]
 
 
 def matchup_name(line_up: LineUp) -> str:
@@ -166,7 +166,7 @@ class _Table:
     """Environments to play at, used again for every match-up, since a seed alone determines an episode."""
 
     def __init__(self, env: EnvConfig, first_seed: int, episodes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
-        self._first_seed, self._should_stop = first_seed, should_stop
+        self._config, self._first_seed, self._should_stop = env, first_seed, should_stop
         self._seeds = tuple(range(first_seed, first_seed + episodes))
         self._at_once = 1 if FAMILIES[env.family].is_heavy else LOCKSTEP
         self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, self._at_once))]
@@ -179,13 +179,13 @@ class _Table:
         for env in self._envs:
             env.close()
 
-    def play(self, line_up: LineUp, mode: Mode | None, casting: Mapping[int, Script], team: _Team | None) -> Result:
+    def play(self, line_up: LineUp, mode: Mode | None, team: _Team | None) -> Result:
         """Play all episodes of a match-up, `LOCKSTEP` at a time, or one by one where the family is heavy."""
         name = matchup_name(line_up)
         groups: list[Played] = []
         for group, start in enumerate(range(0, len(self._seeds), self._at_once)):
             stream = f"evaluation/{mode or 'reference'}/{name}"
-            choose = self._chooser(casting, team, stream, group)
+            choose = self._chooser(scripts(self._config, self.spec, line_up), team, stream, group)
             if team is not None:
                 seed_torch(self._first_seed, stream, group)
                 team.begin()

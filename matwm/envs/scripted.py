@@ -61,7 +61,7 @@ class Side:
     roles: tuple[str, ...] | None
     """None: all there are."""
     tactics: Mapping[str, Mapping[str, RuleFactory]] = field(default_factory=dict)
-    """Name of a tactic -> role -> its rule."""
+    """Name of a tactic -> role -> its rule; no rule where the tactic is the package's own."""
     frozen: tuple[str, ...] = ("random", "still")
     """Tactics against which the other side is judged."""
 
@@ -110,11 +110,15 @@ SIDES: Mapping[str, tuple[Side, ...]] = {
 
 
 _EVERYBODY = (Side(None, frozen=("random",)),)
+_UNITS = (Side(None, {"heuristic": {}}, frozen=("random",)),)
+"""Of SMAX, which has a heuristic for its enemies."""
 
 
 def sides(env: EnvConfig) -> tuple[Side, ...]:
     """Return the sides of a scenario; where nobody has written them down, all agents are one."""
-    return SIDES[env.name] if env.family == "mpe" else _EVERYBODY
+    if env.family == "mpe":
+        return SIDES[env.name]
+    return _UNITS if env.family == "smax" else _EVERYBODY
 
 
 def opponents(env: EnvConfig) -> list[LineUp]:
@@ -134,7 +138,7 @@ def references(env: EnvConfig, line_up: LineUp | None = None) -> list[LineUp]:
 
 
 def scripts(env: EnvConfig, spec: EnvSpec, line_up: LineUp) -> dict[int, Script]:
-    """Return the script of every agent that does not learn, by its number."""
+    """Return the script of every agent that does not learn, by its number: for episodes that begin together, as some remember theirs."""
     chosen: dict[int, Script] = {}
     for side, tactic in zip(sides(env), line_up.tactics, strict=True):
         for role in spec.roles() if side.roles is None else side.roles:
@@ -162,4 +166,8 @@ def _script(env: EnvConfig, side: Side, role: str, tactic: str | None) -> Script
         raise ValueError(
             f"{role} of {env.name} has no tactic {tactic!r} with these options: choose from {', '.join(_available(env, side))}"
         )
+    if env.family == "smax":
+        from matwm.envs.smax_script import Heuristic
+
+        return Heuristic(env)
     return Ruled(side.tactics[tactic][role](env.options))
