@@ -1,4 +1,4 @@
-"""Refuses actions that are not legal, in the same words for every family."""
+"""Says what is legal for those who cannot act, and refuses what is not, alike in every family."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from matwm.types import EnvSpec
+
+
+def idle_unless(acts: Bool[np.ndarray, " N"], legal: Bool[np.ndarray, "N A"], idle: int = 0) -> Bool[np.ndarray, "N A"]:
+    """Return a new mask: what is legal for those who act, and the action `idle` alone for the others."""
+    mask = legal & acts[:, None]
+    mask[~acts, idle] = True
+    return mask
 
 
 def check_actions(spec: EnvSpec, actions: Sequence[int], legal: Bool[np.ndarray, "N A"]) -> None:

@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int, UInt8
 from matwm.config import EnvConfig
 from matwm.envs.base import EnvError, said
 from matwm.envs.images import IMAGE_SHAPE, small
-from matwm.envs.legal import check_actions
+from matwm.envs.legal import check_actions, idle_unless
 from matwm.types import EnvSpec, Tick
 
 
@@ -92,8 +92,7 @@ class MeltingPotEnv:
         is_cut = not is_ended and bool(told.last() or self._time == self._limit)
         self._is_running = not (is_ended or is_cut)
         ended = np.full(self.spec.num_agents, is_ended)
-        mask = self.spec.action_exists & ~ended[:, None]
-        mask[ended, 0] = True
+        mask = idle_unless(~ended, self.spec.action_exists)
         obs = np.stack([small(one["RGB"]) for one in self._seen])
         return Tick(obs, mask, reward, ended, truncated=is_cut, alive=np.ones_like(ended))
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from matwm.envs.base import EnvError, NoPictureError
 from matwm.envs.images import IMAGE_SHAPE
-from matwm.envs.legal import check_actions
+from matwm.envs.legal import check_actions, idle_unless
 from matwm.envs.spaces import actions as count_actions
 from matwm.envs.spaces import sight
 from matwm.manifest import AGENT
@@ -188,8 +188,7 @@ class PettingZooEnv:
         """Return everybody's observation, and the mask of those who could act now; who has just ended may have a last observation."""
         spec = self.spec
         obs = np.zeros((len(acts), *spec.obs_shape), spec.obs_dtype)
-        masks = spec.action_exists & acts[:, None]
-        masks[~acts, 0] = True
+        masks = idle_unless(acts, spec.action_exists)
         for number, agent in enumerate(self._ids):
             if not sees[number]:
                 continue

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int, UInt8
 
 from matwm.config import EnvConfig
 from matwm.envs.base import EnvError, NoPictureError, said
-from matwm.envs.legal import check_actions
+from matwm.envs.legal import check_actions, idle_unless
 from matwm.types import EnvSpec, Tick
 
 NO_OP = 0
@@ -138,9 +138,8 @@ class SmacEnv:
         mask = np.array(self._engine.get_avail_actions(), bool)
         alive = ~mask[:, NO_OP]
         acts = alive & (not is_decided)
-        mask[~acts] = np.arange(mask.shape[1]) == NO_OP
         obs = np.stack(self._engine.get_obs()).astype(np.float32)
-        return Tick(obs, mask, reward, ~acts, truncated=is_cut, alive=alive, metrics=metrics or {})
+        return Tick(obs, idle_unless(acts, mask, NO_OP), reward, ~acts, truncated=is_cut, alive=alive, metrics=metrics or {})
 
     def _own(self, tick: Tick) -> Tick:
         """Return a tick whose arrays are the caller's: what the next step is checked against stays."""

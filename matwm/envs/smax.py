@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from matwm.config import EnvConfig
-from matwm.envs.legal import check_actions
+from matwm.envs.legal import check_actions, idle_unless
 from matwm.scenarios.smax import MAPS, Map
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
@@ -136,10 +136,7 @@ class SmaxEnv:
         acts = np.zeros(n, bool) if is_decided else alive
         is_cut = not is_decided and int(steps) >= (self.spec.max_steps or 0)
         is_over = is_decided or is_cut
-        legal = mask.astype(bool)
-        if not acts.all():
-            legal &= acts[:, None]
-            legal[~acts, STOP] = True
+        legal = idle_unless(acts, mask.astype(bool), STOP)
         seen = obs.copy() if self._sees.all() else np.where(self._sees[:, None], obs, np.float32(0))
         self._legal, self._alive, self._is_running = legal, alive, not is_over
         won = {"win": float(has_ours and not has_enemies)} if is_over else {}
