@@ -26,17 +26,10 @@ def measure(preset: str, repetitions: int) -> None:
     """Print what both updates of one preset cost."""
     config = load_config(preset_path(preset))
     trainer = filled_trainer(config, max(2000, 2 * config.world_model.window_length))
-    plain, compiled, replay, n = (
-        trainer.learner,
-        Learner(trainer.spec, config, torch.device("cpu")),
-        trainer.replay,
-        trainer.spec.num_agents,
-    )
+    plain, compiled = trainer.learner, Learner(trainer.spec, config, torch.device("cpu"))
     compile_world_model(compiled)
-    rng, wm = generator_for(0, "benchmark", 0), config.world_model
-    windows, _ = replay.sample_windows(rng, per_agent=config.schedule.per_agent(wm.windows, n), length=wm.window_length)
-    starts = config.schedule.per_agent(config.regime(n).starts, n)
-    contexts = replay.sample_contexts(rng, per_agent=starts, length=config.actor_critic.imagination.context_length)
+    rng = generator_for(0, "benchmark", 0)
+    (windows, _), contexts = trainer.sample_windows(rng), trainer.sample_contexts(rng)
     for name, calls in {
         "world-model update": [lambda one=one: one.update_world_model(windows) for one in (plain, compiled)],
         "agents' update": [lambda one=one: one.update_agents(contexts) for one in (plain, compiled)],

@@ -61,11 +61,10 @@ def fresh_play(learner: Learner) -> Fresh:
 def train(trainer: Trainer, updates: int) -> float:
     """Update the world model alone; return CPU seconds an update."""
     config, rng = trainer.config, generator_for(trainer.config.seed, "fixed play/windows", 0)
-    each = config.schedule.per_agent(config.world_model.windows, trainer.spec.num_agents)
     began = time.process_time()
     for update in range(updates):
         seed_torch(config.seed, "fixed play/update", update)
-        windows, _ = trainer.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
+        windows, _ = trainer.sample_windows(rng)
         trainer.learner.update_world_model(windows)
     return (time.process_time() - began) / updates
 

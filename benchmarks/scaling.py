@@ -104,24 +104,20 @@ def measure(point: dict[str, int]) -> dict[str, float]:
     """Return of one point the milliseconds by part, mebibytes, and from how many states in total agents imagine."""
     imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trainer = trainer_of(point)
-    config, learner, replay, n = trainer.config, trainer.learner, trainer.replay, point[AGENTS]
+    learner = trainer.learner
     rng = generator_for(0, "scaling", 1)
-    windows_each = config.schedule.per_agent(config.world_model.windows, n)
-    starts_each = config.schedule.per_agent(config.regime(n).starts, n)
-    context, length = config.actor_critic.imagination.context_length, config.world_model.window_length
-    windows = replay.sample_windows(rng, per_agent=windows_each, length=length)[0]
-    contexts = replay.sample_contexts(rng, per_agent=starts_each, length=context)
+    windows, contexts = trainer.sample_windows(rng)[0], trainer.sample_contexts(rng)
     seen, mask = half_an_episode(trainer), trainer.spec.action_exists[None]
     found = {
         "act": median_ms(lambda: choose_actions(learner.world_model, learner.actors, seen, mask, greedy=False), 20),
-        "sample windows": median_ms(lambda: replay.sample_windows(rng, per_agent=windows_each, length=length), 20),
-        "sample contexts": median_ms(lambda: replay.sample_contexts(rng, per_agent=starts_each, length=context), 20),
+        "sample windows": median_ms(lambda: trainer.sample_windows(rng), 20),
+        "sample contexts": median_ms(lambda: trainer.sample_contexts(rng), 20),
         "world model": median_ms(lambda: learner.update_world_model(windows), 5),
         "agents' update": median_ms(lambda: learner.update_agents(contexts), 3),
         "snapshot": median_ms(trainer.snapshot, 3),
     }
     found["memory"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - imported) / 1024
-    return {"starts": n * starts_each} | {part: rounded(figure) for part, figure in found.items()}
+    return {"starts": len(contexts.agent)} | {part: rounded(figure) for part, figure in found.items()}
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -73,22 +73,15 @@ class Saving:
 
 def parts_of(trainer: Trainer, config: Config) -> dict[str, Callable[[], object]]:
     """Return a call of every part of a step but saving; "agents" is the imagination and the update on it."""
-    learner, replay, schedule, n = trainer.learner, trainer.replay, config.schedule, trainer.spec.num_agents
+    learner, horizon = trainer.learner, config.regime(trainer.spec.num_agents).horizon
     rng = generator_for(0, "benchmark", 0)
-    windows_each = schedule.per_agent(config.world_model.windows, n)
-    starts_each = schedule.per_agent(config.regime(n).starts, n)
-    context_length, window_length = config.actor_critic.imagination.context_length, config.world_model.window_length
     seen, mask = half_an_episode(trainer), trainer.spec.action_exists[None]
-
-    def contexts() -> Any:
-        return replay.sample_contexts(rng, per_agent=starts_each, length=context_length)
-
     return {
         "act": lambda: choose_actions(learner.world_model, learner.actors, seen, mask, greedy=False),
         "environment": trainer.step,
-        "world model": lambda: learner.update_world_model(replay.sample_windows(rng, per_agent=windows_each, length=window_length)[0]),
-        "imagine": lambda: imagine(learner.world_model, learner.actors, contexts(), horizon=config.regime(n).horizon, from_prior=False),
-        "agents": lambda: learner.update_agents(contexts()),
+        "world model": lambda: learner.update_world_model(trainer.sample_windows(rng)[0]),
+        "imagine": lambda: imagine(learner.world_model, learner.actors, trainer.sample_contexts(rng), horizon=horizon, from_prior=False),
+        "agents": lambda: learner.update_agents(trainer.sample_contexts(rng)),
     }
 
 

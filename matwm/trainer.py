@@ -23,7 +23,7 @@ from matwm.rng import generator_for, seed_torch
 from matwm.settings import check_in_force, too_few_rows, unplayable
 from matwm.stateful import State, copied
 from matwm.store import LocalStore
-from matwm.types import EnvSpec
+from matwm.types import EnvSpec, Windows
 
 
 @dataclass(frozen=True)
@@ -147,23 +147,31 @@ class Trainer:
         """Return each agent's actor by name."""
         return {name: self.learner.policy(number) for number, name in enumerate(self.spec.agents)}
 
+    def sample_windows(self, rng: np.random.Generator) -> tuple[Windows, dict[str, float]]:
+        """Draw the windows of one update of the world model, and say what to log of them."""
+        config = self.config
+        each = config.schedule.per_agent(config.world_model.windows, self.spec.num_agents)
+        return self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
+
+    def sample_contexts(self, rng: np.random.Generator) -> Windows:
+        """Draw the contexts from which agents imagine for one update."""
+        config, num_agents = self.config, self.spec.num_agents
+        each = config.schedule.per_agent(config.regime(num_agents).starts, num_agents)
+        return self.replay.sample_contexts(rng, per_agent=each, length=config.actor_critic.imagination.context_length)
+
     def _choose(self, context: EpisodeContext, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
         if self.env_step < self.config.schedule.warmup_steps:
             return random_actions(generator_for(self.config.seed, "warmup", self.env_step), mask)
         return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
 
     def _update(self) -> None:
-        config, step, num_agents = self.config, self.env_step, self.spec.num_agents
+        config, step = self.config, self.env_step
         if step % config.schedule.world_model_every == 0:
-            rng = generator_for(config.seed, "replay/windows", step)
-            each = config.schedule.per_agent(config.world_model.windows, num_agents)
-            windows, described = self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
+            windows, described = self.sample_windows(generator_for(config.seed, "replay/windows", step))
             self.history.add(self.learner.update_world_model(windows))
             self.history.add({f"replay/{key}": value for key, value in {**described, "rows": float(len(self.replay))}.items()})
         if step % config.schedule.agents_every == 0:
-            rng = generator_for(config.seed, "replay/contexts", step)
-            each = config.schedule.per_agent(config.regime(num_agents).starts, num_agents)
-            contexts = self.replay.sample_contexts(rng, per_agent=each, length=config.actor_critic.imagination.context_length)
+            contexts = self.sample_contexts(generator_for(config.seed, "replay/contexts", step))
             self.history.add(self.learner.update_agents(contexts))
 
 
