@@ -1,5 +1,5 @@
 # make venv    set up .venv, nothing else          make repro   the whole pipeline of params.yaml (ARGS: for dvc repro)
-# make meltingpot   the environments of Melting Pot, too
+# make smax    the battles of SMAX, too            make meltingpot   those of Melting Pot
 # make test    the tests (ARGS: for pytest)        make check   lint, format, types, layers
 # Each makes what it needs. Package indexes and wheels are pip's business: nothing here names one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +10,7 @@ READY := .venv/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv meltingpot repro test check
+.PHONY: venv smax meltingpot repro test check
 venv: $(READY)
 
 # torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
@@ -19,6 +19,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh,butterfly]'
 	touch $@
+
+# JaxMARL with what its battles import and no more (versions: constraints.txt): the rest is half a gigabyte, and holds gymnasium back.
+smax: venv
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+	jaxmarl jax jaxlib ml_dtypes opt_einsum flax chex absl-py msgpack toolz
 
 # Its installer downloads the saved bots of scenarios, which substrates do without: an empty archive where it looks first stands in.
 meltingpot: venv

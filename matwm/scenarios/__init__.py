@@ -48,7 +48,7 @@ FAMILIES: Mapping[str, Family] = {
     "smax": Family(
         "battles like StarCraft's, in JAX (JaxMARL)",
         "jaxmarl",
-        ".venv/bin/pip install -e '.[smax]'",
+        "make smax",
         "snapshot",
         smax.SCENARIOS,
         note="not StarCraft II: win rates do not compare with SMAC's",

@@ -10,12 +10,13 @@ import pytest
 
 from matwm import scenarios
 from matwm.config import EnvConfig
-from matwm.envs import make_env
+from matwm.envs import is_installed, make_env
 from matwm.envs.episode_log import digest
 from matwm.scenarios.smax import MAPS
 from tests.matwm.envs.examples import played
 
-pytest.importorskip("jaxmarl")
+# Not importorskip: a package of which a part is missing is to fail.
+pytestmark = pytest.mark.skipif(not is_installed("smax"), reason=scenarios.FAMILIES["smax"].install)
 STOP = 4
 
 

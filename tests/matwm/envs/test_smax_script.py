@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from matwm import scenarios
 from matwm.config import EnvConfig
+from matwm.envs import is_installed
 from matwm.envs.scripted import LineUp, opponents, references, scripts
 from matwm.evaluation import reference_lines
 
-pytest.importorskip("jaxmarl")
+pytestmark = pytest.mark.skipif(not is_installed("smax"), reason=scenarios.FAMILIES["smax"].install)
 BATTLE = EnvConfig(family="smax", name="2m_vs_1z", options={})
 
 

@@ -1,11 +1,13 @@
 """`matwm envs` shows what there is without being asked twice, and how to get what is missing."""
 
 import json
+import re
 
 import pytest
 
 from matwm import envs, scenarios
 from pipeline import cli
+from tests.pipeline.projects import SOURCE
 
 
 def told(capsys, *arguments):
@@ -38,12 +40,22 @@ def test_every_family_and_scenario_is_listed_with_what_agents_see_and_do(capsys)
 def test_what_is_not_installed_is_listed_too_with_the_command_that_installs_it(capsys, monkeypatch):
     monkeypatch.setattr(envs, "is_installed", lambda family: False)
     text = told(capsys, "smax")
-    assert "NOT INSTALLED: .venv/bin/pip install -e '.[smax]'" in text
+    assert "NOT INSTALLED: make smax\n" in text
     assert "from a copy of the state" in text
     assert ["2s3z", "5", "?", "?", "?", "100"] in [line.split() for line in text.splitlines()]
     (family,) = json.loads(told(capsys, "--json", "smax"))
-    assert (family["installed"], family["install"]) == (False, ".venv/bin/pip install -e '.[smax]'")
+    assert (family["installed"], family["install"]) == (False, "make smax")
     assert {scenario["name"]: scenario["num_agents"] for scenario in family["scenarios"]}["27m_vs_30m"] == 27
+
+
+def test_a_command_that_installs_is_a_rule_of_the_makefile_and_installs_pinned_versions():
+    rules = dict(re.findall(r"^(\w+): venv\n((?:\t.*\n)+)", (SOURCE / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = [known.install for known in scenarios.FAMILIES.values() if known.install.startswith("make ")]
+    assert {command.removeprefix("make ") for command in commands} <= {"venv", *rules}
+    wanted = rules["smax"].partition("constraints.txt")[2].replace("\\", "").split()
+    pinned = [line.partition("==")[0] for line in (SOURCE / "constraints.txt").read_text(encoding="utf-8").split()]
+    assert "jaxmarl" in wanted
+    assert set(wanted) <= set(pinned)
 
 
 def test_what_needs_no_package_to_be_known_is_told_without_it(capsys, monkeypatch):
