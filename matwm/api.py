@@ -94,7 +94,7 @@ def _read(config: Config | Mapping[str, Any] | str | Path) -> tuple[Config, int 
 
 def _check_fits(config: Config, start: Checkpoint) -> None:
     """Refuse to go on with another environment or other networks than the checkpoint's."""
-    before = parse_config(merge(config.resolved(), start.config))
+    before = parse_config(config.shaped_by(start.config))
     problems = [
         f"{change.path} is {change.after!r}, but {start.path} was trained with {change.before!r}: training cannot go on with another value"
         for change in changes(before, config)

@@ -6,7 +6,7 @@ and so belongs in the segment key and in a checkpoint's manifest.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -35,8 +35,13 @@ class ConfigError(ValueError):
 
 
 def field(description: str, *, branch: Branch, shapes: bool = True, **limits: Any) -> Any:
-    """Declare a required field with its meaning and unit, its limits and its marks."""
-    return Field(description=description, json_schema_extra={"branch": branch, "shapes": shapes}, **limits)
+    """Declare a required field with its meaning and unit, its limits and its marks.
+
+    A field with a `default` is younger than the first checkpoints: files that lack it mean the default, and manifests
+    do not name it then, so that what was trained before it came is what would be trained now.
+    """
+    since = {"default": limits["default"]} if "default" in limits else {}
+    return Field(description=description, json_schema_extra={"branch": branch, "shapes": shapes, **since}, **limits)
 
 
 class Section(BaseModel):
@@ -224,6 +229,9 @@ class RunConfig(Section):
     """The machine's part, and what is kept of a run."""
 
     device: Literal["cpu", "cuda"] = field("where the networks live", branch="free")
+    precision: Literal["float32", "bfloat16"] = field(
+        "of matrix products in training; all else, parameters and checkpoints are float32", branch="free", default="float32"
+    )
     threads: int = field("threads of torch on the CPU", branch="free", ge=1, le=1024)
     save_interval: int = field("environment steps a checkpoint", branch="free", shapes=False, ge=1)
     metrics_interval: int = field("environment steps a point of the training metrics (means over the interval)", branch="free", ge=1)
@@ -345,16 +353,25 @@ class Config(Section):
         return self.model_dump(mode="json", by_alias=True)
 
     def shaping(self) -> dict[str, Any]:
-        """Return only the values that shape training (nested as in params.yaml)."""
-        resolved: dict[str, Any] = {}
-        for path, value, marks in leaves(self):
-            if marks["shapes"]:
-                *above, name = path.split(".")
-                node = resolved
-                for key in above:
-                    node = node.setdefault(key, {})
-                node[name] = value
-        return resolved
+        """Return only the values that shape training (nested as in params.yaml), of younger fields those that are not the default."""
+        return _nested((path, value) for path, value, marks in leaves(self) if marks["shapes"] and value != marks.get("default", self))
+
+    def shaped_by(self, shaping: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all values as plain data, those that shape training from what `shaping` gave for a checkpoint."""
+        defaults = _nested((path, marks["default"]) for path, _, marks in leaves(self) if "default" in marks)
+        return merge(merge(self.resolved(), defaults), shaping)
+
+
+def _nested(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return values at dotted paths as sections."""
+    sections: dict[str, Any] = {}
+    for path, value in values:
+        *above, name = path.split(".")
+        node = sections
+        for key in above:
+            node = node.setdefault(key, {})
+        node[name] = value
+    return sections
 
 
 def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
@@ -451,7 +468,7 @@ def restored_config(shaping: Mapping[str, Any], *, source: str) -> Config:
     Raises:
         ConfigError: this version does not know it; one sentence for each thing that is wrong.
     """
-    return parse_config(merge(load_config(preset_path("ci-tiny")).resolved(), shaping), source=source)
+    return parse_config(load_config(preset_path("ci-tiny")).shaped_by(shaping), source=source)
 
 
 def preset_path(name: str) -> Path:

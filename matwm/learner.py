@@ -3,10 +3,12 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weight
 from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.imagination import imagine
+from matwm.precision import matrix_products
 from matwm.stateful import State, Value
 from matwm.types import EnvSpec, Features, Rollout, Windows
 from matwm.world_model import WorldModel
@@ -120,7 +123,9 @@ class Learner:
             NonFiniteLossError: names the term; no parameter has changed.
         """
         self.world_model.train()
-        loss, metrics = self.world_model.loss(to_device(windows, self.device))
+        windows = to_device(windows, self.device)
+        with self.products():
+            loss, metrics = self.world_model.loss(windows)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(list(self.world_model_optimizer.named.values()), self.config.world_model.clip_norm)
         metrics["gradient_norm"] = norm
@@ -138,8 +143,34 @@ class Learner:
         ac, num_agents = self.config.actor_critic, self.spec.num_agents
         contexts = to_device(contexts, self.device)
         from_prior = ac.imagination.start_state == "prior"
-        rollout = imagine(self.world_model, self.actors, contexts, horizon=self.config.regime(num_agents).horizon, from_prior=from_prior)
+        with self.products():
+            rollout = imagine(
+                self.world_model, self.actors, contexts, horizon=self.config.regime(num_agents).horizon, from_prior=from_prior
+            )
         rollout = map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))  # (N, b, H, ...)
+        with self.products():
+            loss, metrics = self._agents_loss(rollout)
+        loss.backward()
+        metrics["gradient_norm"] = self._clip_each_agent(ac.clip_norm)
+        metrics["reward_real"] = real_reward(contexts, num_agents)
+        if self.spec.has_action_masks:
+            metrics["illegal"] = illegal_share(contexts, rollout)
+        table = torch.stack([value.detach() for value in metrics.values()]).tolist()
+        values = {
+            f"agents/{name}/{key}": of_agent
+            for key, row in zip(metrics, table, strict=True)
+            for name, of_agent in zip(self.spec.agents, row, strict=True)
+        }
+        check_finite(values)
+        self.agents_optimizer.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.slow_critics.parameters(), self.critics.parameters(), strict=True):
+                slow.lerp_(fast, 1 - ac.slow_decay)
+        return values
+
+    def _agents_loss(self, rollout: Rollout) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the sum of Eq. 10 and 11 over agents on a rollout (N, b, ...), and what to log of each agent, (N,)."""
+        ac = self.config.actor_critic
         states, final = states_of(rollout)
         each = rollout.action.shape[1:]  # (b, H)
         bins = self.critics.bins
@@ -164,12 +195,9 @@ class Learner:
             bins,
             slow_weight=ac.slow_weight,
         )
-        (policy_loss + value_loss).sum().backward()
-        norm = self._clip_each_agent(ac.clip_norm)
         metrics = {
             "actor_loss": policy_loss,
             "critic_loss": value_loss,
-            "gradient_norm": norm,
             "entropy": entropy,
             "entropy_share": entropy / self._largest_entropy,
             "value": value.mean((1, 2)),
@@ -178,22 +206,12 @@ class Learner:
             "advantage_magnitude": advantage.abs().mean((1, 2)),
             "return_clipped": (returns.abs() > bins.bins[-1]).float().mean((1, 2)),
             "reward_imagined": rollout.reward.mean((1, 2)),
-            "reward_real": real_reward(contexts, num_agents),
         }
-        if self.spec.has_action_masks:
-            metrics["illegal"] = illegal_share(contexts, rollout)
-        table = torch.stack([value.detach() for value in metrics.values()]).tolist()
-        values = {
-            f"agents/{name}/{key}": of_agent
-            for key, row in zip(metrics, table, strict=True)
-            for name, of_agent in zip(self.spec.agents, row, strict=True)
-        }
-        check_finite(values)
-        self.agents_optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(self.slow_critics.parameters(), self.critics.parameters(), strict=True):
-                slow.lerp_(fast, 1 - ac.slow_decay)
-        return values
+        return (policy_loss + value_loss).sum(), metrics
+
+    def products(self) -> AbstractContextManager[None]:
+        """Return the context in which the networks compute while training."""
+        return matrix_products(self.config.run.precision, self.device)
 
     def parts(self) -> dict[str, State]:
         """Return the state of everything owned, by part of the checkpoint."""

@@ -162,7 +162,8 @@ class Trainer:
     def _choose(self, context: EpisodeContext, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
         if self.env_step < self.config.schedule.warmup_steps:
             return random_actions(generator_for(self.config.seed, "warmup", self.env_step), mask)
-        return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
+        with self.learner.products():
+            return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
 
     def _update(self) -> None:
         config, step = self.config, self.env_step

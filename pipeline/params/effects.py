@@ -18,6 +18,8 @@ def effect(change: Change, checkpoint: Checkpoint, parent: Config, config: Confi
         return "draws from the next step on; a running episode ends as it began"
     if change.path in ("run.device", "run.threads"):
         return "the state is the same; sums may differ in the last bits"
+    if change.path == "run.precision":
+        return "the state stays float32"
     if change.path == "schedule.warmup_steps":
         first = config.schedule.warmup_steps
         return f"random actions and no updates until step {first:,}" if first > step else f"no effect: step {step:,} is past it"

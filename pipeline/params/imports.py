@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.changes import Change, changes
-from matwm.config import Config, ConfigError, merge, parse_config
+from matwm.config import Config, ConfigError, parse_config
 from pipeline import dvc_files
 from pipeline import project as places
 
@@ -44,7 +44,7 @@ def from_manifest(found: Mapping[str, Any], base: Config, subject: str) -> Confi
         ImportedError: its values are no configuration of this version; the sentence begins with `subject`.
     """
     try:
-        return parse_config(merge(base.resolved(), found["config"]), source="manifest.json")
+        return parse_config(base.shaped_by(found["config"]), source="manifest.json")
     except (ConfigError, KeyError, TypeError) as error:
         why = str(error).replace("\n", "; ")
         raise ImportedError(f"{subject}, whose manifest holds no configuration that this version knows: {why}") from None

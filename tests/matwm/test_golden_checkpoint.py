@@ -12,14 +12,14 @@ import pytest
 
 from matwm import manifest
 from matwm.checkpoint import CheckpointError, open_checkpoint, step_name
-from matwm.config import Config, merge, parse_config
+from matwm.config import Config, parse_config
 from matwm.manifest import ROOT, FormatError
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import FORMAT, NUMERICS
 from tests.matwm.test_golden import COMPARED, differences
-from tests.matwm.tiny import tiny_config, tiny_data
+from tests.matwm.tiny import tiny_config
 
 FOLDER = Path(__file__).with_name("golden_checkpoint")
 RECORDING = FOLDER.with_suffix(".json")
@@ -47,7 +47,7 @@ MEANING = (
 
 def config() -> Config:
     """Return the checkpoint's own configuration; what does not shape training may have got other fields since."""
-    return parse_config(merge(tiny_data(CHANGES), open_checkpoint(FOLDER / step_name(STEP)).config))
+    return parse_config(tiny_config(CHANGES).shaped_by(open_checkpoint(FOLDER / step_name(STEP)).config))
 
 
 def recorded() -> dict[str, Any]:
