@@ -1,6 +1,7 @@
-"""Shows whether the method learns: trains presets over seeds, judges them by fixed opponents, writes the README's table and plots.
+"""Shows whether the method learns: trains presets over seeds, judges them by fixed opponents, writes the README's tables and plots.
 
     .venv/bin/python benchmarks/learning.py train --scenario simple_spread_v3 --seeds 1 2 3 --jobs 2
+    .venv/bin/python benchmarks/learning.py train --scenario 3m --seeds 1 2
     .venv/bin/python benchmarks/learning.py show
     .venv/bin/python benchmarks/learning.py report
     .venv/bin/python benchmarks/learning.py references --scenario simple_reference_v3
@@ -27,6 +28,7 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 RESULTS = REPOSITORY / "benchmarks" / "results" / "learning"
 WORK = REPOSITORY / ".matwm" / "learning"
+PRESET_HELP = "whose family, and options where it is its own scenario (the one that the README's tables have; of others cpu-small)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,9 +56,8 @@ def train(options: argparse.Namespace) -> int:
     from pipeline.process import Interruption
 
     judging = Judging(options.episodes, options.evaluate_every, options.evaluate_episodes)
-    plans = [
-        make_plan(options.name, options.preset, options.scenario, seed, options.steps, options.words, judging) for seed in options.seeds
-    ]
+    preset = options.preset or _preset(options.scenario)
+    plans = [make_plan(options.name, preset, options.scenario, seed, options.steps, options.words, judging) for seed in options.seeds]
     with Interruption() as interruption, interruption.deferred():
         if options.parent:
             return _work(options, plans[0], lambda: interruption.signal is not None or os.getppid() != options.parent)
@@ -81,7 +82,7 @@ def _work(options: argparse.Namespace, plan: "Plan", should_stop: Callable[[], b
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the README's table and the plots from the result files."""
+    """Write the README's tables and the plots from the result files."""
     from benchmarks.learn import report as writing
 
     print(writing.write(options.results, options.readme, options.docs))
@@ -103,11 +104,17 @@ def references(options: argparse.Namespace) -> int:
     from matwm.evaluation import reference_lines
 
     judging = Judging(options.episodes, 0, options.episodes)
-    env = make_plan("references", "cpu-small", options.scenario, 0, 1, [], judging).config.env
+    env = make_plan("references", options.preset or _preset(options.scenario), options.scenario, 0, 1, [], judging).config.env
     for result in reference_lines(env, episodes=options.episodes, first_seed=options.first_seed):
-        for role, summary in result.roles.items():
-            print(f"{result.matchup}  {role}: {summary.mean:.2f} ± {summary.stderr:.2f}")
+        for name, summary in {**result.roles, **result.metrics}.items():
+            print(f"{result.matchup}  {name}: {summary.mean:.3f} ± {summary.stderr:.3f}")
     return 0
+
+
+def _preset(scenario: str) -> str:
+    from benchmarks.learn.measures import TASKS, USUAL_PRESET
+
+    return TASKS[scenario].preset if scenario in TASKS else USUAL_PRESET
 
 
 def diagnose(options: argparse.Namespace) -> int:
@@ -131,8 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     training = commands.add_parser("train", help="train and judge a preset on a scenario, a job for each seed")
     training.set_defaults(run=train)
-    training.add_argument("--scenario", required=True, help="of the preset's family (`matwm envs mpe`), for example simple_spread_v3")
-    training.add_argument("--preset", default="cpu-small", help="of family mpe: cpu-small, paper or ci-tiny (cpu-small)")
+    training.add_argument("--scenario", required=True, help="of the preset's family (`matwm envs`), for example simple_spread_v3")
+    training.add_argument("--preset", help=PRESET_HELP)
     training.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(1 2 3)")
     training.add_argument("--steps", type=_positive, default=50_000, metavar="N", help="environment steps (50,000)")
     training.add_argument("--set", dest="words", action="append", default=[], metavar="KEY=VALUE", help="another value; repeat it")
@@ -145,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--evaluate-episodes", type=_several, default=100, metavar="N", help="of those, a match-up (100)")
     training.add_argument("--save-every", type=_positive, default=2_500, metavar="N", help="steps a checkpoint (2,500)")
     training.add_argument("--parent", type=int, help=argparse.SUPPRESS)
-    reporting = commands.add_parser("report", help="write the README's table and the plots from the result files")
+    reporting = commands.add_parser("report", help="write the README's tables and the plots from the result files")
     reporting.set_defaults(run=report)
     reporting.add_argument("--readme", type=Path, default=REPOSITORY / "README.md", metavar="FILE")
     reporting.add_argument("--docs", type=Path, default=REPOSITORY / "docs", metavar="DIR", help="where the plots go (docs)")
@@ -156,7 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     diagnosing.add_argument("--first-seed", type=_natural, default=30_000, metavar="N", help="of the environments (30,000)")
     playing = commands.add_parser("references", help="print what scripts and random players get, per agent and episode")
     playing.set_defaults(run=references)
-    playing.add_argument("--scenario", required=True, help="of MPE, for example simple_reference_v3")
+    playing.add_argument("--scenario", required=True, help="for example simple_reference_v3")
+    playing.add_argument("--preset", help=PRESET_HELP)
     playing.add_argument("--episodes", type=_several, default=1000, metavar="N", help="a match-up (1,000)")
     playing.add_argument("--first-seed", type=_natural, default=10_000, metavar="N", help="of the environments (10,000)")
     showing = commands.add_parser("show", help="list the jobs, finished or not, with what they were judged")

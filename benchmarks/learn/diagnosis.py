@@ -1,8 +1,7 @@
 """Finds out what limits learning: holds a checkpoint's world model, critics and policies against fresh episodes of its own play."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +15,9 @@ from matwm.nets.distributions import symlog
 from matwm.rng import seed_torch
 from matwm.stateful import State
 from matwm.trainer import prepare_torch
+from matwm.types import Windows
 
+IMAGES = "none: a diagnosis reads the entries of observations, and here agents see images"
 SAMPLES = 4
 """Rollouts from each start: their mean is the prediction."""
 STARTS = 3
@@ -49,7 +50,10 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
     Raises:
         CheckpointError: a file is damaged.
         ConfigError: the checkpoint is of another version's configuration.
+        ValueError: its agents see images.
     """
+    if checkpoint.spec.image_shape:
+        raise ValueError(f"{checkpoint.path}: {IMAGES}")
     learner = learner_of(checkpoint, checkpoint.load())
     config = learner.config
     fresh = play(learner, config.env, episodes=episodes, first_seed=first_seed, acting_context=config.schedule.acting_context)
@@ -78,9 +82,8 @@ def played(fresh: Fresh) -> dict[str, Tensor]:
     entropy = torch.special.entr(probs).sum(-1)
     most = torch.tensor(fresh.spec.num_actions).clamp(min=2).log()
     often = torch.stack([(fresh.action == action).sum((0, 1)) for action in range(probs.shape[-1])], -1)
-    returns = (fresh.reward * acted).sum(1)
     return {
-        "return": returns.mean(0),
+        "return": fresh.reward.sum(1).mean(0),
         "entropy / ln A": _mean(entropy, acted) / most,
         "likeliest action's probability": _mean(probs.max(-1).values, acted),
         "share of its most frequent action": often.max(-1).values / often.sum(-1),
@@ -88,7 +91,7 @@ def played(fresh: Fresh) -> dict[str, Tensor]:
 
 
 def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
-    """Return how the critics' values compare with realised discounted returns in the first half of the episodes.
+    """Return how the critics' values of who is alive compare with realised discounted returns in the first half of the episodes.
 
     A time limit is no ending: where the episode stops, the critic's own value of the last state stands for the rest.
     """
@@ -101,7 +104,7 @@ def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
         earned = fresh.reward[:, t] + discount * (1 - fresh.terminated[:, t].float()) * following
         following = is_action * earned + (1 - is_action) * following
         realised[:, t] = following
-    counts = (rows < (length + 1) // 2)[..., None].expand_as(realised)
+    counts = (rows < (length + 1) // 2)[..., None] & fresh.alive
     return {
         "value: mean": _mean(fresh.value, counts),
         "value: realised mean": _mean(realised, counts),
@@ -113,25 +116,32 @@ def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
 
 
 def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
-    """Return how imagined discounted rewards over the horizon compare with what the same policies then really earned."""
+    """Return how imagined discounted rewards over the horizon compare with what the same policies then really earned.
+
+    Where a time limit cut an episode short of the horizon, nobody knows: such starts do not count, nor do those of the dead.
+    """
     config, n = learner.config, fresh.spec.num_agents
-    episode, start = _starts(fresh, config.regime(n).horizon)
-    horizon = min(config.regime(n).horizon, int(fresh.length.min()))
+    horizon = _horizon(fresh, config)
+    episode, start = _starts(fresh, horizon)
     contexts = _contexts(fresh, episode, start, config)
     seed_torch(seed, "diagnosis/imagine", 0)
     from_prior = config.actor_critic.imagination.start_state == "prior"
     rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=from_prior)
     weights = config.actor_critic.discount ** torch.arange(horizon)
-    dreamt = (rollout.reward * weights).sum(1).view(n, SAMPLES, -1).mean(1).T  # (b, N)
-    once = slice(0, len(start) // SAMPLES)
-    rows = start[once, None] + torch.arange(horizon)
-    real = (fresh.reward[episode[once, None], rows] * weights[:, None]).sum(1)
-    every = torch.ones_like(real, dtype=torch.bool)[:, None]
+    goes_on = torch.cat([torch.ones(len(rollout.continues), 1), rollout.continues[:, :-1]], 1).cumprod(1)
+    dreamt = (rollout.reward * goes_on * weights).sum(1).view(n, SAMPLES, -1).mean(1).T  # (b, N)
+    episode, start = (each[: len(start) // SAMPLES] for each in (episode, start))
+    rows = (start[:, None] + torch.arange(horizon)).clamp(max=fresh.reward.shape[1] - 1)
+    earned = fresh.reward * (fresh.action >= 0)
+    real = (earned[episode[:, None], rows] * weights[:, None]).sum(1)
+    length = fresh.length[episode]
+    is_told = (start + horizon <= length)[:, None] | fresh.terminated[episode, length]
+    counts = (is_told & fresh.alive[episode, start])[:, None]
     dreamt, real = dreamt[:, None], real[:, None]
     return {
-        f"reward over {horizon} steps: imagined": _mean(dreamt, every),
-        f"reward over {horizon} steps: real": _mean(real, every),
-        f"reward over {horizon} steps: correlation": _correlation(dreamt, real, every),
+        f"reward over {horizon} steps: imagined": _mean(dreamt, counts),
+        f"reward over {horizon} steps: real": _mean(real, counts),
+        f"reward over {horizon} steps: correlation": _correlation(dreamt, real, counts),
     }
 
 
@@ -156,20 +166,22 @@ class Step:
     real: Tensor
     held: Tensor
     """The observation at the start: what somebody predicts who knows of no change."""
-    exists: Tensor
-    """(N, O)"""
+    counts: Tensor
+    """(b, N, O): entries of somebody who is alive and sees them."""
+    acted: Tensor
+    """(b, N): whose reward there is."""
     reward_predicted: Tensor
     reward_real: Tensor
     is_rare: Tensor
 
     def numbers(self, agents: list[int]) -> dict[str, float]:
         """Return errors of some agents' observations and rewards."""
-        exists = self.exists[agents].expand(len(self.real), -1, -1)
-        found = {"observation": _rms((self.predicted - self.real)[:, agents][exists])}
-        found["unchanged"] = _rms((self.held - self.real)[:, agents][exists])
+        counts, acted = self.counts[:, agents], self.acted[:, agents]
+        found = {"observation": _rms((self.predicted - self.real)[:, agents][counts])}
+        found["unchanged"] = _rms((self.held - self.real)[:, agents][counts])
         if not len(self.reward_real):
             return found
-        real, predicted, is_rare = (each[:, agents].flatten() for each in (self.reward_real, self.reward_predicted, self.is_rare))
+        real, predicted, is_rare = (each[:, agents][acted] for each in (self.reward_real, self.reward_predicted, self.is_rare))
         every = torch.ones(len(real), 1, 1, dtype=torch.bool)
         found["reward correlation"] = _correlation(predicted[:, None, None], real[:, None, None], every).item()
         for name, rows in (("usual", ~is_rare), ("rare", is_rare)):
@@ -181,39 +193,60 @@ class Step:
 def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
     """Return predictions after 0 to H steps: the posterior's reconstruction first, then the prior's, never shown what came."""
     config, model, n = learner.config, learner.world_model, fresh.spec.num_agents
-    episode, start = _starts(fresh, config.regime(n).horizon)
-    horizon = min(config.regime(n).horizon, int(fresh.length.min()))
+    horizon = _horizon(fresh, config)
+    episode, start = _starts(fresh, horizon)
     seed_torch(seed, "diagnosis/open_loop", 0)
     state = model.observe(_contexts(fresh, episode, start, config), horizon=horizon)
     once = slice(0, len(start) // SAMPLES)
     target, exists = symlog(fresh.obs), torch.from_numpy(fresh.spec.obs_exists)
-    held = target[episode[once], start[once]]
+    sees = fresh.alive & (torch.arange(fresh.obs.shape[1]) <= fresh.length[:, None])[..., None]
+    held, starts = target[episode[once], start[once]], sees[episode[once], start[once]]
     threshold = _threshold(fresh)
     nothing = torch.zeros(0, n)
-    steps = [Step(_decoded(learner, state.latent, n), held, held, exists, nothing, nothing, nothing.bool())]
+    steps = [
+        Step(_decoded(learner, state.latent, n), held, held, starts[..., None] & exists, nothing.bool(), nothing, nothing, nothing.bool())
+    ]
     for k in range(1, horizon + 1):
-        at = start + k - 1
-        state = model.advance(state, fresh.action[episode, at].T.flatten())
+        # Behind an episode's end nothing counts: its last row stands there.
+        before, now = ((start + step).clamp(max=fresh.obs.shape[1] - 1) for step in (k - 1, k))
+        taken = fresh.action[episode, before]
+        state = model.advance(state, taken.clamp(min=0).T.flatten())
         reward, _ = model.outcomes(state.hidden[:, None])
-        real = fresh.reward[episode[once], at[once]]
-        observed = target[episode[once], start[once] + k]
-        predicted = _decoded(learner, state.latent, n)
-        steps.append(Step(predicted, observed, held, exists, _mean_of_samples(reward[:, 0], n), real, real.abs() >= threshold))
+        real = fresh.reward[episode[once], before[once]]
+        counts = starts & sees[episode[once], now[once]] & (start[once] + k == now[once])[:, None]
+        steps.append(
+            Step(
+                predicted=_decoded(learner, state.latent, n),
+                real=target[episode[once], now[once]],
+                held=held,
+                counts=counts[..., None] & exists,
+                acted=taken[once] >= 0,
+                reward_predicted=_mean_of_samples(reward[:, 0], n),
+                reward_real=real,
+                is_rare=real.abs() >= threshold,
+            )
+        )
     return steps
 
 
+def _horizon(fresh: Fresh, config: Config) -> int:
+    return min(config.regime(fresh.spec.num_agents).horizon, int(fresh.length.max()))
+
+
 def _starts(fresh: Fresh, horizon: int) -> tuple[Tensor, Tensor]:
-    """Return (episode, row) of the starts, all of them `SAMPLES` times, with room for the horizon in every episode."""
-    shortest = int(fresh.length.min())
-    room = max(0, shortest - min(horizon, shortest))
-    rows = sorted({min(room, number * shortest // 5) for number in range(STARTS)})
-    episode = torch.arange(len(fresh.length)).repeat_interleave(len(rows))
-    return episode.repeat(SAMPLES), torch.tensor(rows).repeat(len(fresh.length)).repeat(SAMPLES)
+    """Return (episode, row) of the starts, all of them `SAMPLES` times, with room for the horizon where the episode is as long."""
+    rows = [sorted({min(max(0, length - horizon), number * length // 5) for number in range(STARTS)}) for length in fresh.length.tolist()]
+    episode = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(each) for each in rows]))
+    return episode.repeat(SAMPLES), torch.tensor([row for each in rows for row in each]).repeat(SAMPLES)
 
 
-def _contexts(fresh: Fresh, episode: Tensor, start: Tensor, config: Config) -> Any:
+def _contexts(fresh: Fresh, episode: Tensor, start: Tensor, config: Config) -> Windows:
+    """Return the rows before the starts; of the dead, who count nowhere, the start alone: nothing would be a context of no rows."""
     length = config.actor_critic.imagination.context_length
-    return fresh.windows(episode, start[:, None] + torch.arange(1 - length, 1))
+    windows = fresh.windows(episode, start[:, None] + torch.arange(1 - length, 1))
+    is_valid = windows.is_valid & windows.is_valid[:, -1:]
+    is_valid[:, -1] = True
+    return replace(windows, is_valid=is_valid)
 
 
 def _decoded(learner: Learner, latent: Tensor, n: int) -> Tensor:
@@ -232,9 +265,11 @@ def _threshold(fresh: Fresh) -> Tensor:
 
 
 def _entries(fresh: Fresh, steps: list[Step], agent: int) -> Iterator[dict[str, float]]:
+    shown = {k: steps[k] for k in sorted({0, 1, len(steps) - 1})}
     for entry in range(fresh.spec.obs_sizes[agent]):
-        errors = {k: _rms((steps[k].predicted - steps[k].real)[:, agent, entry]) for k in sorted({0, 1, len(steps) - 1})}
-        yield {"spread": steps[-1].real[:, agent, entry].std().item(), **{f"after {k}": error for k, error in errors.items()}}
+        errors = {k: _rms((step.predicted - step.real)[:, agent, entry][step.counts[:, agent, entry]]) for k, step in shown.items()}
+        spread = steps[-1].real[:, agent, entry][steps[-1].counts[:, agent, entry]].std().item()
+        yield {"spread": spread, **{f"after {k}": error for k, error in errors.items()}}
 
 
 def _by_role(fresh: Fresh, by_agent: Mapping[str, Tensor]) -> Numbers:

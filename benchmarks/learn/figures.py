@@ -8,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.learn import inside
-from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, Measure
-from benchmarks.learn.measures import TITLES as SCENARIOS
+from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, TASKS, Measure
 from pipeline.drawing.figures import COLOURS, DARK, QUIET, drawing, png
 
 CURVES, COMPARED, INSIDE = "learning.png", "learning_ablations.png", "learning_inside.png"
 TITLES = {
-    CURVES: "Return by environment steps, each seed and the mean",
+    CURVES: "Judged by environment steps, each seed and the mean",
     COMPARED: "Ablations on Simple Spread",
     INSIDE: "What training knew of itself, by environment steps",
 }
@@ -38,7 +37,9 @@ def pictures(found: Found) -> dict[str, bytes]:
 
 def _curves(found: Found) -> Figure:
     """Draw a panel for each measure that somebody was judged by."""
-    panels = [(scenario, measure) for scenario, runs in found[FINAL].items() if runs for measure in MEASURES[scenario] if measure.has_curve]
+    panels = [
+        (scenario, measure) for scenario, runs in found[FINAL].items() if runs for measure in TASKS[scenario].measures if measure.has_curve
+    ]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.4 * columns + 0.4, 3.1 * rows + 0.7), layout="constrained")
@@ -46,14 +47,17 @@ def _curves(found: Found) -> Figure:
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (scenario, measure) in zip(grid, panels, strict=False):
         _draw(axes, found[FINAL][scenario], measure, COLOURS[1], "MATWM, sampled")
-        for value, line, label in (
-            (measure.random, ":", "random"),
-            (measure.model_free, "--", "MAPPO, 50,000 steps"),
-            (measure.model_free_long, "-.", "MAPPO, 1,000,000"),
+        for value, colour, line, label in (
+            (measure.random, QUIET, ":", "random"),
+            *((value, COLOURS[0], ":", "script") for value in measure.scripts),
+            (measure.model_free, QUIET, "--", "MAPPO, 50,000 steps"),
+            (measure.model_free_long, QUIET, "-.", "MAPPO, 1,000,000"),
         ):
             if value is not None:
-                axes.axhline(value, color=QUIET, linestyle=line, linewidth=1.3, label=label)
-        axes.set_title(f"{SCENARIOS[scenario]}: {measure.label}", loc="left", color=DARK, fontsize=11)
+                axes.axhline(value, color=colour, linestyle=line, linewidth=1.3, label=label)
+        axes.set_title(f"{TASKS[scenario].title}: {measure.label}", loc="left", color=DARK, fontsize=11)
+        if measure.metric:
+            axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         _finish(axes)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -65,7 +69,7 @@ def _curves(found: Found) -> Figure:
 def _ablations(found: Found) -> Figure:
     figure = Figure(figsize=(9.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    (measure,) = MEASURES[ABLATED]
+    (measure,) = TASKS[ABLATED].measures
     labels = {FINAL: "complete", **{name: label for name, (label, _, _) in ABLATIONS.items()}}
     for colour, (name, label) in zip((COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[3]), labels.items(), strict=True):
         if runs := found[name][ABLATED]:
@@ -78,18 +82,18 @@ def _ablations(found: Found) -> Figure:
 
 def _draw(axes: Axes, runs: Mapping[int, Mapping[str, Any]], measure: Measure, colour: str, label: str) -> None:
     """Draw each seed faint, and their mean where every one has a point."""
-    curves = [dict(_points(run, measure)) for run in runs.values()]
+    curves = [dict(points(run, measure)) for run in runs.values()]
     for curve in curves:
         axes.plot(list(curve), list(curve.values()), color=colour, alpha=0.35, linewidth=0.9, marker=".", markersize=4)
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     axes.plot(shared, [float(np.mean([curve[step] for curve in curves])) for step in shared], color=colour, label=label)
 
 
-def _points(run: Mapping[str, Any], measure: Measure) -> Iterator[tuple[int, float]]:
-    """Yield (step, return) of the judgements inside training, and of the one at its end."""
-    for step, rows in [*run["curve"].items(), (run["steps"], run["evaluation"])]:
+def points(run: Mapping[str, Any], measure: Measure) -> Iterator[tuple[int, float]]:
+    """Yield (step, mean) of the judgements inside training, all on the same episodes."""
+    for step, rows in run["curve"].items():
         for row in rows:
-            if (row["mode"], row["matchup"], row["role"]) == ("sampled", measure.matchup, measure.role):
+            if row["mode"] == "sampled" and measure.is_of(row):
                 yield int(step), row["mean"]
 
 

@@ -31,18 +31,23 @@ class Fresh:
     action_mask: Tensor
     """(E, T+1, N, A)"""
     action: Tensor
-    """(E, T+1, N); -1 where there is none."""
+    """(E, T+1, N); -1 where there is none, as of the dead."""
     reward: Tensor
-    """(E, T+1, N), for the row's action."""
+    """(E, T+1, N), for the row's actions; the dead may share it."""
     terminated: Tensor
-    """(E, T+1, N): the row's action truly ended the episode for the agent."""
+    """(E, T+1, N): the episode has truly ended for the agent, at the latest by the row's action."""
+    alive: Tensor
+    """(E, T+1, N): who sees `obs`."""
     value: Tensor
     """(E, T+1, N), the critics'."""
     probs: Tensor
     """(E, T+1, N, A), the policies'."""
 
     def windows(self, episode: Tensor, rows: Tensor) -> Windows:
-        """Return rows (b, T) of episodes (b,) as every agent saw them, grouped by focal agent; rows outside an episode are padding."""
+        """Return rows (b, T) of episodes (b,) as every agent saw them, grouped by focal agent.
+
+        As a replay would give them: rows outside an episode are padding, and those at which the focal agent is dead.
+        """
         n = self.spec.num_agents
         is_valid = (rows >= 0) & (rows <= self.length[episode][:, None])
         at = rows.clamp(0, self.obs.shape[1] - 1)
@@ -50,7 +55,8 @@ class Fresh:
         def of_each(values: Tensor) -> Tensor:
             return values[episode[:, None], at].movedim(2, 0).flatten(0, 1)  # (b, T, N, ...) -> (N*b, T, ...)
 
-        is_valid_each = is_valid.repeat(n, 1)
+        is_valid_each = is_valid.repeat(n, 1) & of_each(self.alive)
+        has_ended = of_each(self.terminated) & (rows == self.length[episode][:, None]).repeat(n, 1)
         actions = self.action[episode[:, None], at]
         mates = torch.cat([actions[..., self.spec.mates(agent)] for agent in range(n)])  # (N*b, T, M)
         return Windows(
@@ -58,10 +64,10 @@ class Fresh:
             obs=of_each(self.obs) * is_valid_each[..., None],
             action=of_each(self.action).masked_fill(~is_valid_each, NO_ACTION),
             mate_actions=mates.masked_fill(~is_valid_each[..., None], NO_ACTION),
-            action_mask=of_each(self.action_mask) & is_valid_each[..., None],
+            action_mask=of_each(self.action_mask) & (is_valid_each & ~has_ended)[..., None],
             reward=of_each(self.reward) * is_valid_each,
-            continues=1.0 - of_each(self.terminated).float(),
-            is_first=(rows == 0).repeat(n, 1),
+            continues=1.0 - (of_each(self.terminated) & ~has_ended).float(),
+            is_first=(rows == 0).repeat(n, 1) & is_valid_each,
             is_valid=is_valid_each,
         )
 
@@ -80,15 +86,16 @@ def play(learner: Learner, env: EnvConfig, *, episodes: int, first_seed: int, ac
     while True:
         row = _thoughts(learner, context, ticks)
         action = torch.full((episodes, n), NO_ACTION)
-        reward, terminated = torch.zeros(episodes, n), torch.zeros(episodes, n, dtype=torch.bool)
+        reward = torch.zeros(episodes, n)
         drawn = sample_index(row["probs"])
         context.did(drawn.numpy())
         running = [number for number, tick in enumerate(ticks) if not tick.is_over]
         for number in running:
             ticks[number] = envs[number].step(drawn[number].numpy())
-            action[number], reward[number] = drawn[number], torch.from_numpy(ticks[number].reward)
-            terminated[number] = torch.from_numpy(ticks[number].terminated)
+            action[number] = torch.where(row["alive"][number], drawn[number], NO_ACTION)
+            reward[number] = torch.from_numpy(ticks[number].reward)
             length[number] += 1
+        terminated = torch.from_numpy(np.stack([tick.terminated for tick in ticks]))
         seen.append({**row, "action": action, "reward": reward, "terminated": terminated})
         if not running:
             break
@@ -108,6 +115,7 @@ def _thoughts(learner: Learner, context: EpisodeContext, ticks: list[Tick]) -> d
     return {
         "obs": torch.from_numpy(obs),
         "action_mask": torch.from_numpy(mask),
+        "alive": torch.from_numpy(np.stack([tick.alive for tick in ticks])),
         "value": value.transpose(0, 1),
         "probs": probs.transpose(0, 1),
     }

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.learn.measures import TITLES
+from benchmarks.learn.measures import TASKS
 from pipeline.drawing.figures import COLOURS, DARK, QUIET
 
 Runs = Mapping[int, Mapping[str, Any]]
@@ -36,7 +36,7 @@ def figure(title: str, found: Mapping[str, Runs]) -> Figure:
             axes.set_visible(False)
         for number, (axes, panel) in enumerate(zip(line, panels, strict=False)):
             _draw(axes, runs, panel)
-            axes.set_title(f"{TITLES[scenario]}: {panel.title}" if number == 0 else panel.title, loc="left", color=DARK, fontsize=10)
+            axes.set_title(f"{TASKS[scenario].title}: {panel.title}" if number == 0 else panel.title, loc="left", color=DARK, fontsize=10)
     return drawn
 
 
@@ -48,7 +48,7 @@ def _panels(runs: Runs) -> Iterator[Panel]:
         "cross-entropy of rewards",
         [("world_model/reward", "reward head", COLOURS[1], "-"), ("world_model/reward_marginal", "frequencies alone", QUIET, "--")],
     )
-    yield Panel("error of an observation entry", [("world_model/reconstruction_rmse", "reconstruction, symlog", COLOURS[1], "-")])
+    yield Panel("error of an observation entry", [("world_model/reconstruction_rmse", "reconstruction", COLOURS[1], "-")])
     if "world_model/teammate_accuracy" in keys:
         mates = ("world_model/teammate_accuracy", "predicted", COLOURS[1], "-")
         yield Panel("mates' actions", [mates, ("world_model/teammate_majority", "most frequent action", QUIET, "--")])

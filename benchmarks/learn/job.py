@@ -3,16 +3,16 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.learn import files
-from benchmarks.learn.diagnosis import diagnose
-from benchmarks.learn.measures import MEASURES
+from benchmarks.learn.diagnosis import IMAGES, diagnose
+from benchmarks.learn.measures import TASKS
 from benchmarks.learn.plan import CURVE_SEED, Plan, differences
 from benchmarks.learn.thinning import thinned
-from matwm.checkpoint import step_name
+from matwm.checkpoint import Checkpoint, step_name
 from matwm.envs.scripted import LineUp, opponents, sides
 from matwm.evaluation import Mode, Result, evaluate, matchup_name
 from matwm.manifest import ROOT
@@ -134,7 +134,8 @@ class Job:
 
     def _judge_curve(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
         plan = self.plan
-        wanted = {measure.matchup for measure in MEASURES.get(plan.scenario, ()) if measure.has_curve} or {"self_play"}
+        task = TASKS.get(plan.scenario)
+        wanted = {measure.matchup for measure in task.measures if measure.has_curve} if task else {"self_play"}
         env = plan.config.env
         every = [LineUp((None,) * len(sides(env))), *opponents(env)]
         line_ups = [line_up for line_up in every if matchup_name(line_up) in wanted]
@@ -142,7 +143,7 @@ class Job:
         if rows:
             self._progress["curve"][str(trainer.env_step)] = rows
             files.write(self.folder / "progress.json", self._progress)
-            shown = ", ".join(f"{row['role']} {row['mean']:.1f} ({row['matchup']})" for row in rows)
+            shown = ", ".join(f"{row.get('role') or row['metric']} {row['mean']:.3g} ({row['matchup']})" for row in rows)
             self._say(f"{plan}: step {trainer.env_step:,} judged: {shown}")
         return bool(rows)
 
@@ -153,7 +154,7 @@ class Job:
         if not rows:
             return False
         checkpoint, began = self._store.open(plan.steps), time.process_time()
-        found = diagnose(checkpoint, episodes=plan.judging.curve_episodes, first_seed=CURVE_SEED)
+        diagnosis = _diagnosis(checkpoint, plan.judging.curve_episodes)
         self._judging_seconds += time.process_time() - began
         facts = {
             "name": plan.name,
@@ -170,7 +171,7 @@ class Job:
             **plan.identity(),
             "evaluation": rows,
             "curve": self._progress["curve"],
-            "diagnosis": {name: _rounded(numbers) for name, numbers in {**found.play, "world_model": found.world_model}.items()},
+            "diagnosis": diagnosis,
             "training": thinned(trainer.history, trainer.spec, plan.steps),
         }
         files.write(self.result_file, facts)
@@ -187,7 +188,7 @@ class Job:
         modes: list[Mode],
         should_stop: Callable[[], bool],
     ) -> list[dict[str, Any]]:
-        """Return a row for each mode, match-up (None: all) and learned role; nothing if stopped."""
+        """Return a row for each mode, match-up (None: all) and learned role or metric; nothing if stopped."""
         learner, began = trainer.learner, time.process_time()
         results = evaluate(
             learner.world_model,
@@ -201,14 +202,14 @@ class Job:
             should_stop=should_stop,
         )
         self._judging_seconds += time.process_time() - began
-        return [row for result in results for row in _rows(result)]
+        return [row for result in results for row in rows_of(result)]
 
     def _line(self, trainer: Trainer) -> str:
         recent = trainer.history.episodes[-SHOWN_EPISODES:]
         roles = trainer.spec.roles().items()
         means = {role: sum(episode.returns[i] for episode in recent for i in mine) / (len(recent) * len(mine)) for role, mine in roles}
         cost = 1e3 * self._seconds / trainer.env_step
-        shown = ", ".join(f"{role} {mean:.1f}" for role, mean in means.items())
+        shown = ", ".join(f"{role} {mean:.3g}" for role, mean in means.items())
         return f"{self.plan}: step {trainer.env_step:,} of {self.plan.steps:,}, {cost:.1f} CPU ms a step, return {shown}"
 
     def _peak(self) -> int:
@@ -222,18 +223,24 @@ class Job:
             raise JobError(f"{self.plan}: {state} otherwise: {phrases[0]}{more}: give another --name, or {remedy}")
 
 
-def _rows(result: Result) -> list[dict[str, Any]]:
+def rows_of(result: Result) -> list[dict[str, Any]]:
+    """Return what a result file says of a match-up: a row for each learned role, and for each metric of the environment."""
     rows: list[dict[str, Any]] = []
-    for role, numbers in result.spec.roles().items():
-        if set(numbers) <= set(result.learned):
-            summary = result.roles[role]
-            values = {key: files.rounded(getattr(summary, key)) for key in ("mean", "stderr", "median")}
-            rows.append({"mode": result.mode, "matchup": result.matchup, "role": role, **values, "episodes": summary.episodes})
+    learned = [role for role, numbers in result.spec.roles().items() if set(numbers) <= set(result.learned)]
+    judged = [("role", role, result.roles[role]) for role in learned]
+    for kind, name, summary in [*judged, *(("metric", metric, summary) for metric, summary in result.metrics.items())]:
+        values = {key: files.rounded(getattr(summary, key)) for key in ("mean", "stderr", "median")}
+        rows.append({"mode": result.mode, "matchup": result.matchup, kind: name, **values, "episodes": summary.episodes})
     return rows
 
 
-def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
-    return {name: files.rounded(value) for name, value in numbers.items()}
+def _diagnosis(checkpoint: Checkpoint, episodes: int) -> dict[str, dict[str, float]] | str:
+    """Return the numbers of a diagnosis, or why there are none."""
+    if checkpoint.spec.image_shape:
+        return IMAGES
+    found = diagnose(checkpoint, episodes=episodes, first_seed=CURVE_SEED)
+    columns = {**found.play, "world_model": found.world_model}
+    return {column: {name: files.rounded(value) for name, value in numbers.items()} for column, numbers in columns.items()}
 
 
 def _parameters(trainer: Trainer) -> int:

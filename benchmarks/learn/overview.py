@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learn import files
-from benchmarks.learn.measures import MEASURES, Measure
-from benchmarks.learn.report import final_rows, number
+from benchmarks.learn.measures import TASKS, Measure
+from benchmarks.learn.report import final_rows
 
 ALONE = Measure("each agent", "self_play", "agent", float("nan"))
 """What is shown of scenarios that the table does not have."""
@@ -24,17 +24,18 @@ def lines(work: Path, results: Path, name: str | None) -> Iterator[str]:
         if name in (None, place.parts[0]):
             result = files.read(results / place.with_suffix(".json"))
             progress = files.read(work / place / "progress.json") or {}
-            for measure in MEASURES.get(place.parts[1], (ALONE,)):
+            task = TASKS.get(place.parts[1])
+            for measure in task.measures if task else (ALONE,):
                 yield f"{place.as_posix()}  {measure.label}: {'  '.join(_figures(measure, result, progress))}"
 
 
 def _figures(measure: Measure, result: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> Iterator[str]:
     for step, rows in (result or progress).get("curve", {}).items():
         for row in rows:
-            if (row["matchup"], row["role"]) == (measure.matchup, measure.role):
-                yield f"{int(step):,}: {number(row['mean'])}"
+            if measure.is_of(row):
+                yield f"{int(step):,}: {measure.text(row['mean'])}"
     if result:
-        ends = [f"{mode} {number(row['mean'])}" for mode in ("sampled", "greedy") for row in final_rows(result, measure, mode)]
+        ends = [f"{mode} {measure.text(row['mean'])}" for mode in ("sampled", "greedy") for row in final_rows(result, measure, mode)]
         yield f"{result['steps']:,}: {', '.join(ends)} ({result['cpu_seconds'] / 60:.0f} CPU min)"
     elif spent := progress.get("spent"):
         step = max(map(int, spent))

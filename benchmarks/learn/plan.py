@@ -23,7 +23,7 @@ class Judging:
     episodes: int
     """At the end, a match-up and mode."""
     every: int
-    """Environment steps a judgement inside training; 0: none."""
+    """Environment steps a judgement inside training, the last at its end; 0: none."""
     curve_episodes: int
 
 
@@ -65,7 +65,7 @@ class Plan:
 
     def is_judged_at(self, step: int) -> bool:
         """Return whether a point of the curve is due at a step."""
-        return bool(self.judging.every) and 0 < step < self.steps and step % self.judging.every == 0
+        return bool(self.judging.every) and step > 0 and (step % self.judging.every == 0 or step == self.steps)
 
 
 def make_plan(name: str, preset: str, scenario: str, seed: int, steps: int, words: Sequence[str], judging: Judging) -> Plan:
@@ -75,7 +75,8 @@ def make_plan(name: str, preset: str, scenario: str, seed: int, steps: int, word
         ConfigError: one sentence for each thing that is wrong.
     """
     base = load_config(preset_path(preset))
-    env = {**base.env.model_dump(), "name": scenario, "options": {}}
+    options = base.env.options if scenario == base.env.name else {}
+    env = {**base.env.model_dump(), "name": scenario, "options": options}
     base = overrides.begin(base, {"seed": seed, "env": env}, "--scenario ")
     asked, paths, problems = assignments.override_of(words, base)
     if own := {"seed", "env.name"} & set(paths):

@@ -1,4 +1,4 @@
-"""Makes the README's table of learning out of the result files, and writes it and the plots."""
+"""Makes the README's tables of learning out of the result files, and writes them and the plots."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learn import figures, files
-from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MEASURES, NOBODY, SOURCE, TITLES, Measure
+from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MORE_SOURCE, NOBODY, SOURCE, TASKS, USUAL_PRESET, Measure
 from benchmarks.learn.plan import differences
 
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
-PRESET = "cpu-small"
 COMPARABLE = ("numerics", "steps", "judging", "config")
 """What seeds of one row must have in common, but for the seed."""
 STEPS = 50_000
@@ -27,6 +26,9 @@ COLUMNS = (
     "CPU minutes of training",
     "… of judging",
 )
+MODEL_FREE = slice(3, 5)
+"""Columns that the second table has not: nobody has trained another method there."""
+MEANS = "Mean over the finished seeds ± its standard error (of one seed: over its episodes), in brackets each seed's."
 
 Runs = dict[int, dict[str, Any]]
 """Seed -> the contents of its result file."""
@@ -57,13 +59,12 @@ def section(results: Path) -> str:
         ValueError: a result file is not as it must be.
     """
     found = read_all(results)
-    rows = list(_rows(found))
-    if not rows:
-        return "No seed is finished yet.\n"
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}", *(f"| {' | '.join(row)} |" for row in rows)]
-    lines += ["", f"Mean over the finished seeds ± its standard error (of one seed: over its episodes), in brackets each seed's. {SOURCE}"]
-    lines += [part for name in figures.names(found) for part in ("", f"![{figures.TITLES[name]}](docs/{name})")]
-    return "\n".join(lines) + "\n"
+    usual, others = list(_usual_rows(found)), list(_other_rows(found))
+    parts = [_table(COLUMNS, usual), f"{MEANS} {SOURCE}"] if usual else []
+    if others:
+        parts += [_table(_fewer(COLUMNS), [_fewer(row) for row in others]), f"{'' if usual else f'{MEANS} '}{MORE_SOURCE}"]
+    parts += [f"![{figures.TITLES[name]}](docs/{name})" for name in figures.names(found)]
+    return ("\n\n".join(parts) or "No seed is finished yet.") + "\n"
 
 
 def section_in(readme: str) -> str:
@@ -80,7 +81,7 @@ def read_all(results: Path) -> dict[str, dict[str, Runs]]:
     """
     found: dict[str, dict[str, Runs]] = {}
     for name in (FINAL, *ABLATIONS):
-        scenarios = MEASURES if name == FINAL else [ABLATED]
+        scenarios = TASKS if name == FINAL else [ABLATED]
         found[name] = {scenario: dict(_runs(results / name / scenario)) for scenario in scenarios}
         for scenario, runs in found[name].items():
             for seed, run in runs.items():
@@ -95,13 +96,7 @@ def read_all(results: Path) -> dict[str, dict[str, Runs]]:
 
 def final_rows(run: Mapping[str, Any], measure: Measure, mode: str) -> list[dict[str, Any]]:
     """Return the rows of a result that a measure is about (one, or none)."""
-    wanted = (mode, measure.matchup, measure.role)
-    return [row for row in run["evaluation"] if (row["mode"], row["matchup"], row["role"]) == wanted]
-
-
-def number(value: float | None) -> str:
-    """Return a return as people write it."""
-    return NOBODY if value is None else f"{value:.1f}".replace("-", "−")
+    return [row for row in run["evaluation"] if row["mode"] == mode and measure.is_of(row)]
 
 
 def _hold(one: Mapping[str, Any], other: Mapping[str, Any], but: tuple[str, ...], claim: str) -> None:
@@ -121,20 +116,38 @@ def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         label, key, value = ABLATIONS.get(folder.parent.name, ("", "", None))
         if key and run["changes"].get(key) != value:
             raise ValueError(f"{file} is a result {label}, but {key} is {run['changes'].get(key)!r} in its changes, expected {value!r}")
-        if run["preset"] != PRESET:
-            raise ValueError(f"{file} is a result of preset {run['preset']}, but the table is about {PRESET}")
+        preset = TASKS[folder.name].preset
+        if run["preset"] != preset:
+            raise ValueError(f"{file} is a result of preset {run['preset']}, but the table is about {preset}")
         if not key and run["changes"]:
-            raise ValueError(f"{file} is a result with {', '.join(run['changes'])} changed, but the table is about {PRESET} as it is")
+            raise ValueError(f"{file} is a result with {', '.join(run['changes'])} changed, but the table is about {preset} as it is")
         yield run["seed"], run
 
 
-def _rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
+def _usual_rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
     for scenario, runs in found[FINAL].items():
-        for measure in MEASURES[scenario] if runs else ():
-            yield _row(f"{TITLES[scenario]}: {measure.label}", measure, list(runs.values()))
+        task = TASKS[scenario]
+        for measure in task.measures if runs and task.preset == USUAL_PRESET else ():
+            yield _row(f"{task.title}: {measure.label}", measure, list(runs.values()))
     for name, (label, _, _) in ABLATIONS.items():
         if runs := found[name][ABLATED]:
-            yield _row(f"{TITLES[ABLATED]} {label}", MEASURES[ABLATED][0], list(runs.values()))
+            yield _row(f"{TASKS[ABLATED].title} {label}", TASKS[ABLATED].measures[0], list(runs.values()))
+
+
+def _other_rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
+    for scenario, runs in found[FINAL].items():
+        task = TASKS[scenario]
+        for measure in task.measures if runs and task.preset != USUAL_PRESET else ():
+            yield _row(f"{task.title} (`{task.preset}`): {measure.label}", measure, list(runs.values()))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
+    return "\n".join([next(lines), f"|{' --- |' * len(columns)}", *lines])
+
+
+def _fewer(cells: Sequence[str]) -> list[str]:
+    return [*cells[: MODEL_FREE.start], *cells[MODEL_FREE.stop :]]
 
 
 def _row(label: str, measure: Measure, runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -142,7 +155,12 @@ def _row(label: str, measure: Measure, runs: Sequence[Mapping[str, Any]]) -> lis
     if steps != [STEPS]:
         label += f", {' and '.join(f'{count:,}' for count in steps)} steps"
     minutes = [f"{statistics.fmean(run[key] for run in runs) / 60:.0f}" for key in ("cpu_seconds", "judging_cpu_seconds")]
-    known = [number(measure.random), measure.script, number(measure.model_free), number(measure.model_free_long)]
+    known = [
+        measure.text(measure.random),
+        measure.text(*measure.scripts),
+        measure.text(measure.model_free),
+        measure.text(measure.model_free_long),
+    ]
     return [label, *known, *(_ours(measure, runs, mode) for mode in ("sampled", "greedy")), str(len(runs)), *minutes]
 
 
@@ -152,6 +170,6 @@ def _ours(measure: Measure, runs: Sequence[Mapping[str, Any]], mode: str) -> str
     if not means:
         return NOBODY
     if len(means) == 1:
-        return f"**{number(means[0])}** ± {number(rows[0]['stderr'])}"
+        return f"**{measure.text(means[0])}** ± {measure.text(rows[0]['stderr'])}"
     error = statistics.stdev(means) / len(means) ** 0.5
-    return f"**{number(statistics.fmean(means))}** ± {number(error)} ({', '.join(map(number, means))})"
+    return f"**{measure.text(statistics.fmean(means))}** ± {measure.text(error)} ({', '.join(map(measure.text, means))})"

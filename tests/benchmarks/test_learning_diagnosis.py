@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks import learning
-from benchmarks.learn.diagnosis import STARTS, diagnose, imagined, open_loop, values, whole_windows
+from benchmarks.learn.diagnosis import STARTS, diagnose, imagined, open_loop, played, values, whole_windows
 from benchmarks.learn.fresh import Fresh, play
-from matwm.config import load_config, preset_path
+from matwm.config import EnvConfig, load_config, preset_path
+from matwm.envs import make_env
 from matwm.manifest import ROOT
 from matwm.nets.distributions import symexp, symlog
 from matwm.store import LocalStore
@@ -36,6 +37,7 @@ def written(lengths=(4, 4), spec=SPEC):
         action=torch.where(is_action, (t[..., None] + torch.arange(n)) % 3, NO_ACTION),
         reward=each * is_action,
         terminated=torch.zeros(episodes, rows, n, dtype=torch.bool),
+        alive=torch.ones(episodes, rows, n, dtype=torch.bool),
         value=torch.zeros(episodes, rows, n),
         probs=torch.full((episodes, rows, n, spec.action_size), 1 / 3),
     )
@@ -133,6 +135,87 @@ def test_the_reward_heads_loss_stands_beside_what_frequencies_alone_would_cost(l
     found = whole_windows(learner, written((7, 7, 7)), 0)
     assert found["reward"] >= found["reward_marginal"] > 0  # untrained: uniform over all bins
     assert found["teammate_accuracy if policies were known"] == pytest.approx(1 / 3)
+
+
+def with_a_death(fresh, *, episode, agent, at):
+    """Return the episodes with an agent dead from row `at` on, as `play` writes it down."""
+    alive, terminated, action = fresh.alive.clone(), fresh.terminated.clone(), fresh.action.clone()
+    alive[episode, at:, agent] = False
+    terminated[episode, at - 1 :, agent] = True
+    action[episode, at:, agent] = NO_ACTION
+    return dataclasses.replace(fresh, alive=alive, terminated=terminated, action=action)
+
+
+def test_rows_of_the_dead_are_padding_and_they_are_no_mates():
+    fresh = with_a_death(written((4,)), episode=0, agent=0, at=2)
+    windows = fresh.windows(torch.tensor([0]), torch.arange(5)[None])
+    assert windows.is_valid.tolist() == [[True, True, False, False, False], [True] * 5]
+    assert windows.continues[0, :2].tolist() == [1, 0] and windows.continues[1].tolist() == [1] * 5
+    assert windows.mate_actions[1, :, 0].tolist() == [0, 1, -1, -1, -1]
+    assert windows.reward[0].tolist() == [0, 1, 0, 0, 0] and not windows.action_mask[0, 2:].any()
+
+
+def test_who_has_ended_has_no_legal_actions_at_the_last_row():
+    ended = dataclasses.replace(written((2,)), terminated=torch.tensor([[[False, False], [True, False], [True, False]]]))
+    windows = ended.windows(torch.tensor([0]), torch.arange(3)[None])
+    assert windows.is_valid.all() and windows.action_mask[:, 2].any(-1).tolist() == [False, True]
+    assert windows.continues.tolist() == [[1, 0, 1], [1, 1, 1]]
+
+
+def test_the_dead_count_nowhere(learner):
+    fresh = with_a_death(written((7, 7, 7)), episode=0, agent=0, at=1)
+    nonsense = fresh.obs.clone()
+    nonsense[0, 1:, 0] = 1e6
+    one, other = (open_loop(learner, each, 0) for each in (fresh, dataclasses.replace(fresh, obs=nonsense)))
+    starts = len(one[0].real)
+    assert [step.counts[:, 0, 0].sum().item() for step in one[:2]] == [starts - starts // 3 + 1, starts - starts // 3]
+    assert one[1].acted[:, 0].sum() == starts - starts // 3 + 1
+    for before, after in zip(one, other, strict=True):
+        assert all(before.numbers([0])[key] == after.numbers([0])[key] for key in ("observation", "unchanged"))
+    found, every = values(fresh, learner.config), values(written((7, 7, 7)), learner.config)
+    assert found["value: realised mean"][0] > every["value: realised mean"][0]  # the first episode's rewards are the smallest
+    assert found["value: realised mean"][1] == every["value: realised mean"][1]
+
+
+def test_rewards_after_a_death_are_not_those_of_the_imagined_agent(learner):
+    horizon, discount = learner.config.regime(learner.spec.num_agents).horizon, learner.config.actor_critic.discount
+    found = imagined(learner, with_a_death(written((7,)), episode=0, agent=0, at=1), 0)
+    # Of its starts only the first row counts, and its one reward there is 0.
+    assert found[f"reward over {horizon} steps: real"][0].item() == 0.0
+    starts = range(min(STARTS, 7 - horizon + 1))
+    real = [sum(discount**k * (10 + s + k) for k in range(horizon)) for s in starts]
+    assert found[f"reward over {horizon} steps: real"][1].item() == pytest.approx(sum(real) / len(real), rel=1e-5)
+
+
+def test_an_episode_cut_short_of_the_horizon_tells_nothing_of_it_but_one_that_ended_does(learner):
+    horizon = learner.config.regime(learner.spec.num_agents).horizon
+    cut = written((7, 2))
+    name = f"reward over {horizon} steps: real"
+    alone = imagined(learner, written((7,)), 0)[name]
+    assert torch.allclose(imagined(learner, cut, 0)[name], alone)
+    terminated = cut.terminated.clone()
+    terminated[1, 1:] = True
+    assert (imagined(learner, dataclasses.replace(cut, terminated=terminated), 0)[name] > alone).all()
+    assert not open_loop(learner, cut, 0)[horizon].counts.view(-1, *cut.obs.shape[2:])[-1].any()
+
+
+def test_fresh_episodes_with_deaths_are_written_as_a_replay_would():
+    env = EnvConfig(family="pettingzoo", name="tests.matwm.arena:parallel_env", options={})
+    one = make_env(env)
+    learner = make_learner(one.spec, toy_config(one.spec, {}))
+    fresh = play(learner, env, episodes=8, first_seed=0, acting_context=4)
+    died = ~fresh.alive[torch.arange(8), fresh.length]
+    assert died.any() and not died.all()
+    assert (fresh.action[~fresh.alive] == NO_ACTION).all()
+    assert fresh.terminated[torch.arange(8), fresh.length][died].all()
+    episode, agent = died.nonzero(as_tuple=True)
+    at = fresh.alive.long().argmin(1)[died]  # the first row at which it is dead
+    assert fresh.terminated[episode, at - 1, agent].all()
+    late = at > 1
+    assert late.any() and not fresh.terminated[episode, at - 2, agent][late].any()
+    found = [*imagined(learner, fresh, 0).values(), *values(fresh, learner.config).values(), *played(fresh).values()]
+    assert all(torch.isfinite(each).all() for each in found)
+    assert all(math.isfinite(value) for value in whole_windows(learner, fresh, 0).values())
 
 
 def test_fresh_episodes_are_those_of_the_environment():

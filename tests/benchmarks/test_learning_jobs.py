@@ -13,10 +13,13 @@ import pytest
 
 from benchmarks import learning
 from benchmarks.learn import files
-from benchmarks.learn.job import Job, JobError
-from benchmarks.learn.measures import ABLATIONS
+from benchmarks.learn.diagnosis import IMAGES
+from benchmarks.learn.job import Job, JobError, rows_of
+from benchmarks.learn.measures import ABLATIONS, TASKS
 from benchmarks.learn.plan import Judging, make_plan
+from matwm.evaluation import Result
 from matwm.store import LocalStore
+from matwm.types import EnvSpec
 from matwm.version import NUMERICS
 
 SCRIPT = Path(learning.__file__)
@@ -126,7 +129,7 @@ def test_the_result_says_what_it_is_of(undisturbed):
     assert {(row["mode"], row["matchup"], row["role"], row["episodes"]) for row in result["evaluation"]} == {
         (mode, "self_play", "agent", 3) for mode in ("sampled", "greedy")
     }
-    assert list(result["curve"]) == ["60", "120"]
+    assert list(result["curve"]) == ["60", "120", "180"]
     training = result["training"]
     assert {len(values) for values in training.values()} == {40}
     episodes = [(step, value) for step, value in zip(training["step"], training["episode/return/agent"], strict=False) if value is not None]
@@ -134,6 +137,30 @@ def test_the_result_says_what_it_is_of(undisturbed):
     assert any(value is not None for value in training["agents/agent/entropy"])
     assert result["diagnosis"]["agent"]["entropy / ln A"] > 0.5
     assert undisturbed.result_file.stat().st_size < 60_000
+
+
+def test_what_the_environment_says_of_episodes_is_judged_too():
+    spec = EnvSpec("battle", ("ally_0", "ally_1"), (1, 1), (2, 2))
+    returns, actions = np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 1, 2), np.int64)
+    result = Result("self_play", "sampled", (0, 1), spec, (0, 1), returns, actions, {"win": np.array([0.0, 1.0])})
+    usual = {"mode": "sampled", "matchup": "self_play", "episodes": 2}
+    assert rows_of(result) == [
+        {**usual, "role": "ally", "mean": 2.5, "stderr": 1.0, "median": 2.5},
+        {**usual, "metric": "win", "mean": 0.5, "stderr": 0.5, "median": 0.5},
+    ]
+    (measure,) = TASKS["3m"].measures
+    assert [measure.is_of(row) for row in rows_of(result)] == [False, True]
+
+
+def test_a_preset_of_images_is_trained_with_its_own_options_and_not_diagnosed(tmp_path):
+    pytest.importorskip("pymunk")
+    plan = make_plan("tiny", "image-small", "pistonball_v6", 1, 4, ["env.options.max_cycles=2"], Judging(2, 4, 2))
+    assert plan.config.env.options["n_pistons"] == 5
+    job = Job(plan, tmp_path / "work", tmp_path / "results", save_every=4, say=lambda _: None)
+    assert job.run(lambda: False)
+    result = files.read(job.result_file)
+    assert result["diagnosis"] == IMAGES
+    assert {row["role"] for row in result["evaluation"]} == {"piston"} and list(result["curve"]) == ["4"]
 
 
 def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed):

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from benchmarks import learning
-from benchmarks.learn import files, inside, report
-from benchmarks.learn.measures import ABLATIONS
+from benchmarks.learn import figures, files, inside, report
+from benchmarks.learn.measures import ABLATIONS, TASKS
 
 README = learning.REPOSITORY / "README.md"
 
@@ -70,6 +70,30 @@ def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
     assert not any("Speaker" in label or "teammate" in label for label in table)
     assert {path.name for path in tmp_path.glob("*.png")} == {"learning.png", "learning_inside.png", "learning_ablations.png"}
     assert report.section_in(text) == report.section(results)
+
+
+def test_battles_and_images_have_a_table_of_their_own_with_win_rates_in_per_cent(tmp_path, readme):
+    won = [{"metric": "win", **{key: value for key, value in row.items() if key != "role"}} for row in rows("self_play", "ally", 0.31, 0.4)]
+    returns = rows("self_play", "ally", 1.1, 1.2)
+    put(tmp_path, "final", "3m", 1, [*returns, *won], preset="smax-easy")
+    put(tmp_path, "final", "pistonball_v6", 2, rows("self_play", "piston", 80.0, 81.0), preset="image-small", steps=30_000)
+    shown = report.section(tmp_path)
+    table = {line.split(" | ")[0]: line.strip("| ").split(" | ")[1:] for line in shown.splitlines() if line.startswith("|")}
+    assert table["| SMAX 3m (`smax-easy`): battles won"] == ["0 %", "48 %", "**31 %** ± 10 %", "**40 %** ± 10 %", "1", "20", "3"]
+    assert table["| Pistonball, 5 pistons, images (`image-small`): each piston, 30,000 steps"][2] == "**80.0** ± 0.1"
+    assert "MAPPO" not in shown and "SMAX is not StarCraft II" in shown
+    put(tmp_path, "final", "simple_reference_v3", 1, rows("self_play", "agent", -20.0, -21.0))
+    assert report.section(tmp_path).index("MAPPO") < report.section(tmp_path).index("SMAX 3m")
+    report.write(tmp_path, readme, tmp_path)
+    assert report.section_in(readme.read_text(encoding="utf-8")) == report.section(tmp_path)
+
+
+def test_a_curve_is_of_its_own_episodes_alone():
+    (measure,) = TASKS["3m"].measures
+    won = {"mode": "sampled", "matchup": "self_play", "metric": "win", "mean": 0.25}
+    earned = {"mode": "sampled", "matchup": "self_play", "role": "ally", "mean": 1.5}
+    run = {"steps": 200, "curve": {"100": [earned, won], "200": [{**won, "mean": 0.5}]}, "evaluation": [{**won, "mean": 1.0}]}
+    assert dict(figures.points(run, measure)) == {100: 0.25, 200: 0.5}
 
 
 def test_without_results_it_says_so(tmp_path, readme):
@@ -165,7 +189,7 @@ def test_every_role_has_a_curve_of_what_training_knew(tmp_path):
 
 def test_what_scripts_get_is_printed(capsys):
     assert learning.main(["references", "--scenario", "simple_spread_v3", "--episodes", "2"]) == 0
-    assert re.search(r"^random  agent: -\d+\.\d\d ± \d+\.\d\d$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^random  agent: -\d+\.\d{3} ± \d+\.\d{3}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_broken_result_is_named(tmp_path):
