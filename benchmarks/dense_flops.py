@@ -5,6 +5,7 @@ What the code skips (rows of zeros, hidden states that nobody reads) is a gain o
 
 from matwm.config import Config, WorldModelConfig
 from matwm.types import EnvSpec
+from matwm.world_model.latents import make_code
 
 
 def linear(*sizes: int) -> int:
@@ -23,8 +24,8 @@ def image_coders(wm: WorldModelConfig, image: tuple[int, int, int], identity: in
     widths = [channels, *(wm.encoder_width // part for part in (8, 4, 2, 1))]
     places = [height * width // 4**layer for layer in (1, 2, 3, 4)]
     convolutions = [2 * 16 * a * b * at for a, b, at in zip(widths, widths[1:], places, strict=False)]
-    z, flat = wm.latents * wm.classes, places[-1] * widths[-1]
-    return sum(convolutions) + linear(flat + identity, z), sum(convolutions) + linear(z, flat), convolutions[0]
+    said, flat = make_code(wm).encoder_size, places[-1] * widths[-1]
+    return sum(convolutions) + linear(flat + identity, said), sum(convolutions) + linear(wm.latent_size, flat), convolutions[0]
 
 
 class RowCosts:
@@ -33,17 +34,17 @@ class RowCosts:
     def __init__(self, config: Config, spec: EnvSpec) -> None:
         wm, ac = config.world_model, config.actor_critic
         self.wm = wm
-        z, mates = wm.latents * wm.classes, spec.num_agents - 1
+        z, mates = wm.latent_size, spec.num_agents - 1
         words = spec.vocabulary if wm.action_words == "scaled" else spec.action_size
         seen = spec.obs_size + (spec.num_agents if wm.agent_identity else 0)
         between, head = [wm.encoder_width] * wm.encoder_layers, [wm.head_width] * wm.head_layers
         if spec.image_shape:
             self.encoder, self.decoder, self.encoder_in = image_coders(wm, spec.image_shape, seen - spec.obs_size)
         else:
-            self.encoder_in = linear(seen, [*between, z][0])
-            self.encoder, self.decoder = linear(seen, *between, z), linear(z, *between, spec.obs_size)
+            self.encoder_in = linear(seen, between[0])
+            self.encoder, self.decoder = linear(seen, *between, make_code(wm).encoder_size), linear(z, *between, spec.obs_size)
         self.mixer = linear(z + words, wm.hidden_size)
-        self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, z)
+        self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, wm.latents * wm.classes)
         self.outcomes = linear(wm.hidden_size, *head, wm.bins.count) + linear(wm.hidden_size, *head, 1)
         self.mask = linear(z, *head, spec.action_size) if spec.has_action_masks else 0
         self.predicts_mates = wm.teammates.enabled and mates > 0

@@ -110,6 +110,9 @@ class WorldModelConfig(Section):
 
     latents: int = field("K, categorical latents", branch="fixed", ge=1, le=1024)
     classes: int = field("L, classes of each latent", branch="fixed", ge=2, le=1024)
+    latent_code: Literal["one_hot", "ordinal"] = field(
+        "what classes are: names, read as one-hots, or levels of a number, read as that number", branch="fixed", default="one_hot"
+    )
     unimix: float = field("share of uniform in every categorical", branch="free", ge=0, lt=1)
     latent_gradient: Literal["straight_through", "reinmax"] = field(
         "how a drawn latent passes its gradient on: to first order, or to second", branch="free"
@@ -144,6 +147,11 @@ class WorldModelConfig(Section):
     adam_betas: list[Decay] = field("Adam decays of the two moments", branch="free", min_length=2, max_length=2)
     adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
     clip_norm: float = field("largest gradient norm", branch="free", gt=0)
+
+    @property
+    def latent_size(self) -> int:
+        """Z: how many numbers networks read of a latent state."""
+        return self.latents * (1 if self.latent_code == "ordinal" else self.classes)
 
 
 class Regime(Section):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from matwm.acting import EpisodeContext
 from matwm.config import EnvConfig
@@ -123,4 +122,4 @@ def _thoughts(learner: Learner, context: EpisodeContext, ticks: list[Tick]) -> d
 
 def one_hots(learner: Learner, latent: Tensor) -> Tensor:
     """Return latents (B, K) as the decoder reads them, (B, 1, Z)."""
-    return F.one_hot(latent, learner.config.world_model.classes).flatten(-2).float()[:, None]
+    return learner.world_model.autoencoder.code.read_index(latent)[:, None]

@@ -6,14 +6,13 @@ from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from matwm.config import EnvConfig
 from matwm.envs import mpe_scripts as mpe
-from matwm.envs.butterfly_scripts import lift_behind
 from matwm.types import EnvSpec
 
-RuleFactory = Callable[[Mapping[str, Any]], Callable[[Shaped[np.ndarray, "E *shape"]], Int[np.ndarray, " E"]]]
+RuleFactory = Callable[[Mapping[str, Any]], mpe.Rule]
 
 
 @runtime_checkable
@@ -48,9 +47,9 @@ class Still:
 class Ruled:
     """Follows a rule that draws nothing."""
 
-    rule: Callable[[Shaped[np.ndarray, "E *shape"]], Int[np.ndarray, " E"]]
+    rule: mpe.Rule
 
-    def act(self, obs: Shaped[np.ndarray, "E *shape"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return what the rule says to each observation."""
         return self.rule(obs)
 
@@ -113,15 +112,12 @@ SIDES: Mapping[str, tuple[Side, ...]] = {
 _EVERYBODY = (Side(None, frozen=("random",)),)
 _UNITS = (Side(None, {"heuristic": {}}, frozen=("random",)),)
 """Of SMAX, which has a heuristic for its enemies."""
-_PISTONS = (Side(None, {"lift": {"piston": lambda options: lift_behind}}, frozen=("random",)),)
 
 
 def sides(env: EnvConfig) -> tuple[Side, ...]:
     """Return the sides of a scenario; where nobody has written them down, all agents are one."""
     if env.family == "mpe":
         return SIDES[env.name]
-    if (env.family, env.name) == ("butterfly", "pistonball_v6"):
-        return _PISTONS
     return _UNITS if env.family == "smax" else _EVERYBODY
 
 

@@ -77,7 +77,8 @@ class StackedMLP(nn.Module):
         x = features.numbers
         assert not x.requires_grad, "the gradient of features would be lost here"
         for number, (weight, gain, bias) in enumerate(zip(self.weights, self.gains, self.biases, strict=True)):
-            x = cast(Tensor, FeatureLinear.apply(features, weight)) if number == 0 else torch.bmm(x, weight)
+            has_one_hots = number == 0 and features.latent_rows.shape[-1] > 0
+            x = cast(Tensor, FeatureLinear.apply(features, weight)) if has_one_hots else torch.bmm(x, weight)
             x = F.silu(torch.addcmul(bias, F.layer_norm(x, x.shape[-1:]), gain))
         return torch.baddbmm(self.output_bias, x, self.output_weight)
 
@@ -114,3 +115,30 @@ class LatentLinear(nn.Module):
             rows = torch.cat([rows, word.unsqueeze(-1) + self.latent_size], -1)
         summed = F.embedding_bag(rows.flatten(0, -2), self.weight, mode="sum")
         return summed.unflatten(0, index.shape[:-1]) + self.bias
+
+    def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B 0"]]:
+        """Return classes as `Features` hold them: the rows that they pick, and no numbers."""
+        return index + self.row_offsets, self.weight.new_empty(len(index), 0)
+
+
+class LevelLinear(nn.Module):
+    """The same over latents whose classes are levels of a number, and read as these."""
+
+    levels: Tensor
+
+    def __init__(self, latents: int, levels: Float[Tensor, " L"], words: int, size_out: int) -> None:
+        super().__init__()
+        self.latent_size = latents
+        self.weight = nn.Parameter(uniform_weight(latents + words, size_out))
+        self.bias = nn.Parameter(torch.zeros(size_out))
+        self.register_buffer("levels", levels, persistent=False)
+
+    dense = LatentLinear.dense
+
+    def sparse(self, index: Int[Tensor, "*batch K"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
+        """Return the same product for classes."""
+        return self.dense(self.levels[index], word)
+
+    def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B 0"], Float[Tensor, "B K"]]:
+        """Return classes as `Features` hold them: no rows, and the numbers."""
+        return index[:, :0], self.levels[index]

@@ -12,6 +12,7 @@ from matwm.config import WorldModelConfig
 from matwm.nets.distributions import symlog, unimix_probs
 from matwm.nets.mlp import mlp
 from matwm.types import EnvSpec
+from matwm.world_model.latents import make_code
 
 GRID = 4
 """Height and width of what the last convolution gives."""
@@ -26,13 +27,13 @@ class Autoencoder(nn.Module, ABC):
     """
 
     encoder: nn.Module
-    """From features, and the one-hot of the focal agent, to the logits of the latents."""
+    """From features, and the one-hot of the focal agent, to what the code makes logits of."""
 
     def __init__(self, config: WorldModelConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.num_agents = spec.num_agents if config.agent_identity else 0
         self.unimix = config.unimix
-        self.latent_shape = (config.latents, config.classes)
+        self.code = make_code(config)
 
     def posterior(self, obs: Tensor, agent: Int[Tensor, " B"]) -> Float[Tensor, "B T K L"]:
         """Return probabilities of the latent of each observation (B, T, ...) as the replay keeps them."""
@@ -40,7 +41,7 @@ class Autoencoder(nn.Module, ABC):
         if self.num_agents:
             identity = F.one_hot(agent, self.num_agents).to(x.dtype)[:, None].expand(-1, x.shape[1], -1)
             x = torch.cat([x, identity], -1)
-        return unimix_probs(self.encoder(x).unflatten(-1, self.latent_shape), self.unimix)
+        return unimix_probs(self.code.logits(self.encoder(x)), self.unimix)
 
     @abstractmethod
     def target(self, obs: Tensor) -> Tensor:
@@ -60,9 +61,8 @@ class VectorAutoencoder(Autoencoder):
 
     def __init__(self, config: WorldModelConfig, spec: EnvSpec) -> None:
         super().__init__(config, spec)
-        latent_size = config.latents * config.classes
-        self.encoder = mlp(spec.obs_size + self.num_agents, config.encoder_width, config.encoder_layers, latent_size)
-        self.decoder = mlp(latent_size, config.encoder_width, config.encoder_layers, spec.obs_size)
+        self.encoder = mlp(spec.obs_size + self.num_agents, config.encoder_width, config.encoder_layers, self.code.encoder_size)
+        self.decoder = mlp(config.latent_size, config.encoder_width, config.encoder_layers, spec.obs_size)
 
     def target(self, obs: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """Return vectors in symlog space."""
@@ -88,12 +88,12 @@ class ImageAutoencoder(Autoencoder):
         super().__init__(config, spec)
         assert spec.image_shape is not None and spec.image_shape[1:] == (GRID << HALVINGS, GRID << HALVINGS), spec.image_shape
         widths = [max(1, config.encoder_width >> halvings) for halvings in reversed(range(HALVINGS))]
-        latent_size, flat = config.latents * config.classes, widths[-1] * GRID * GRID
+        flat = widths[-1] * GRID * GRID
         down = [(nn.Conv2d, a, b) for a, b in zip((spec.image_shape[0], *widths), widths, strict=False)]
         up = [(nn.ConvTranspose2d, b, a) for a, b in reversed(list(zip(widths, widths[1:], strict=False)))]
         self.convolutions = nn.Sequential(*(module for layer in down for module in _block(*layer)))
-        self.encoder = nn.Linear(flat + self.num_agents, latent_size)
-        self.widen = nn.Linear(latent_size, flat, bias=False)
+        self.encoder = nn.Linear(flat + self.num_agents, self.code.encoder_size)
+        self.widen = nn.Linear(config.latent_size, flat, bias=False)
         self.decoder = nn.Sequential(
             nn.GroupNorm(1, widths[-1]),
             nn.SiLU(),

@@ -21,7 +21,7 @@ class Heads(nn.Module):
         self.reward = mlp(hidden, width, layers, config.bins.count, zero_output=True)
         self.reward_bins = TwoHot(config.bins.count, config.bins.bound)
         self.continuation = mlp(hidden, width, layers, 1)
-        self.action_mask = mlp(config.latents * config.classes, width, layers, action_size) if has_action_masks else None
+        self.action_mask = mlp(config.latent_size, width, layers, action_size) if has_action_masks else None
 
     def prior(self, h: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch K L"]:
         """Return probabilities of the next latent."""

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
 from matwm.nets.distributions import reinmax, sample_index, straight_through
-from matwm.nets.mlp import LatentLinear
 from matwm.nets.transformer import Cache, CausalTransformer, layout
 from matwm.types import EnvSpec, Features, Windows
 from matwm.world_model import losses
@@ -50,13 +49,13 @@ class WorldModel(nn.Module):
         scaled = config.action_words == "scaled"
         words = spec.vocabulary if scaled else spec.action_size
         self.autoencoder = make_autoencoder(config, spec)
-        self.mixer = LatentLinear(config.latents, config.classes, words, config.hidden_size)
+        self.mixer = self.autoencoder.code.linear(words, config.hidden_size)
         self.trunk = CausalTransformer(
             config.hidden_size, config.layers, config.heads, config.feedforward_multiple, config.max_positions, config.dropout
         )
         self.heads = Heads(config, spec.action_size, has_action_masks=spec.has_action_masks)
         predicts_mates = config.teammates.enabled and spec.num_agents > 1
-        self.teammates = TeammatePredictor(config, spec) if predicts_mates else None
+        self.teammates = TeammatePredictor(config, spec, self.autoencoder.code) if predicts_mates else None
         self.register_buffer("obs_exists", torch.from_numpy(spec.obs_exists), persistent=False)
         self.register_buffer("action_exists", torch.from_numpy(spec.action_exists), persistent=False)
         offsets = spec.action_offsets if scaled else (0,) * spec.num_agents
@@ -66,7 +65,7 @@ class WorldModel(nn.Module):
     def feature_size(self) -> int:
         """F: what actors and critics read."""
         mates = self.mates_shape[0] * self.mates_shape[1] if self.teammates else 0
-        return self.config.latents * self.config.classes + self.config.hidden_size + mates
+        return self.config.latent_size + self.config.hidden_size + mates
 
     def loss(self, windows: Windows) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return Eq. 3 (means over the rows that count) and what to log of it."""
@@ -76,7 +75,7 @@ class WorldModel(nn.Module):
         probs = self.autoencoder.posterior(w.obs, w.agent)
         log_posterior = probs.log()
         one_hot = reinmax if config.latent_gradient == "reinmax" else straight_through
-        z = one_hot(probs, sample_index(probs.detach())).flatten(-2)
+        z = self.autoencoder.code.read(one_hot(probs, sample_index(probs.detach())))
         positions, allowed = layout(w.is_first, w.is_valid)
         h = self.trunk(self.mixer.dense(z, self._words(w.action, w.agent)), positions, allowed)
         log_prior = self.heads.prior(h[:, :-1]).log()
@@ -172,9 +171,9 @@ class WorldModel(nn.Module):
 
     def features(self, state: FocalState, num_agents: int) -> Features:
         """Return s_t as the actors and critics of `num_agents` focal agents read it, (N, b, ...)."""
-        numbers = torch.cat([state.hidden, state.mate_probs.flatten(1)], 1) if self.teammates else state.hidden
-        rows = state.latent + self.mixer.row_offsets
-        return Features(rows.unflatten(0, (num_agents, -1)), numbers.unflatten(0, (num_agents, -1)))
+        rows, read = self.mixer.rows(state.latent)
+        numbers = [read, state.hidden, *([state.mate_probs.flatten(1)] if self.teammates else [])]
+        return Features(rows.unflatten(0, (num_agents, -1)), torch.cat(numbers, 1).unflatten(0, (num_agents, -1)))
 
     def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
         """Return action words; a row without an action keeps a negative one, which the mixer reads as nothing."""
@@ -185,8 +184,7 @@ class WorldModel(nn.Module):
         exists = self.action_exists[agent]
         if self.heads.action_mask is None:
             return exists
-        z = F.one_hot(latent, self.config.classes).flatten(-2).float()
-        logits = self.heads.action_mask(z).masked_fill(~exists, float("-inf"))
+        logits = self.heads.action_mask(self.autoencoder.code.read_index(latent)).masked_fill(~exists, float("-inf"))
         likeliest = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
         return (logits > 0) | likeliest
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
-from matwm.nets.mlp import LatentLinear
 from matwm.nets.transformer import Cache, CausalTransformer
 from matwm.types import EnvSpec
+from matwm.world_model.latents import LatentCode
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class TeammatePredictor(nn.Module):
 
     mate_action_exists: Tensor
 
-    def __init__(self, config: WorldModelConfig, spec: EnvSpec) -> None:
+    def __init__(self, config: WorldModelConfig, spec: EnvSpec, code: LatentCode) -> None:
         super().__init__()
         size = config.teammates.hidden_size
         self.shape = (spec.num_agents - 1, spec.action_size)
-        self.embed = LatentLinear(config.latents, config.classes, 0, size)
+        self.embed = code.linear(0, size)
         self.trunk = CausalTransformer(
             size, config.teammates.layers, config.teammates.heads, config.feedforward_multiple, config.max_positions, config.dropout
         )

@@ -118,7 +118,7 @@ def memory(config: Config, until: int, found: Sizes) -> Memory:
     rows = min(config.replay.capacity + 2 * config.replay.chunk_rows, 2 * until + 1)
     windows = n * config.schedule.per_agent(wm.windows, n) * wm.window_length
     states = n * config.schedule.per_agent(imagined.starts, n) * (imagined.horizon + 1)
-    features = wm.latents * wm.classes + wm.hidden_size + m * found.action_size
+    features = wm.latent_size + wm.hidden_size + m * found.action_size
     least = {
         f"the world model ({found.world_model / 1e6:,.1f} M parameters, with gradients and Adam's moments; world_model)": 16
         * found.world_model,

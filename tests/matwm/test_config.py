@@ -16,6 +16,7 @@ from matwm.config import (
     RunConfig,
     Section,
     SegmentConfig,
+    WorldModelConfig,
     leaves,
     load_config,
     merge,
@@ -67,7 +68,7 @@ def problems_of(path: str, value: Any) -> list[str]:
 # ---- the schema
 
 
-YOUNGER = {(RunConfig, "precision")}
+YOUNGER = {(RunConfig, "precision"), (WorldModelConfig, "latent_code")}
 
 
 def test_every_field_is_required_and_has_a_meaning_and_both_marks():
@@ -117,6 +118,7 @@ MOVES: dict[str, Any] = {
     "env.options": {"max_cycles": 5},
     "world_model.latents": 5,
     "world_model.classes": 5,
+    "world_model.latent_code": "ordinal",
     "world_model.unimix": 0.02,
     "world_model.latent_gradient": "reinmax",
     "world_model.hidden_size": 20,
@@ -290,7 +292,7 @@ def test_presets_train_as_long_and_save_as_often_as_they_are_to(name, scenario, 
 
 def test_leaving_any_value_out_is_refused_by_its_name():
     for path, _, _ in leaves(tiny_config()):
-        if path in ("env.options", "run.precision"):
+        if path in ("env.options", "run.precision", "world_model.latent_code"):
             continue
         *above, name = path.split(".")
         data = tiny_data()

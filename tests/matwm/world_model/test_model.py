@@ -15,6 +15,8 @@ from tests.matwm.tiny import dense, make_learner, make_windows, toy_config
 UNEVEN = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
 MASKED = EnvSpec("masked", ("short_0", "long_0"), (2, 4), (2, 3), has_action_masks=True)
 ALONE = EnvSpec("alone", ("a_0",), (3,), (5,))
+ORDINAL = {"world_model.latent_code": "ordinal"}
+CODES = pytest.mark.parametrize("code", [{}, ORDINAL], ids=["one_hot", "ordinal"])
 
 
 def make_model(spec=UNEVEN, changes=None):
@@ -63,8 +65,9 @@ def test_every_loss_weight_scales_its_own_term():
         assert (more["total"] - metrics["total"]).item() == pytest.approx(2 * metrics[name].item(), rel=1e-3), name
 
 
-def test_every_parameter_is_trained_by_the_loss():
-    model = make_model(MASKED, {"world_model.free_nats": 0.0})
+@CODES
+def test_every_parameter_is_trained_by_the_loss(code):
+    model = make_model(MASKED, {"world_model.free_nats": 0.0, **code})
     _, gradients = loss_and_gradients(model, make_windows(MASKED))
     # An output layer of zeros passes nothing back: the reward head's hidden layers move from the second step on.
     late = {name for name, _ in model.named_parameters() if name.startswith("heads.reward.") and not name.startswith("heads.reward.3")}
@@ -365,10 +368,11 @@ def context_of(windows: Windows, length: int) -> Windows:
     return Windows(**{**parts, "is_valid": is_valid, "action": torch.where(is_valid, parts["action"], NO_ACTION)})
 
 
-def test_contexts_give_the_hidden_state_of_the_training_pass_whatever_their_padding(monkeypatch):
+@CODES
+def test_contexts_give_the_hidden_state_of_the_training_pass_whatever_their_padding(monkeypatch, code):
     """h_{t-1} of the loss's full pass without padding == `observe`, with 0 to 4 rows of past."""
     likeliest(monkeypatch)
-    model, length = make_model().eval(), 5
+    model, length = make_model(changes=code).eval(), 5
     windows = make_windows(UNEVEN, per_agent=5, length=length)
     contexts = context_of(windows, length)
     state = model.observe(contexts, horizon=0)
@@ -443,6 +447,28 @@ def test_features_are_latent_hidden_state_and_mates_probabilities():
     z = torch.nn.functional.one_hot(state.latent, 4).flatten(1).float()
     assert torch.equal(features.flatten(0, 1), torch.cat([z, state.hidden, state.mate_probs.flatten(1)], 1))
     assert torch.allclose(state.mate_probs.sum(-1), torch.ones(6, 2))
+
+
+def test_features_of_ordinal_latents_are_their_levels():
+    model = make_model(changes=ORDINAL).eval()
+    state = model.observe(make_windows(UNEVEN, length=3), horizon=0)
+    features = model.features(state, 3)
+    assert features.latent_rows.shape == (3, 2, 0)
+    assert model.feature_size == features.numbers.shape[-1] == 4 + 16 + 2 * 4
+    levels = torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])[state.latent]
+    assert torch.allclose(features.numbers.flatten(0, 1), torch.cat([levels, state.hidden, state.mate_probs.flatten(1)], 1))
+
+
+@CODES
+def test_masks_are_predicted_from_what_the_loss_trains_them_on(code):
+    model = make_model(MASKED, code).eval()
+    state = model.observe(make_windows(MASKED, length=3), horizon=0)
+    z = model.autoencoder.code.read(torch.nn.functional.one_hot(state.latent, 4).float())
+    assert model.heads.action_mask is not None
+    exists = model.action_exists[state.agent]
+    logits = model.heads.action_mask(z).masked_fill(~exists, float("-inf"))
+    likeliest = torch.nn.functional.one_hot(logits.argmax(-1), 3).bool()
+    assert torch.equal(state.action_mask, (logits > 0) | likeliest)
 
 
 @pytest.mark.parametrize(("spec", "changes"), [(ALONE, {}), (UNEVEN, {"world_model.teammates.enabled": False})], ids=["alone", "ablation"])

@@ -35,11 +35,13 @@ def test_the_loss_starts_near_that_of_guessing():
     assert metrics["teammates"].item() == pytest.approx(chance, rel=0.25)
 
 
-def test_a_window_read_at_once_and_row_by_row_gives_the_same_probabilities(predictor):
-    predictor.eval()
+@pytest.mark.parametrize("code", ["one_hot", "ordinal"])
+def test_a_window_read_at_once_and_row_by_row_gives_the_same_probabilities(code):
+    model = make_learner(SPEC, toy_config(SPEC, {"world_model.dropout": 0.0, "world_model.latent_code": code})).world_model.eval()
+    predictor = model.teammates
     index = torch.randint(4, (3, 6, 4), generator=torch.Generator().manual_seed(0))
     agent, valid = torch.arange(3), torch.ones(3, 6, dtype=torch.bool)
-    z = torch.nn.functional.one_hot(index, 4).flatten(-2).float()
+    z = model.autoencoder.code.read(torch.nn.functional.one_hot(index, 4).float())
     positions = torch.arange(6).expand(3, 6)
     allowed = torch.ones(6, 6).tril().bool().expand(3, 6, 6)
     full = predictor(z, agent, positions, allowed).exp()

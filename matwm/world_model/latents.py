@@ -1,0 +1,103 @@
+"""Decides what the classes of a latent are, names or levels of a number, and so what encoders say and networks read."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matwm.config import WorldModelConfig
+from matwm.nets.mlp import LatentLinear, LevelLinear
+
+REACH = 1.05
+"""A little beyond the outermost levels, so that these can be meant without an infinite number."""
+
+
+class LatentCode(nn.Module, ABC):
+    """K latents of L classes each; a part of the autoencoder, and learns with it."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.shape = (config.latents, config.classes)
+
+    @property
+    @abstractmethod
+    def encoder_size(self) -> int:
+        """How many numbers an encoder says of an observation."""
+
+    @abstractmethod
+    def logits(self, said: Float[Tensor, "*batch said"]) -> Float[Tensor, "*batch K L"]:
+        """Return the posterior's logits for what the encoder says."""
+
+    @abstractmethod
+    def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
+        """Return what networks read of one-hots, with their gradient."""
+
+    def read_index(self, index: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch Z"]:
+        """Return the same of classes."""
+        return self.read(F.one_hot(index, self.shape[1]).float())
+
+    @abstractmethod
+    def linear(self, words: int, size_out: int) -> LatentLinear | LevelLinear:
+        """Return a new Linear over latents, and over a one-hot of so many words."""
+
+
+class OneHotCode(LatentCode):
+    """Classes are names, read as one-hots: Z = K L (as DreamerV2)."""
+
+    @property
+    def encoder_size(self) -> int:
+        """A logit for each class."""
+        return self.shape[0] * self.shape[1]
+
+    def logits(self, said: Float[Tensor, "*batch said"]) -> Float[Tensor, "*batch K L"]:
+        """Return the numbers, by latent."""
+        return said.unflatten(-1, self.shape)
+
+    def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
+        """Return them side by side."""
+        return one_hot.flatten(-2)
+
+    def linear(self, words: int, size_out: int) -> LatentLinear:
+        """Return one that sums rows."""
+        return LatentLinear(*self.shape, words, size_out)
+
+
+class OrdinalCode(LatentCode):
+    """Classes are levels of a number between -1 and 1, read as that number: Z = K.
+
+    The encoder names the number; the posterior is a normal curve around it, cut into the levels, with one learned width a latent.
+    Neighbouring classes are alike from the start, for the encoder and for all that read them, which one-hots must learn pair by pair.
+    """
+
+    levels: Tensor
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__(config)
+        self.log_width = nn.Parameter(torch.full((config.latents, 1), math.log(2 / config.classes)))
+        self.register_buffer("levels", torch.linspace(-1, 1, config.classes), persistent=False)
+
+    @property
+    def encoder_size(self) -> int:
+        """A number for each latent."""
+        return self.shape[0]
+
+    def logits(self, said: Float[Tensor, "*batch said"]) -> Float[Tensor, "*batch K L"]:
+        """Return the logarithm of the curves."""
+        distance = (REACH * torch.tanh(said)).unsqueeze(-1) - self.levels
+        return -(distance / self.log_width.exp()).square() / 2
+
+    def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
+        """Return the number of each."""
+        return one_hot @ self.levels
+
+    def linear(self, words: int, size_out: int) -> LevelLinear:
+        """Return one that multiplies levels."""
+        return LevelLinear(self.shape[0], self.levels, words, size_out)
+
+
+def make_code(config: WorldModelConfig) -> LatentCode:
+    """Return the code that the configuration names."""
+    return (OrdinalCode if config.latent_code == "ordinal" else OneHotCode)(config)
