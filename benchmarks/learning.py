@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     from matwm.checkpoint import CheckpointError
     from matwm.config import ConfigError
-    from matwm.learner import NonFiniteLossError
+    from matwm.readings import NonFiniteLossError
     from pipeline.project import ProjectError
 
     try:

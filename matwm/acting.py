@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from torch import Tensor
 
 from matwm.actor_critic import Actors
-from matwm.types import NO_ACTION, Windows
+from matwm.types import NO_ACTION, Windows, on_device
 from matwm.world_model import WorldModel
 
 Seen = Float32[np.ndarray, "E n O"] | UInt8[np.ndarray, "E n channels height width"]
@@ -70,13 +70,10 @@ def choose_actions(
     training = world_model.training
     world_model.eval()
     device = actors.net.output_bias.device
-    windows = context.windows()
-    if device.type != "cpu":
-        windows = Windows(**{name: value.to(device) for name, value in vars(windows).items()})
+    legal = on_device(torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1), device)
     n = len(context.agents)
-    features = world_model.features(world_model.observe(windows, horizon=0), n)
+    features = world_model.features(world_model.observe(context.windows().to(device), horizon=0), n)
     world_model.train(training)
-    legal = torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1).to(device)
     actions: Tensor = actors.choose(features, legal, greedy=greedy)
     return actions.cpu().numpy().T
 

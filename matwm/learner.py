@@ -1,7 +1,6 @@
 """Owns every network and optimizer, and is the only caller of `backward()`."""
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
@@ -18,20 +17,12 @@ from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.imagination import imagine
 from matwm.precision import matrix_products
+from matwm.readings import Readings
 from matwm.stateful import State, Value
 from matwm.types import EnvSpec, Features, Rollout, Windows
 from matwm.world_model import WorldModel
 
 DataT = TypeVar("DataT", Rollout, Windows)
-
-
-class NonFiniteLossError(ArithmeticError):
-    """Training diverged: `term` is the first loss term that is not finite, `step` the environment step."""
-
-    def __init__(self, term: str, step: int | None = None) -> None:
-        at = "" if step is None else f" at environment step {step}"
-        super().__init__(f"{term} is not finite{at}: training has diverged (try a lower learning rate); saved checkpoints stay")
-        self.term, self.step = term, step
 
 
 class NamedAdam:
@@ -65,8 +56,9 @@ class NamedAdam:
         """The step size in force, but for own rates."""
         return self.adam.param_groups[0]["lr"]
 
-    def step(self) -> None:
-        """Apply the gradients and drop them."""
+    def step(self, unless: Tensor | None = None) -> None:
+        """Apply the gradients and drop them; where `unless` is 1 (a float, read on its device), drop them only."""
+        self.adam.found_inf = unless  # type: ignore[attr-defined] what GradScaler tells an optimizer
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
 
@@ -98,6 +90,9 @@ class Learner:
         self.critics = Critics(spec.num_agents, size, ac).to(device)
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
         self.bounds = ReturnBounds(spec.num_agents).to(device)
+        self.looks_at_once = device.type == "cpu"
+        """Whether an update raises if it finds numbers that are not finite, or leaves that to whoever looks at them."""
+        self._has_diverged = torch.zeros((), device=device)
         self._largest_entropy = torch.tensor(spec.num_actions, device=device).clamp(min=2).log()  # 0 where there is no choice
         self.agents = nn.ModuleDict(
             {"actors": self.actors, "critics": self.critics, "slow_critics": self.slow_critics, "return_bounds": self.bounds}
@@ -116,32 +111,33 @@ class Learner:
             epsilon=ac.adam_epsilon,
         )
 
-    def update_world_model(self, windows: Windows) -> dict[str, float]:
+    def update_world_model(self, windows: Windows) -> Readings:
         """Take one gradient step on Eq. 3; return what to log.
 
         Raises:
-            NonFiniteLossError: names the term; no parameter has changed.
+            NonFiniteLossError: names the term; no parameter has changed (see `_apply`).
         """
         self.world_model.train()
-        windows = to_device(windows, self.device)
+        windows = windows.to(self.device)
         with self.products():
             loss, metrics = self.world_model.loss(windows)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(list(self.world_model_optimizer.named.values()), self.config.world_model.clip_norm)
         metrics["gradient_norm"] = norm
-        values = to_floats({f"world_model/{name}": value for name, value in metrics.items()})
-        check_finite(values)
-        self.world_model_optimizer.step()
-        return values
+        readings = Readings(
+            [f"world_model/{name}" for name in metrics], torch.stack([value.detach().float() for value in metrics.values()])
+        )
+        self._apply(self.world_model_optimizer, readings)
+        return readings
 
-    def update_agents(self, contexts: Windows) -> dict[str, float]:
+    def update_agents(self, contexts: Windows) -> Readings:
         """Imagine from the contexts and take one gradient step on Eq. 10 and 11 for every agent; return what to log.
 
         Raises:
-            NonFiniteLossError: names the term and the agent; no parameter has changed.
+            NonFiniteLossError: names the term and the agent; no parameter has changed (see `_apply`).
         """
         ac, num_agents = self.config.actor_critic, self.spec.num_agents
-        contexts = to_device(contexts, self.device)
+        contexts = contexts.to(self.device)
         from_prior = ac.imagination.start_state == "prior"
         with self.products():
             rollout = imagine(
@@ -155,18 +151,26 @@ class Learner:
         metrics["reward_real"] = real_reward(contexts, num_agents)
         if self.spec.has_action_masks:
             metrics["illegal"] = illegal_share(contexts, rollout)
-        table = torch.stack([value.detach() for value in metrics.values()]).tolist()
-        values = {
-            f"agents/{name}/{key}": of_agent
-            for key, row in zip(metrics, table, strict=True)
-            for name, of_agent in zip(self.spec.agents, row, strict=True)
-        }
-        check_finite(values)
-        self.agents_optimizer.step()
+        names = [f"agents/{name}/{key}" for key in metrics for name in self.spec.agents]
+        readings = Readings(names, torch.cat([value.detach() for value in metrics.values()]))
+        self._apply(self.agents_optimizer, readings)
         with torch.no_grad():
             for slow, fast in zip(self.slow_critics.parameters(), self.critics.parameters(), strict=True):
                 slow.lerp_(fast, 1 - ac.slow_decay)
-        return values
+        return readings
+
+    def _apply(self, optimizer: NamedAdam, readings: Readings) -> None:
+        """Take a gradient step, unless what was read on the way is not finite.
+
+        To look would make the host wait for a GPU. There the device itself leaves the step out, and all that follow:
+        whoever looks at the readings hears of it, at parameters that no step has changed since.
+        """
+        if self.looks_at_once:
+            readings.check()
+            optimizer.step()
+        else:
+            self._has_diverged.masked_fill_(~readings.are_finite(), 1.0)
+            optimizer.step(unless=self._has_diverged)
 
     def _agents_loss(self, rollout: Rollout) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the sum of Eq. 10 and 11 over agents on a rollout (N, b, ...), and what to log of each agent, (N,)."""
@@ -236,6 +240,7 @@ class Learner:
             state = optimizers[name]
             assert isinstance(state, Mapping)
             optimizer.load_state_dict(state)
+        self._has_diverged.zero_()
 
     def policy(self, agent: int) -> dict[str, Tensor]:
         """Return one agent's actor: with the world model it is all that acting needs."""
@@ -293,24 +298,6 @@ def illegal_share(contexts: Windows, rollout: Rollout) -> Tensor:
     return 1 - real.gather(-1, first).squeeze(-1).float().mean(1)
 
 
-def check_finite(values: Mapping[str, float]) -> None:
-    """Raise NonFiniteLossError for the first value that is not finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteLossError(name)
-
-
-def to_floats(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Bring scalars to the host in one transfer."""
-    values = torch.stack([value.detach().float() for value in metrics.values()]).tolist()
-    return dict(zip(metrics, values, strict=True))
-
-
 def map_tensors(data: DataT, function: Callable[[Tensor], Tensor]) -> DataT:
     """Return a copy of a dataclass of tensors with `function` applied to each."""
     return type(data)(**{field.name: function(getattr(data, field.name)) for field in fields(data)})  # type: ignore[arg-type]
-
-
-def to_device(windows: Windows, device: torch.device) -> Windows:
-    """Return the windows on a device; on the CPU they are there already."""
-    return windows if windows.obs.device == device else map_tensors(windows, lambda tensor: tensor.to(device))

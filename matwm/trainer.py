@@ -17,7 +17,8 @@ from matwm.config import Config, ConfigError
 from matwm.envs import make_env
 from matwm.envs.episode_log import EpisodeLog
 from matwm.history import History, Point
-from matwm.learner import Learner, NonFiniteLossError, policy_in
+from matwm.learner import Learner, policy_in
+from matwm.readings import NonFiniteLossError, Readings
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
 from matwm.settings import check_in_force, too_few_rows, unplayable
@@ -55,12 +56,14 @@ class Trainer:
         self.env_step = 0
         """Environment steps taken."""
         self._points: list[Point] = []
+        self._unread: list[tuple[int, Readings]] = []
 
     def step(self) -> None:
         """Take one environment step and the updates that are due after it (Algorithm 2).
 
         Raises:
-            NonFiniteLossError: a loss is not finite; the message names the term and the step.
+            NonFiniteLossError: a loss is not finite; the message names the term and the step. A GPU is asked for losses where
+                an interval of the metrics ends: the step may be an earlier one of that interval.
         """
         seed_torch(self.config.seed, "step", self.env_step)
         episode = self.collector.step(self._choose, env_step=self.env_step + 1)
@@ -77,6 +80,7 @@ class Trainer:
             except NonFiniteLossError as error:
                 raise NonFiniteLossError(error.term, self.env_step) from None
         if self.env_step % self.config.run.metrics_interval == 0:
+            self._read()
             self._points += self.history.close_interval(self.env_step)
 
     def drain(self) -> list[Point]:
@@ -85,7 +89,12 @@ class Trainer:
         return points
 
     def parts(self) -> dict[str, State]:
-        """Return everything that a checkpoint holds: the only list of it."""
+        """Return everything that a checkpoint holds: the only list of it.
+
+        Raises:
+            NonFiniteLossError: training on a GPU has diverged, which nobody had looked at yet.
+        """
+        self._read()
         return {
             **self.learner.parts(),
             "replay": self.replay.state_dict(),
@@ -105,7 +114,7 @@ class Trainer:
         self.env_step = progress["env_step"]
         self.collector.load_state_dict(progress["collector"])
         self.history.load_state_dict(parts["history"])
-        self._points = []
+        self._points, self._unread = [], []
         check_in_force(self.config, self.learner, self.replay, self.collector)
         if problem := too_few_rows(self.config, self.env_step, len(self.replay)):
             raise ValueError(problem)
@@ -169,11 +178,26 @@ class Trainer:
         config, step = self.config, self.env_step
         if step % config.schedule.world_model_every == 0:
             windows, described = self.sample_windows(generator_for(config.seed, "replay/windows", step))
-            self.history.add(self.learner.update_world_model(windows))
+            self._log(self.learner.update_world_model(windows))
             self.history.add({f"replay/{key}": value for key, value in {**described, "rows": float(len(self.replay))}.items()})
         if step % config.schedule.agents_every == 0:
             contexts = self.sample_contexts(generator_for(config.seed, "replay/contexts", step))
-            self.history.add(self.learner.update_agents(contexts))
+            self._log(self.learner.update_agents(contexts))
+
+    def _log(self, readings: Readings) -> None:
+        self._unread.append((self.env_step, readings))
+        if self.learner.looks_at_once:
+            self._read()
+
+    def _read(self) -> None:
+        """Take into the history what updates have logged: only here, and to act, does the host wait for a GPU."""
+        while self._unread:
+            step, readings = self._unread[0]
+            try:
+                self.history.add(readings.numbers)
+            except NonFiniteLossError as error:
+                raise NonFiniteLossError(error.term, step) from None
+            del self._unread[0]
 
 
 def build_trainer(config: Config) -> Trainer:
@@ -203,6 +227,7 @@ def prepare_torch(config: Config) -> torch.device:
         if not torch.cuda.is_available():
             raise ValueError("run.device is cuda, but torch sees no CUDA device: set it to cpu, or install the CUDA build of torch")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32; products never round by default, convolutions do
     torch.set_num_threads(config.run.threads)
     torch.set_flush_denormal(True)  # tails of softmaxes and second moments are full of them, and each costs a hundred cycles
     torch.use_deterministic_algorithms(mode=True)

@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from torch import Tensor
 
@@ -188,6 +189,10 @@ class Windows:
     is_valid: Bool[Tensor, "B T"]
     """False for left padding, and for the rows of an episode at which the focal agent is dead: they count nowhere."""
 
+    def to(self, device: torch.device) -> "Windows":
+        """Return the windows on a device (see `on_device`)."""
+        return Windows(**{name: on_device(value, device) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Features:
@@ -218,6 +223,13 @@ class Rollout:
     latent_rows: Int32[Tensor, "*B H+1 K"]
     """As in `Features`, and likewise `numbers`."""
     numbers: Float[Tensor, "*B H+1 S"]
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device. The host does not wait for a copy to a GPU: page-locked memory stays as it is until it is read."""
+    if tensor.device.type == device.type:
+        return tensor
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def _role(agent: str) -> str:

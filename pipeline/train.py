@@ -39,7 +39,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
 
 
 def _run(session: "Session", interruption: Interruption) -> int:
-    from matwm.learner import NonFiniteLossError
+    from matwm.readings import NonFiniteLossError
     from pipeline.tracking import ElsewhereError
     from pipeline.training.saving import UnsavedError
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from matwm.nets.distributions import TwoHot
+from matwm.nets.distributions import TwoHot, pick
 
 
 def trajectory_weights(continues: Float[Tensor, "*B H"]) -> Float[Tensor, "*B H"]:
@@ -28,7 +28,7 @@ def actor_loss(
     entropy_weight: float,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Return each agent's REINFORCE loss with entropy bonus (Eq. 10), and its mean entropy in nats."""
-    taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    taken = pick(log_probs, action)
     bonus = entropy(log_probs)
     loss = -(weight * (advantage * taken + entropy_weight * bonus)).mean(-1)
     return loss, bonus.detach().mean(-1)

@@ -6,13 +6,14 @@ from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from matwm.config import EnvConfig
 from matwm.envs import mpe_scripts as mpe
+from matwm.envs.butterfly_scripts import lift_behind
 from matwm.types import EnvSpec
 
-RuleFactory = Callable[[Mapping[str, Any]], mpe.Rule]
+RuleFactory = Callable[[Mapping[str, Any]], Callable[[Shaped[np.ndarray, "E *shape"]], Int[np.ndarray, " E"]]]
 
 
 @runtime_checkable
@@ -47,9 +48,9 @@ class Still:
 class Ruled:
     """Follows a rule that draws nothing."""
 
-    rule: mpe.Rule
+    rule: Callable[[Shaped[np.ndarray, "E *shape"]], Int[np.ndarray, " E"]]
 
-    def act(self, obs: Float[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+    def act(self, obs: Shaped[np.ndarray, "E *shape"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
         """Return what the rule says to each observation."""
         return self.rule(obs)
 
@@ -112,12 +113,15 @@ SIDES: Mapping[str, tuple[Side, ...]] = {
 _EVERYBODY = (Side(None, frozen=("random",)),)
 _UNITS = (Side(None, {"heuristic": {}}, frozen=("random",)),)
 """Of SMAX, which has a heuristic for its enemies."""
+_PISTONS = (Side(None, {"lift": {"piston": lambda options: lift_behind}}, frozen=("random",)),)
 
 
 def sides(env: EnvConfig) -> tuple[Side, ...]:
     """Return the sides of a scenario; where nobody has written them down, all agents are one."""
     if env.family == "mpe":
         return SIDES[env.name]
+    if (env.family, env.name) == ("butterfly", "pistonball_v6"):
+        return _PISTONS
     return _UNITS if env.family == "smax" else _EVERYBODY
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from matwm.nets.distributions import categorical_kl
+from matwm.nets.distributions import categorical_kl, pick
 
 
 def reconstruction_loss(
@@ -31,7 +31,7 @@ def action_mask_loss(logits: Float[Tensor, "B T A"], mask: Bool[Tensor, "B T A"]
 
 def teammate_loss(log_probs: Float[Tensor, "B T M A"], mate_actions: Int[Tensor, "B T M"]) -> Float[Tensor, "B T"]:
     """Cross-entropy summed over mates (Eq. 8); a mate without an action counts nothing."""
-    taken = log_probs.gather(-1, mate_actions.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    taken = pick(log_probs, mate_actions.clamp(min=0))
     return -torch.where(mate_actions >= 0, taken, torch.zeros_like(taken)).sum(-1)
 
 

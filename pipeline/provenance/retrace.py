@@ -9,7 +9,7 @@ from torch import Tensor
 
 from matwm.checkpoint import Checkpoint, CheckpointError, fingerprint_of, open_checkpoint
 from matwm.config import Config, ConfigError, restored_config
-from matwm.learner import NonFiniteLossError
+from matwm.readings import NonFiniteLossError
 from matwm.stateful import Value, fingerprint
 from matwm.trainer import Trainer, build_trainer
 from pipeline import project as places

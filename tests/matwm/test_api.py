@@ -3,8 +3,8 @@ import pytest
 import matwm
 from matwm.checkpoint import open_parent
 from matwm.config import ConfigError, merge, read_params
-from matwm.learner import NonFiniteLossError
 from matwm.manifest import ROOT
+from matwm.readings import NonFiniteLossError
 from matwm.store import LocalStore
 from matwm.version import NUMERICS
 

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from matwm.learner import NamedAdam, NonFiniteLossError, illegal_share, real_reward
+from matwm.learner import NamedAdam, illegal_share, real_reward
+from matwm.readings import NonFiniteLossError
 from matwm.rng import seed_torch
 from matwm.stateful import fingerprint
 from matwm.types import NO_ACTION, EnvSpec, Rollout
@@ -187,6 +188,28 @@ def test_an_agent_that_diverges_is_named():
     with pytest.raises(NonFiniteLossError, match="agents/four_0/"):
         update_agents(learner)
     assert moved(before, learner.actors) == set()
+
+
+@pytest.mark.parametrize("term", ["reconstruction", "reward"])
+def test_where_nobody_looks_at_once_no_step_is_taken_from_then_on_and_whoever_looks_hears_of_it(term):
+    """As on a GPU, where looking would make the host wait."""
+    learner = make_learner(SPEC)
+    update_world_model(learner)
+    learner.looks_at_once = False
+    windows = make_windows(SPEC)
+    field = {"reconstruction": "obs", "reward": "reward"}[term]
+    value = getattr(windows, field).clone()
+    value[0, 0] = float("nan")
+    before = fingerprint({name: learner.parts()[name] for name in ("world_model", "optimizers")})
+    wrong = learner.update_world_model(dataclasses.replace(windows, **{field: value}))
+    assert update_world_model(learner, windows)["world_model/total"] > 0
+    update_agents(learner)
+    assert fingerprint({name: learner.parts()[name] for name in ("world_model", "optimizers")}) == before
+    with pytest.raises(NonFiniteLossError, match=f"world_model/{term} is not finite"):
+        _ = wrong["world_model/total"]
+    learner.load(learner.parts())
+    update_world_model(learner, windows)
+    assert fingerprint({name: learner.parts()[name] for name in ("world_model", "optimizers")}) != before
 
 
 # ---- state

@@ -14,8 +14,8 @@ from torch import nn
 from matwm import scenarios
 from matwm.config import ConfigError
 from matwm.envs import is_installed
-from matwm.learner import NonFiniteLossError
 from matwm.manifest import ROOT
+from matwm.readings import NonFiniteLossError
 from matwm.rng import generator_for, seed_torch
 from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
 from matwm.store import LocalStore
@@ -434,6 +434,31 @@ def test_divergence_names_the_term_and_the_environment_step():
     with pytest.raises(NonFiniteLossError, match="world_model/.* is not finite at environment step 14") as caught:
         trainer.step()
     assert caught.value.step == 14
+
+
+def test_training_is_the_same_where_nobody_looks_until_metrics_are_due():
+    """As on a GPU: metrics of 5 steps are read together, and those that are left before a checkpoint."""
+    looking, patient = make_trainer(), make_trainer()
+    patient.learner.looks_at_once = False
+    for trainer in (looking, patient):
+        run(trainer, 23)
+    assert [step for step, _ in patient._unread] == [21, 22, 22, 23]
+    assert digest(patient) == digest(looking)
+    assert patient.history == looking.history
+    run(patient, 9)
+    assert digest(patient) == digest(run(resumed(looking), 9))
+
+
+def test_divergence_that_nobody_saw_at_once_is_told_of_its_own_step_and_no_checkpoint_is_made():
+    trainer = run(make_trainer(), 12)
+    trainer.learner.looks_at_once = False
+    with torch.no_grad():
+        trainer.learner.world_model.heads.reward[-1].bias[0] = float("nan")
+    run(trainer, 2)
+    for look in (trainer.parts, trainer.snapshot, trainer.step):
+        with pytest.raises(NonFiniteLossError, match="world_model/.* is not finite at environment step 13") as caught:
+            look()
+        assert caught.value.step == 13
 
 
 def test_policies_are_named_and_their_own():

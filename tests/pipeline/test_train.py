@@ -21,7 +21,7 @@ import yaml
 from matwm import checkpoint, durable, evaluation
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, step_name
 from matwm.config import parse_config
-from matwm.learner import NonFiniteLossError
+from matwm.readings import NonFiniteLossError
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer

@@ -9,7 +9,9 @@ import pytest
 from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import make_env
+from matwm.envs.butterfly_scripts import lift_behind
 from matwm.envs.images import small
+from matwm.evaluation import reference_lines
 from tests.matwm.envs.examples import played
 
 pytest.importorskip("pymunk")
@@ -105,3 +107,20 @@ def test_pictures_are_shrunk_without_losing_what_is_small():
     exact = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     assert np.array_equal(small(exact), exact.transpose(2, 0, 1))
     assert np.array_equal(small(exact[:, :, :1]), np.repeat(exact[None, :, :, 0], 3, 0))
+
+
+def test_pistons_that_lift_behind_the_ball_bring_it_to_the_wall():
+    env = EnvConfig(family="butterfly", name="pistonball_v6", options={"n_pistons": 5})
+    lines = {result.matchup: result for result in reference_lines(env, episodes=5, first_seed=10_000)}
+    assert set(lines) == {"random", "lift"}
+    assert lines["lift"].roles["piston"].median > 95 > lines["random"].roles["piston"].median
+    lengths = {name: (result.actions[..., 0] >= 0).sum(1).mean() for name, result in lines.items()}
+    assert lengths["lift"] < 0.5 * lengths["random"]
+
+
+def test_a_piston_rises_for_a_ball_on_its_left_alone():
+    grey, ball = np.full((4, 3, 64, 64), 255, np.uint8), np.array([65, 159, 221], np.uint8)[:, None, None]
+    grey[0, :, 40:50, 5:20] = ball  # gone by
+    grey[1, :, 40:50, 44:60] = ball  # still to come
+    grey[2, :, 56:60, 5:20] = ball  # that is a piston
+    assert lift_behind(grey).tolist() == [2, 0, 0, 0]

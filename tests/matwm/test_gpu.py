@@ -1,0 +1,52 @@
+"""Tests training on a GPU: skipped where there is none. What can be tested of it on a CPU is tested beside its subject."""
+
+import pytest
+import torch
+
+from matwm.rng import generator_for
+from matwm.trainer import Trainer
+from tests.matwm.test_trainer import IMAGES, digest, resumed
+from tests.matwm.tiny import make_trainer, run, tiny_config
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+CUDA = {"run.device": "cuda"}
+KINDS = [
+    pytest.param({}, id="vectors"),
+    pytest.param({"run.precision": "bfloat16"}, id="bfloat16"),
+    pytest.param(IMAGES, id="images"),
+]
+
+
+def trained(changes, steps: int = 20) -> Trainer:
+    return run(make_trainer(None, tiny_config({**CUDA, **changes})), steps)
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_the_host_waits_for_nothing_during_an_update(changes):
+    trainer = trained(changes)
+    windows, _ = trainer.sample_windows(generator_for(0, "t", 0))
+    contexts = trainer.sample_contexts(generator_for(0, "t", 1))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        readings = trainer.learner.update_world_model(windows), trainer.learner.update_agents(contexts)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert readings[0]["world_model/total"] > 0
+    assert len(readings[1].numbers) > 0
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_a_run_that_was_interrupted_ends_bit_for_bit_where_one_that_was_not_does(changes):
+    whole = trained(changes, 31)
+    part = resumed(run(resumed(trained(changes, 21)), 4))
+    run(part, 6)
+    assert digest(part) == digest(whole)
+    assert part.history == whole.history
+
+
+def test_it_trains_as_the_cpu_does_as_far_as_draws_are_the_same():
+    """Warm-up draws nothing by torch, and the first update's reconstruction loss hardly depends on which latents are drawn."""
+    on_gpu, on_cpu = trained({}, 12), run(make_trainer(None, tiny_config()), 12)
+    losses = [trainer.parts()["history"]["pending/world_model/reconstruction"][0].item() for trainer in (on_gpu, on_cpu)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
