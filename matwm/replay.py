@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 
 from matwm.config import ReplayConfig
+from matwm.mirror import Mirror
 from matwm.stateful import Arrays, Chunk, State
 from matwm.types import NO_ACTION, EnvSpec, Step, Windows
 
@@ -26,7 +27,8 @@ MAX_REJECTIONS = 64
 class Replay:
     """The last `capacity` rows of experience of all agents, first in, first out."""
 
-    def __init__(self, spec: EnvSpec, config: ReplayConfig) -> None:
+    def __init__(self, spec: EnvSpec, config: ReplayConfig, device: torch.device | None = None) -> None:
+        """On a GPU as `device` observations of batches lie there already; all else is in memory."""
         self.config = config
         self._num_chunks = math.ceil(config.capacity / config.chunk_rows) + 1
         self._storage = self._num_chunks * config.chunk_rows
@@ -41,6 +43,9 @@ class Replay:
             "is_first": np.zeros(self._storage, bool),
             "is_last": np.zeros(self._storage, bool),
         }
+        self._mirror: Mirror | None = None
+        if device is not None and device.type != "cpu":
+            self._mirror = Mirror(self._rows["obs"], device, stretch=config.chunk_rows)
         self._episode_start = np.zeros(self._storage, np.int64)
         self._mates = np.array([spec.mates(agent) for agent in range(n)], np.int64).reshape(n, n - 1)
         self._num_agents = n
@@ -173,7 +178,8 @@ class Replay:
         mates = at[:, :, None], self._mates[agent][:, None, :]
         is_valid = is_valid & alive[at, focal]
         terminated, is_last = self._rows["terminated"][at, focal], self._rows["is_last"][at]
-        arrays = {name: self._rows[name][at, focal] for name in ("obs", "action_mask", "reward")}
+        in_memory = ("action_mask", "reward") if self._mirror else ("obs", "action_mask", "reward")
+        arrays = {name: self._rows[name][at, focal] for name in in_memory}
         arrays |= {
             "action": actions[at, focal].astype(np.int64),
             "mate_actions": np.where(alive[mates], actions[mates], NO_ACTION).astype(np.int64),
@@ -186,6 +192,8 @@ class Replay:
             for name, array in arrays.items():
                 array[~is_valid] = NO_ACTION if name in ("action", "mate_actions") else 0
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self._mirror:
+            tensors["obs"] = self._mirror.gather(rows, agent, is_valid, total_rows=self.total_rows)
         return Windows(agent=torch.from_numpy(agent), is_valid=torch.from_numpy(is_valid), **tensors)
 
     def state_dict(self) -> State:
@@ -233,6 +241,8 @@ class Replay:
                 self._restore(number, chunk, min(size, total - number * size))
         self._stored_from = max(first, oldest_needed) * size
         self.total_rows = total
+        if self._mirror:
+            self._mirror.forget()
         rows = np.arange(self._stored_from, total)
         is_first = self._rows["is_first"][rows % self._storage]
         # Where an episode's first row is no longer here, any earlier row serves: contexts stop at the oldest valid row.

@@ -210,7 +210,7 @@ def build_trainer(config: Config) -> Trainer:
     env = EpisodeLog(make_env(config.env))
     if problems := unplayable(config, env.spec):
         raise ConfigError(problems)
-    replay = Replay(env.spec, config.replay)
+    replay = Replay(env.spec, config.replay, device)
     seed_torch(config.seed, "initialisation", 0)
     learner = Learner(env.spec, config, device)
     collector = Collector(env, replay, seed=config.seed, acting_context=config.schedule.acting_context)

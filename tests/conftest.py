@@ -15,6 +15,8 @@ CHECKED = (
     "acting",
     "learner",
     "replay",
+    "mirror",
+    "readings",
     "collector",
     "evaluation",
     "policy",

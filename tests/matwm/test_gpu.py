@@ -22,13 +22,13 @@ def trained(changes, steps: int = 20) -> Trainer:
 
 
 @pytest.mark.parametrize("changes", KINDS)
-def test_the_host_waits_for_nothing_during_an_update(changes):
+def test_the_host_waits_for_nothing_while_it_draws_batches_and_updates(changes):
     trainer = trained(changes)
-    windows, _ = trainer.sample_windows(generator_for(0, "t", 0))
-    contexts = trainer.sample_contexts(generator_for(0, "t", 1))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
+        windows, _ = trainer.sample_windows(generator_for(0, "t", 0))
+        contexts = trainer.sample_contexts(generator_for(0, "t", 1))
         readings = trainer.learner.update_world_model(windows), trainer.learner.update_agents(contexts)
     finally:
         torch.cuda.set_sync_debug_mode("default")
