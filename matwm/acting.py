@@ -40,13 +40,16 @@ class EpisodeContext:
         """Take in the actions that were taken on them."""
         self._actions.append(action)
 
-    def windows(self) -> Windows:
-        """Return the rows so far, grouped by focal agent; the last row has no action yet."""
+    def windows(self, length: int | None = None) -> Windows:
+        """Return the rows so far, grouped by focal agent, padded on the left to `length`; the last row has no action yet."""
         obs = torch.from_numpy(np.stack(self._obs)).transpose(0, 2).flatten(0, 1)  # (T, E, n, ...) -> (n*E, T, ...)
-        rows, length = obs.shape[:2]
+        rows, seen = obs.shape[:2]
+        length = length or seen
         action = torch.full((rows, length), NO_ACTION)
         if self._actions:
-            action[:, :-1] = torch.from_numpy(np.stack(self._actions)).permute(2, 1, 0).flatten(0, 1)
+            action[:, length - seen : -1] = torch.from_numpy(np.stack(self._actions)).permute(2, 1, 0).flatten(0, 1)
+        if length > seen:
+            obs = torch.cat([obs.new_zeros(rows, length - seen, *obs.shape[2:]), obs], 1)
         zeros = torch.zeros(1, 1).expand(rows, length)
         no = torch.zeros(1, 1, dtype=torch.bool).expand(rows, length)
         return Windows(
@@ -58,23 +61,35 @@ class EpisodeContext:
             reward=zeros,
             continues=zeros,
             is_first=no,
-            is_valid=~no,
+            is_valid=(torch.arange(length) >= length - seen).expand(rows, length),
         )
 
 
-@torch.no_grad()
 def choose_actions(
     world_model: WorldModel, actors: Actors, context: EpisodeContext, mask: Bool[np.ndarray, "E n A"], *, greedy: bool
 ) -> Int[np.ndarray, "E n"]:
     """Return the policies' actions on the posterior of the present observations, under the environment's real masks (Algorithm 2)."""
+    device = actors.net.output_bias.device
+    return in_memory(decide(world_model, actors, context.windows().to(device), legal_on(device, mask), greedy=greedy))
+
+
+@torch.no_grad()
+def decide(world_model: WorldModel, actors: Actors, windows: Windows, legal: Bool[Tensor, "n E A"], *, greedy: bool) -> Int[Tensor, "n E"]:
+    """Return the same where the networks are, of contexts and masks that are there."""
     training = world_model.training
     world_model.eval()
-    device = actors.net.output_bias.device
-    legal = on_device(torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1), device)
-    n = len(context.agents)
-    features = world_model.features(world_model.observe(context.windows().to(device), horizon=0), n)
+    features = world_model.features(world_model.observe(windows, horizon=0), len(legal))
     world_model.train(training)
-    actions: Tensor = actors.choose(features, legal, greedy=greedy)
+    return actors.choose(features, legal, greedy=greedy)
+
+
+def legal_on(device: torch.device, mask: Bool[np.ndarray, "E n A"]) -> Bool[Tensor, "n E A"]:
+    """Return masks on a device, by agent."""
+    return on_device(torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1), device)
+
+
+def in_memory(actions: Int[Tensor, "n E"]) -> Int[np.ndarray, "E n"]:
+    """Return actions by episode, waiting for them."""
     return actions.cpu().numpy().T
 
 

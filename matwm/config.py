@@ -240,9 +240,18 @@ class RunConfig(Section):
     precision: Literal["float32", "bfloat16"] = field(
         "of matrix products in training; all else, parameters and checkpoints are float32", branch="free", default="float32"
     )
+    cuda_graphs: bool = field(
+        "launch updates and acting as CUDA graphs; policies draw otherwise, since contexts are padded", branch="free", default=False
+    )
     threads: int = field("threads of torch on the CPU", branch="free", ge=1, le=1024)
     save_interval: int = field("environment steps a checkpoint", branch="free", shapes=False, ge=1)
     metrics_interval: int = field("environment steps a point of the training metrics (means over the interval)", branch="free", ge=1)
+
+    @model_validator(mode="after")
+    def _graphs_are_of_cuda(self) -> Self:
+        if self.cuda_graphs and self.device != "cuda":
+            raise ValueError(f"cuda_graphs is true, but device is {self.device}: set device to cuda, or cuda_graphs to false")
+        return self
 
 
 class RetentionConfig(Section):

@@ -15,6 +15,7 @@ from matwm.actor_critic import Actors, Critics, ReturnBounds
 from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weights
 from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
+from matwm.graphs import Graphed
 from matwm.imagination import imagine
 from matwm.precision import matrix_products
 from matwm.readings import Readings
@@ -36,6 +37,7 @@ class NamedAdam:
         betas: Sequence[float],
         epsilon: float,
         own_rates: Mapping[str, float] | None = None,
+        capturable: bool = False,
     ) -> None:
         """Parameters below a name in `own_rates` learn at the rate beside it, in a group of their own after the first."""
         self.named = dict(named)
@@ -43,7 +45,7 @@ class NamedAdam:
         apart = {id(parameter) for group in own.values() for parameter in group}
         groups: list[dict[str, Any]] = [{"params": [p for p in self.named.values() if id(p) not in apart]}]
         groups += [{"params": own[below], "lr": rate} for below, rate in (own_rates or {}).items()]
-        self.adam = torch.optim.Adam(groups, lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon, fused=True)
+        self.adam = torch.optim.Adam(groups, lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon, fused=True, capturable=capturable)
         for parameter in self.named.values():
             self.adam.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -103,13 +105,27 @@ class Learner:
             betas=config.world_model.adam_betas,
             epsilon=config.world_model.adam_epsilon,
             own_rates={"autoencoder": config.world_model.autoencoder_learning_rate},
+            capturable=config.run.cuda_graphs,
         )
         self.agents_optimizer = NamedAdam(
             ((name, p) for name, p in self.agents.named_parameters() if p.requires_grad),
             learning_rate=ac.learning_rate,
             betas=ac.adam_betas,
             epsilon=ac.adam_epsilon,
+            capturable=config.run.cuda_graphs,
         )
+        self._step_world_model: Callable[..., Readings] = self._world_model_step
+        self._step_agents: Callable[..., Readings] = self._agents_step
+        if config.run.cuda_graphs:
+            self.record_steps()
+
+    def record_steps(self) -> None:
+        """Record both updates at their first calls and launch them as CUDA graphs from then on.
+
+        What they change stays where it is: a state that is loaded later is copied there.
+        """
+        self._step_world_model = Graphed(self._world_model_step, self._changing)
+        self._step_agents = Graphed(self._agents_step, self._changing)
 
     def update_world_model(self, windows: Windows) -> Readings:
         """Take one gradient step on Eq. 3; return what to log.
@@ -117,10 +133,20 @@ class Learner:
         Raises:
             NonFiniteLossError: names the term; no parameter has changed (see `_apply`).
         """
+        return self._step_world_model(**vars(windows.to(self.device)))
+
+    def update_agents(self, contexts: Windows) -> Readings:
+        """Imagine from the contexts and take one gradient step on Eq. 10 and 11 for every agent; return what to log.
+
+        Raises:
+            NonFiniteLossError: names the term and the agent; no parameter has changed (see `_apply`).
+        """
+        return self._step_agents(**vars(contexts.to(self.device)))
+
+    def _world_model_step(self, **windows: Tensor) -> Readings:
         self.world_model.train()
-        windows = windows.to(self.device)
         with self.products():
-            loss, metrics = self.world_model.loss(windows)
+            loss, metrics = self.world_model.loss(Windows(**windows))
         loss.backward()
         norm = nn.utils.clip_grad_norm_(list(self.world_model_optimizer.named.values()), self.config.world_model.clip_norm)
         metrics["gradient_norm"] = norm
@@ -130,14 +156,8 @@ class Learner:
         self._apply(self.world_model_optimizer, readings)
         return readings
 
-    def update_agents(self, contexts: Windows) -> Readings:
-        """Imagine from the contexts and take one gradient step on Eq. 10 and 11 for every agent; return what to log.
-
-        Raises:
-            NonFiniteLossError: names the term and the agent; no parameter has changed (see `_apply`).
-        """
-        ac, num_agents = self.config.actor_critic, self.spec.num_agents
-        contexts = contexts.to(self.device)
+    def _agents_step(self, **windows: Tensor) -> Readings:
+        ac, num_agents, contexts = self.config.actor_critic, self.spec.num_agents, Windows(**windows)
         from_prior = ac.imagination.start_state == "prior"
         with self.products():
             rollout = imagine(
@@ -171,6 +191,12 @@ class Learner:
         else:
             self._has_diverged.masked_fill_(~readings.are_finite(), 1.0)
             optimizer.step(unless=self._has_diverged)
+
+    def _changing(self) -> list[Tensor]:
+        """Return every tensor that updates change."""
+        of_networks = [*self.world_model.state_dict().values(), *self.agents.state_dict().values()]
+        moments = [one.adam.state.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
+        return [*of_networks, *(tensor for states in moments for state in states for tensor in state.values()), self._has_diverged]
 
     def _agents_loss(self, rollout: Rollout) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the sum of Eq. 10 and 11 over agents on a rollout (N, b, ...), and what to log of each agent, (N,)."""

@@ -43,6 +43,10 @@ class Readings:
     def __getitem__(self, name: str) -> float:
         return self.numbers[name]
 
+    def clone(self) -> "Readings":
+        """Return the same in memory of their own."""
+        return Readings(self._names, self._values.clone())
+
     def are_finite(self) -> Bool[Tensor, ""]:
         """Return whether they are, where they are: the host does not look."""
         return self._values.isfinite().all()

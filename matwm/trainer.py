@@ -10,12 +10,13 @@ import torch
 import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
-from matwm.acting import EpisodeContext, choose_actions, random_actions
+from matwm.acting import EpisodeContext, choose_actions, decide, in_memory, legal_on, random_actions
 from matwm.checkpoint import Checkpoint, Parent
 from matwm.collector import Collector
 from matwm.config import Config, ConfigError
 from matwm.envs import make_env
 from matwm.envs.episode_log import EpisodeLog
+from matwm.graphs import Graphed
 from matwm.history import History, Point
 from matwm.learner import Learner, policy_in
 from matwm.readings import NonFiniteLossError, Readings
@@ -57,6 +58,7 @@ class Trainer:
         """Environment steps taken."""
         self._points: list[Point] = []
         self._unread: list[tuple[int, Readings]] = []
+        self._graphed_decision = Graphed(self._decide, list) if config.run.cuda_graphs else None
 
     def step(self) -> None:
         """Take one environment step and the updates that are due after it (Algorithm 2).
@@ -171,8 +173,16 @@ class Trainer:
     def _choose(self, context: EpisodeContext, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
         if self.env_step < self.config.schedule.warmup_steps:
             return random_actions(generator_for(self.config.seed, "warmup", self.env_step), mask)
-        with self.learner.products():
-            return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
+        if self._graphed_decision is None:
+            with self.learner.products():
+                return choose_actions(self.learner.world_model, self.learner.actors, context, mask, greedy=False)
+        device = self.learner.device
+        windows = context.windows(self.config.schedule.acting_context).to(device)
+        return in_memory(self._graphed_decision(legal=legal_on(device, mask), **vars(windows)))
+
+    def _decide(self, *, legal: Bool[torch.Tensor, "N E A"], **windows: torch.Tensor) -> Int[torch.Tensor, "N E"]:
+        with self.learner.products():  # Here, so that rounded weights are made anew by every launch.
+            return decide(self.learner.world_model, self.learner.actors, Windows(**windows), legal, greedy=False)
 
     def _update(self) -> None:
         config, step = self.config, self.env_step

@@ -20,6 +20,8 @@ def effect(change: Change, checkpoint: Checkpoint, parent: Config, config: Confi
         return "the state is the same; sums may differ in the last bits"
     if change.path == "run.precision":
         return "the state stays float32"
+    if change.path == "run.cuda_graphs":
+        return "the state is the same; policies draw otherwise"
     if change.path == "schedule.warmup_steps":
         first = config.schedule.warmup_steps
         return f"random actions and no updates until step {first:,}" if first > step else f"no effect: step {step:,} is past it"

@@ -68,7 +68,7 @@ def problems_of(path: str, value: Any) -> list[str]:
 # ---- the schema
 
 
-YOUNGER = {(RunConfig, "precision"), (WorldModelConfig, "latent_code")}
+YOUNGER = {(RunConfig, "precision"), (RunConfig, "cuda_graphs"), (WorldModelConfig, "latent_code")}
 
 
 def test_every_field_is_required_and_has_a_meaning_and_both_marks():
@@ -204,6 +204,7 @@ NOT_MOVED = {
     "env.family": "there is one",
     "run.device": "needs another machine; the same method trains there",
     "run.threads": "may change sums in the last bit, or not",
+    "run.cuda_graphs": "needs run.device: cuda",
 }
 BASE = {"env.name": "simple_spread_v3", "world_model.free_nats": 0.0, "actor_critic.return_scale_min": 1e-4}
 """Every step has a reward; of untrained tiny networks every KL lies below the free nats, and every return below the smallest scale."""
@@ -292,7 +293,7 @@ def test_presets_train_as_long_and_save_as_often_as_they_are_to(name, scenario, 
 
 def test_leaving_any_value_out_is_refused_by_its_name():
     for path, _, _ in leaves(tiny_config()):
-        if path in ("env.options", "run.precision", "world_model.latent_code"):
+        if path in ("env.options", "run.precision", "run.cuda_graphs", "world_model.latent_code"):
             continue
         *above, name = path.split(".")
         data = tiny_data()
@@ -399,6 +400,7 @@ def test_an_unknown_preset_gets_the_nearest():
             "env.options.continuous_actions is True, but MATWM has discrete actions only: remove",
         ),
         ("env.options", {"max_cycles": 0}, "env.options.max_cycles is 0, expected a whole number of at least 1"),
+        ("run.cuda_graphs", True, "run: cuda_graphs is true, but device is cpu: set device to cuda, or cuda_graphs to false"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence_with_its_path(path, value, sentence):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from matwm.rng import generator_for
+from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer
-from tests.matwm.test_trainer import IMAGES, digest, resumed
+from tests.matwm.test_trainer import IMAGES, digest, resumed, through_files
 from tests.matwm.tiny import make_trainer, run, tiny_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -14,6 +14,8 @@ KINDS = [
     pytest.param({}, id="vectors"),
     pytest.param({"run.precision": "bfloat16"}, id="bfloat16"),
     pytest.param(IMAGES, id="images"),
+    pytest.param({"run.cuda_graphs": True}, id="graphs"),
+    pytest.param({"run.cuda_graphs": True, "run.precision": "bfloat16"}, id="graphs of bfloat16"),
 ]
 
 
@@ -43,6 +45,24 @@ def test_a_run_that_was_interrupted_ends_bit_for_bit_where_one_that_was_not_does
     run(part, 6)
     assert digest(part) == digest(whole)
     assert part.history == whole.history
+
+
+def test_updates_that_are_launched_as_graphs_are_the_updates():
+    """Twenty of each on the same batches and draws, the last ten after a load into what was recorded."""
+    eager, graphed = trained({}), trained({"run.cuda_graphs": True})
+    start = through_files(eager.parts())
+    for half in range(2):
+        graphed.load(start)
+        eager.load(start)
+        for number in range(10):
+            found = []
+            for trainer in (eager, graphed):
+                seed_torch(0, "t", number)
+                windows, _ = trainer.sample_windows(generator_for(half, "t", number))
+                contexts = trainer.sample_contexts(generator_for(half, "t", 100 + number))
+                world, agents = trainer.learner.update_world_model(windows), trainer.learner.update_agents(contexts)
+                found.append({**world.numbers, **agents.numbers})
+            assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-5)
 
 
 def test_it_trains_as_the_cpu_does_as_far_as_draws_are_the_same():

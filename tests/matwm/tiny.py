@@ -89,7 +89,7 @@ TINY: dict[str, Any] = {
     },
     "replay": {"capacity": 200, "recency_decay": 0.99, "chunk_rows": 16},
     "schedule": {"warmup_steps": 12, "world_model_every": 1, "agents_every": 2, "batch_is_total": True, "acting_context": 5},
-    "run": {"device": "cpu", "precision": "float32", "threads": 1, "save_interval": 10, "metrics_interval": 5},
+    "run": {"device": "cpu", "precision": "float32", "cuda_graphs": False, "threads": 1, "save_interval": 10, "metrics_interval": 5},
     "retention": {"keep_last": None, "keep_every": None, "keep_best": 0},
     "evaluation": {"episodes": 2, "seed": 100, "modes": ["sampled"], "interval": 0, "gif": False},
     "tracking": {"experiment": "test", "upload_seconds": 0.5, "progress_seconds": 2.0, "push": False},
