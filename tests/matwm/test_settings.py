@@ -31,10 +31,11 @@ CHANGED = {
     "schedule.warmup_steps": 30,  # beyond the fork: one before it has no say any more
     "run.threads": 2,
     "run.device": "cpu",  # the only one that every machine has
+    "run.cuda_graphs": False,  # what it can be there
 }
 SHAPING = [path for path, marks in MARKS.items() if marks["shapes"] and marks["branch"] != "fixed"]
 MASKS = "world_model.loss_weights.action_mask"
-NOT_IN_NUMBERS = {"run.device", "run.threads", MASKS}
+NOT_IN_NUMBERS = {"run.device", "run.threads", "run.cuda_graphs", MASKS}
 
 
 @pytest.fixture(autouse=True)

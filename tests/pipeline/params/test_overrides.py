@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from matwm.config import ConfigError, leaves, parse_config
+from matwm.config import ConfigError, leaves, merge, parse_config
 from pipeline.params.overrides import apply
 from pipeline.segments import ResolvedSegment, resolve_all
 from tests.matwm.test_config import MOVES
@@ -19,10 +19,13 @@ VALUES: dict[str, Any] = {
     **MOVES,
     "run.threads": 2,
     "run.device": "cuda",
+    "run.cuda_graphs": True,
     "env.family": "other",
 }
 """Another value of every field; what trains otherwise with it is shown in tests/matwm/test_settings.py."""
 OPTIONS = PARENT.env.options
+TOGETHER = {"run.cuda_graphs": {"device": "cuda"}}
+"""What else of its section a value asks for."""
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -54,11 +57,13 @@ def test_every_field_has_a_value_here() -> None:
 
 @pytest.mark.parametrize("path", [path for path, marks in MARKS.items() if marks["branch"] != "fixed"])
 def test_what_is_free_or_adapts_changes_the_branch_and_its_children(tmp_path: Path, path: str) -> None:
-    found = segments(tmp_path, nested(path, VALUES[path]))
+    also = TOGETHER.get(path, {})
+    section = path.partition(".")[0]
+    found = segments(tmp_path, merge(nested(path, VALUES[path]), {section: also} if also else {}))
     for name in ("s01", "child"):
         assert {other: new for other, new, _ in leaves(found[name].config)}[path] == VALUES[path]
     assert found["child"].changed == ()
-    assert [change.path for change in found["s01"].changed] == [path]
+    assert {change.path for change in found["s01"].changed} == {path, *(f"{section}.{name}" for name in also)}
     assert (found["s01"].key("d") == found["plain"].key("d")) is not MARKS[path]["shapes"]
 
 
