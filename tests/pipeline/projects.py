@@ -14,7 +14,10 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
+from matwm.checkpoint import open_checkpoint, step_name
 from matwm.config import PRESETS, merge
+from matwm.stateful import fingerprint
+from matwm.trainer import Trainer
 from pipeline.process import Interruption
 
 SOURCE = Path(__file__).parents[2]
@@ -60,6 +63,11 @@ def tiny_params(changes: Mapping[str, Any] | None = None, segments: Mapping[str,
     params = merge(merge(preset, TINY), changes or {})
     params["segments"] = dict(segments or {"s00": {"from": "checkpoints/root", "until": 80}})
     return params
+
+
+def fingerprint_of(trainer: Trainer) -> str:
+    """Return the fingerprint that a checkpoint of this moment would have."""
+    return fingerprint({name: state for name, state in trainer.parts().items() if name != "history"})
 
 
 class Project:
@@ -135,7 +143,7 @@ class Project:
         """Run a command, demand its exit status, and return what it printed."""
         done = subprocess.run(
             command, cwd=self.path, env={**self.environment(), **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, check=False, timeout=240,
+            stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert done.returncode == code, f"{' '.join(command)} exited {done.returncode}, not {code}:\n{done.stdout}"
         return done.stdout
@@ -163,6 +171,19 @@ class Project:
         relative = (path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file())
         return {str(path) for path in relative if not skipped & set(path.parts)}
 
+    def trainer_pid(self) -> int:
+        """Return the process that trains, or did last, in a project of one segment."""
+        (lock,) = (self.path / ".matwm/work").glob("*/lock")
+        return int(lock.read_text(encoding="ascii"))
+
+    def has_saved(self, step: int) -> bool:
+        """Return whether a training has the checkpoint of a step, published or not."""
+        return any((self.path / ".matwm/work").glob(f"*/checkpoints/{step_name(step)}/manifest.json"))
+
+    def fingerprint_at(self, step: int, name: str = "s00") -> str:
+        """Return the fingerprint of a published checkpoint."""
+        return open_checkpoint(self.path / "checkpoints" / name / step_name(step)).fingerprint
+
     def json(self, path: str) -> dict[str, Any]:
         """Read a JSON file."""
         return json.loads((self.path / path).read_text(encoding="utf-8"))
@@ -185,7 +206,7 @@ class StopAfter(Interruption):
         pass
 
 
-def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 300.0) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not condition():

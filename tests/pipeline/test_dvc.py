@@ -9,17 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import step_name
 from matwm.config import parse_config
-from matwm.stateful import fingerprint
 from matwm.trainer import build_trainer
-from tests.pipeline.projects import Project, is_alive, tiny_params, until
+from tests.pipeline.projects import Project, fingerprint_of, is_alive, tiny_params, until
 
 ROOT = "checkpoints/root"
-
-
-def fingerprint_at(project: Project, step: int, name: str = "s00") -> str:
-    return open_checkpoint(project.path / "checkpoints" / name / step_name(step)).fingerprint
 
 
 def uninterrupted(steps: int) -> str:
@@ -27,7 +22,7 @@ def uninterrupted(steps: int) -> str:
     trainer = build_trainer(parse_config(tiny_params()))
     for _ in range(steps):
         trainer.step()
-    return fingerprint({name: state for name, state in trainer.parts().items() if name != "history"})
+    return fingerprint_of(trainer)
 
 
 def run_id(project: Project, name: str = "s00") -> str:
@@ -46,34 +41,34 @@ def repro(project: Project, *segments: str) -> str:
 def test_the_graph_trains_what_is_new_and_nothing_else(tmp_path: Path, store_template: Path) -> None:
     project = Project.create(tmp_path / "p", tiny_params(), store_template)
     repro(project)
-    first, short = run_id(project), fingerprint_at(project, 80)
+    first, short = run_id(project), project.fingerprint_at(80)
     assert "Data and pipelines are up to date." in repro(project)
     assert project.git("status", "--porcelain").split() == ["??", ".params.ok", "??", "dvc.lock", "??", "metrics/"]
 
     project.edit("segments.s00.until", 120)
     repro(project)
-    long = fingerprint_at(project, 120)
-    assert (run_id(project), fingerprint_at(project, 80)) == (first, short), "the same run went on"
+    long = project.fingerprint_at(120)
+    assert (run_id(project), project.fingerprint_at(80)) == (first, short), "the same run went on"
 
     chain = {"s00": {"from": ROOT, "until": 80}, "s01": {"from": f"checkpoints/s00/{step_name(80)}", "until": 120}}
     project.write(tiny_params(segments=chain))
     said = repro(project, "s00", "s01")
     assert "Stage 'train@s00' is cached - skipping run" in said
-    assert fingerprint_at(project, 120, "s01") == long, "chained or long"
+    assert project.fingerprint_at(120, "s01") == long, "chained or long"
     assert project.json("metrics/s01/run.json")["parent"]["run_id"] == first
 
     project.edit("seed", 3)
     kept = {path: path.read_bytes() for path in (project.path / "mlruns").rglob("*.safetensors")}
     repro(project)
     assert run_id(project) != first
-    assert fingerprint_at(project, 80) != short
+    assert project.fingerprint_at(80) != short
     assert all(path.read_bytes() == content for path, content in kept.items())
 
     project.edit("seed", 0)
     said = repro(project, "s00", "s01")
     assert "Stage 'train@s00' is cached - skipping run" in said
     assert "Stage 'train@s01' didn't change, skipping" in said
-    assert (run_id(project), fingerprint_at(project, 80), fingerprint_at(project, 120, "s01")) == (first, short, long)
+    assert (run_id(project), project.fingerprint_at(80), project.fingerprint_at(120, "s01")) == (first, short, long)
 
     damaged = project.path / "checkpoints/s00" / step_name(80) / "agents.safetensors"
     assert damaged.stat().st_nlink == 4, "work directory, MLflow, DVC's cache and output are one file"
@@ -82,7 +77,7 @@ def test_the_graph_trains_what_is_new_and_nothing_else(tmp_path: Path, store_tem
         file.write(b"x")
     damaged.chmod(0o444)
     assert "is replaced" in project.dvc("repro", "--force", "--single-item", "train@s00")
-    assert fingerprint_at(project, 80) == short
+    assert project.fingerprint_at(80) == short
     assert "Data and pipelines are up to date." in repro(project)
 
 
@@ -90,28 +85,21 @@ def test_a_killed_training_goes_on_in_the_same_run_and_ends_the_same(tmp_path: P
     until_step = 320
     project = Project.create(tmp_path / "p", tiny_params(segments={"s00": {"from": ROOT, "until": until_step}}), store_template)
 
-    def trainer_pid() -> int:
-        (lock,) = (project.path / ".matwm/work").glob("*/lock")
-        return int(lock.read_text(encoding="ascii"))
-
-    def has(step: int) -> bool:
-        return any((project.path / ".matwm/work").glob(f"*/checkpoints/{step_name(step)}/manifest.json"))
-
     dvc = project.start("dvc", "repro", "train@s00")
-    until(lambda: has(80))
-    os.kill(trainer_pid(), signal.SIGKILL)
+    until(lambda: project.has_saved(80))
+    os.kill(project.trainer_pid(), signal.SIGKILL)
     assert dvc.wait(timeout=60) != 0
     assert not (project.path / "metrics/s00").exists()
 
     dvc = project.start("dvc", "repro", "train@s00")
-    until(lambda: has(160))
-    orphan = trainer_pid()
+    until(lambda: project.has_saved(160))
+    orphan = project.trainer_pid()
     os.kill(dvc.pid, signal.SIGKILL)
     dvc.wait(timeout=60)
     repro(project)
     assert not is_alive(orphan)
 
-    assert fingerprint_at(project, until_step) == uninterrupted(until_step)
+    assert project.fingerprint_at(until_step) == uninterrupted(until_step)
     assert [int(path.name[-9:]) for path in sorted((project.path / "checkpoints/s00").iterdir())] == list(range(40, until_step + 1, 40))
     with sqlite3.connect(project.path / "mlflow.db") as database:
         assert database.execute("select run_uuid, status from runs").fetchall() == [(run_id(project), "FINISHED")]
@@ -145,7 +133,7 @@ def test_another_clone_goes_on_or_repeats_to_the_byte(tmp_path: Path, store_temp
     assert pulled.json("metrics/s00/run.json")["resumed_at"] == [80], "what was pulled was not trained again"
     repro(project)
     assert output_hash(pulled) == output_hash(project)
-    assert fingerprint_at(pulled, 120, "s01") == fingerprint_at(project, 120)
+    assert pulled.fingerprint_at(120, "s01") == project.fingerprint_at(120)
 
     repeated = project.clone(tmp_path / "repeated", store_template)
     committed = output_hash(repeated)

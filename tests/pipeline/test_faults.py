@@ -32,7 +32,7 @@ from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
 from tests.pipeline.faults_table import README, ROWS, fault, table, table_in
-from tests.pipeline.projects import SOURCE, Project, tiny_params, until
+from tests.pipeline.projects import SOURCE, Project, fingerprint_of, tiny_params, until
 from tests.pipeline.servers import Server
 
 ROOT = "checkpoints/root"
@@ -97,12 +97,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matwm.train(parse_config(tiny_params(segments=SEGMENTS)), until=80, checkpoint_dir=folder)
     assert LocalStore(folder).steps() == [40, 80]
     return folder
-
-
-def fingerprint_of(trainer: Trainer) -> str:
-    from matwm.stateful import fingerprint
-
-    return fingerprint({name: state for name, state in trainer.parts().items() if name != "history"})
 
 
 def write(project: Path, segments: dict[str, Any] | None = None, changes: dict[str, Any] | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import step_name
 from pipeline import runs, stores
 from pipeline.metrics.journal import TimedPoint
 from pipeline.reporting import giving_back
@@ -39,7 +39,7 @@ def run_id(project: Project, name: str = "s00") -> str:
 
 
 def fingerprint(project: Project, name: str = "s00", step: int = LAST) -> str:
-    return open_checkpoint(project.path / "checkpoints" / name / step_name(step)).fingerprint
+    return project.fingerprint_at(step, name)
 
 
 def in_work(project: Project) -> dict[str, Any]:
@@ -70,10 +70,8 @@ def add_remote(project: Project, url: Path | str) -> None:
 def stop_at(project: Project, step: int, **environment: str) -> tuple[subprocess.Popen[str], int]:
     """Train until a step has a checkpoint, and hold the trainer there."""
     dvc = project.start("dvc", "repro", "train@s00", **environment)
-    work = project.path / ".matwm/work"
-    until(lambda: any(work.glob(f"*/checkpoints/{step_name(step)}/manifest.json")))
-    (lock,) = work.glob("*/lock")
-    trainer = int(lock.read_text(encoding="ascii"))
+    until(lambda: project.has_saved(step))
+    trainer = project.trainer_pid()
     os.kill(trainer, signal.SIGSTOP)
     return dvc, trainer
 

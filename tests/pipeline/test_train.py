@@ -22,7 +22,6 @@ from matwm import checkpoint, durable, evaluation
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, step_name
 from matwm.config import parse_config
 from matwm.readings import NonFiniteLossError
-from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import process, runs, stores, tracking
@@ -33,7 +32,7 @@ from pipeline.reporting import delivery
 from pipeline.train import train
 from pipeline.training import session
 from pipeline.training.saving import Saver
-from tests.pipeline.projects import SOURCE, StopAfter, tiny_params
+from tests.pipeline.projects import SOURCE, StopAfter, fingerprint_of, tiny_params
 
 ROOT = "checkpoints/root"
 
@@ -118,8 +117,7 @@ def test_the_stage_trains_what_the_library_trains(project: Path) -> None:
     trainer = build_trainer(parse_config(tiny_params()))
     for _ in range(80):
         trainer.step()
-    parts = {name: state for name, state in trainer.parts().items() if name != "history"}
-    assert open_checkpoint(checkpoint_at(project, 80)).fingerprint == fingerprint(parts)
+    assert open_checkpoint(checkpoint_at(project, 80)).fingerprint == fingerprint_of(trainer)
 
 
 def test_a_finished_segment_is_published_again_without_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

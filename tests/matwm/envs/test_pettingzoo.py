@@ -1,17 +1,16 @@
 """Any parallel environment is read by stated rules, and every mistake gets a sentence."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import matwm
 from matwm.config import ConfigError, EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import EnvError, NoPictureError
 from matwm.envs.probe import probe
 from tests.matwm.envs.mistakes import Plain
+from tests.readme import own_environment
 
 MODULE = "tests.matwm.envs.mistakes"
 
@@ -156,12 +155,11 @@ def test_each_episode_has_an_environment_of_its_own(monkeypatch):
 
 
 def test_the_example_of_the_readme_is_an_environment(tmp_path, monkeypatch):
-    readme = Path(matwm.__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
-    code = readme.partition("<!-- meeting.py -->\n```python\n")[2].partition("```")[0]
+    code, section = own_environment()
     (tmp_path / "meeting.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
-    meeting = EnvConfig(family="pettingzoo", name="meeting:Meeting", options={"cells": 7})
+    meeting = EnvConfig.model_validate(section)
     spec = probe(meeting)
     assert (spec.obs_sizes, spec.num_actions, spec.resume) == ((7, 7), (3, 3), "replay")
     env = make_env(meeting)

@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 
 import pytest
 
 from matwm import envs, scenarios
 from pipeline import cli
 from tests.pipeline.projects import SOURCE
+from tests.readme import own_environment
 
 
 def told(capsys, *arguments):
@@ -85,6 +87,16 @@ def test_your_own_environment_is_shown_by_its_import_path(capsys):
     text = told(capsys, "tests.matwm.arena:parallel_env")
     assert "2 knight + 1 scout  vector 5 / vector 9  6 / 5    yes    ?" in text
     assert "mpe" not in text
+
+
+def test_the_example_of_the_readme_is_shown_as_the_readme_says(capsys, monkeypatch, tmp_path):
+    code, section = own_environment()
+    (tmp_path / "meeting.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert section["name"] == "meeting:Meeting"
+    assert "2 walker  vector 5     3        no     ?" in told(capsys, section["name"])
+    sys.modules.pop("meeting")
 
 
 @pytest.mark.parametrize(
