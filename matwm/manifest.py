@@ -25,6 +25,8 @@ AGENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Names of agents, which are names of files too."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+RESERVATION = "reservation"
+"""The entry of a manifest that says what is not promised of its run; there where something is not."""
 _KEYS = {"format", "numerics", "step", "parent", "config", "spec", "files", "fingerprint", "seal"}
 
 
@@ -104,9 +106,11 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
 def check(manifest: dict[str, Any], data: bytes) -> None:
     """Raise an error of some kind for a manifest that no store has written; file names are safe to use afterwards."""
     sealed = {key: value for key, value in manifest.items() if key != "seal"}
-    if set(manifest) != _KEYS or manifest["seal"] != seal(sealed) or data != to_json(manifest):
+    if set(manifest) - {RESERVATION} != _KEYS or manifest["seal"] != seal(sealed) or data != to_json(manifest):
         raise ValueError("it is not what was written")
     spec, files, parent = to_spec(manifest["spec"]), manifest["files"], manifest["parent"]
+    if RESERVATION in manifest and reservation(spec) is None:
+        raise ValueError(f"it has a {RESERVATION}, but runs there are reproduced")
     numbers = [manifest["numerics"], manifest["step"], parent["step"], *(facts["size"] for facts in files.values())]
     if any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("a step, size or version is no whole number from 0")
@@ -126,6 +130,16 @@ def check(manifest: dict[str, Any], data: bytes) -> None:
 def from_spec(spec: EnvSpec) -> dict[str, Any]:
     """Return what a manifest says of an environment: what compares, and is there (manifests of vectors do not speak of images)."""
     return {item.name: value for item in fields(spec) if item.compare and (value := getattr(spec, item.name)) is not None}
+
+
+def reservation(spec: EnvSpec) -> str | None:
+    """Return what is not promised of a run in an environment, None where all is."""
+    if spec.resume != "episode":
+        return None
+    return (
+        f"an episode of {spec.name} cannot be brought back or repeated: what is interrupted or branched is continued, "
+        "not reproduced bit for bit"
+    )
 
 
 def to_spec(facts: Mapping[str, Any]) -> EnvSpec:

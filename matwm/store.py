@@ -16,12 +16,14 @@ from matwm.manifest import (
     MANIFEST,
     PARTS,
     PROGRESS,
+    RESERVATION,
     TENSOR_FILES,
     CheckpointError,
     Parent,
     chunk_file,
     from_spec,
     policy_file,
+    reservation,
     seal,
     to_json,
 )
@@ -72,6 +74,7 @@ class LocalStore:
                 facts: dict[str, Any] = {"format": FORMAT, "numerics": NUMERICS, "step": step, "parent": asdict(parent)}
                 facts |= {"config": config, "spec": from_spec(spec), "files": self._write_files(temporary, parts, policies)}
                 facts["fingerprint"] = fingerprint_of(parts)
+                facts |= {RESERVATION: said} if (said := reservation(spec)) else {}
                 durable.write(temporary / MANIFEST, to_json({**facts, "seal": seal(facts)}))
                 return settle(temporary, target)
         except OSError as error:

@@ -1,7 +1,8 @@
 """Stage `evaluate@<segment>`: judges exactly the last checkpoint of a segment by whole episodes (see matwm/evaluation.py).
 
 metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, the scripts'
-                                     beside them, and what the environment says of episodes, such as `win`
+                                     beside them, what the environment says of episodes, such as `win`, and the `max_steps`
+                                     at which they are truncated, on which returns depend
 metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from
 metrics/<segment>/evaluated.csv      what MLflow is told, and when (see times.py)
 plots/<segment>/episode.gif          the evaluated self-play episode with the median return
@@ -28,7 +29,7 @@ GIF = "episode.gif"
 REFERENCE = "reference"
 """The mode of match-ups in which nobody learns."""
 STATISTICS = ("mean", "median", "std", "stderr", "min", "max", "episodes")
-COLUMNS = ("step", "mode", "matchup", "role", "learned", *STATISTICS)
+COLUMNS = ("step", "mode", "matchup", "role", "learned", *STATISTICS, "max_steps")
 
 
 def evaluate(project: Path, name: str) -> None:
@@ -100,7 +101,7 @@ def _judged(result: "Result") -> "dict[str, Summary]":
 
 
 def _for_people(step: int, learned: "Sequence[Result]", references: "Sequence[Result]") -> dict[str, Any]:
-    nested: dict[str, Any] = {"step": step}
+    nested: dict[str, Any] = {"step": step, "max_steps": learned[0].spec.max_steps}
     for result in learned:
         agents = {agent: _rounded(summary, STATISTICS[:4]) for agent, summary in _judged(result).items()}
         nested.setdefault(str(result.mode), {})[result.matchup] = agents
@@ -126,7 +127,7 @@ def _table(step: int, results: "Iterable[Result]") -> str:
         for role, numbers in result.spec.roles().items():
             is_learned = int(set(numbers) <= set(result.learned))
             values = _rounded(result.roles[role], STATISTICS).values()
-            writer.writerow([step, result.mode or REFERENCE, result.matchup, role, is_learned, *values])
+            writer.writerow([step, result.mode or REFERENCE, result.matchup, role, is_learned, *values, result.spec.max_steps])
     return text.getvalue()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError
-from matwm.manifest import ROOT
+from matwm.manifest import RESERVATION, ROOT
 from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
@@ -27,8 +27,9 @@ def run(options: argparse.Namespace) -> int:
     """Show a checkpoint; only its manifest is read and verified (`matwm verify` reads the rest).
 
     With --json: `{"step", "segment", "run_id", "digest" (of the manifest), "fingerprint", "format", "numerics", "parent" {step,
-    digest, run_id, segment}, "spec" (the environment), "config", "bytes", "files" [{name, size, sha256}], "places" [{kind, place,
-    is_same (null if it cannot be read)}], "run" {state, started, finished, resumed_at, git, libraries, device, threads} or null}`.
+    digest, run_id, segment}, "spec" (the environment), "reservation" (what is not promised of its runs, or null), "config", "bytes",
+    "files" [{name, size, sha256}], "places" [{kind, place, is_same (null if it cannot be read)}], "run" {state, started, finished,
+    resumed_at, git, libraries, device, threads} or null}`.
 
     Raises:
         ProjectError: there is no such run or step.
@@ -79,6 +80,7 @@ def _document(target: Target, checkpoint: Checkpoint, parent: Node | None) -> di
             "segment": parent.segment if parent else None,
         },
         "spec": manifest["spec"],
+        RESERVATION: manifest.get(RESERVATION),
         "config": manifest["config"],
         "bytes": checkpoint.total_bytes,
         "files": [{"name": name, **one} for name, one in sorted(manifest["files"].items())],
@@ -111,6 +113,7 @@ def _drawn(document: Mapping[str, Any]) -> str:
         ["environment", f"{spec['name']}: {', '.join(spec['agents'])}"],
         ["size", f"{document['bytes']:,} bytes in {len(files) + 1} files, {sum(chunks):,} of them in {len(chunks)} replay chunks"],
     ]
+    rows += [["but", document[RESERVATION]]] if document[RESERVATION] else []
     rows += _about_the_run(document["run"]) if document["run"] else []
     words = {True: "", False: "  (ANOTHER checkpoint of that step)", None: "  (cannot be read)"}
     rows += [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matwm.config import ConfigError
-from matwm.manifest import CheckpointError
+from matwm.manifest import CheckpointError, reservation
 from pipeline import lookup
 from pipeline import project as places
 from pipeline.lineage import read_lineage
@@ -61,11 +61,8 @@ def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: 
     from pipeline.provenance.retrace import retrace
 
     checkpoint = report.opened[report.sound[0].digest]
-    if checkpoint.spec.resume == "episode":
-        report.warnings.append(
-            f"the last interval was not trained again: an episode of {checkpoint.spec.name} comes back neither from a copy nor from its "
-            "seed, so a run there is continued, not reproduced bit for bit"
-        )
+    if said := reservation(checkpoint.spec):
+        report.warnings.append(f"the last interval was not trained again: {said}")
         return None
     parent = report.opened.get(checkpoint.parent.digest)
     try:

@@ -61,6 +61,13 @@ class Lineage:
     warmup: int = 0
     resumes: Sequence[int] = ()
     """Steps at which an interrupted segment was taken up again."""
+    max_steps: int | None = None
+    """Where episodes are truncated, if they are."""
+
+    @property
+    def limit(self) -> str:
+        """What returns depend on, to be said with them."""
+        return f", truncated at {self.max_steps:,} steps" if self.max_steps else ""
 
     def colour(self, role: str) -> str:
         """Return the role's colour."""
@@ -92,7 +99,7 @@ def returns(lineage: Lineage, curves: Mapping[str, Curve]) -> Figure:
             colour, line = _agent_style(lineage, role, number)
             axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.6)
             axes.plot(*_smooth(steps, values, window), color=colour, linestyle=line, label=label)
-        axes.set_ylabel("return per episode")
+        axes.set_ylabel(f"return per episode{lineage.limit}".replace(", ", ",\n"))
         axes.set_title(f"{role}, mean of the last {window} episodes", loc="left", color=DARK)
         _mark(axes, lineage, is_first=axes is panels[0])
         _legend(axes)

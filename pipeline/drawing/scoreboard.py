@@ -43,7 +43,7 @@ def evaluation(lineage: Lineage, step: int, episodes: int, scores: Sequence[Scor
         axes.tick_params(axis="y", length=0)
         several = "" if len(lineage.roles[role]) == 1 else f", mean of {len(lineage.roles[role])} agents"
         axes.set_title(f"{role}{several}", loc="left", color=DARK)
-    panels[-1].set_xlabel(f"return per episode, mean ± standard error over {episodes} episodes")
+    panels[-1].set_xlabel(f"return per episode{lineage.limit}, mean ± standard error over {episodes} episodes")
     entries = {label: handle[0] for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     handles = [_in_black(handle) if label.startswith("learned") else handle for label, handle in entries.items()]
     figure.legend(handles, entries.keys(), loc="outside lower center", ncols=min(4, len(entries)), fontsize=11)

@@ -7,7 +7,7 @@ from matwm.config import EvaluationConfig
 from matwm.history import Point
 from pipeline.metrics.journal import EVALUATION, TimedPoint
 
-NOT_MODES = ("step", "references", "metrics")
+NOT_MODES = ("step", "max_steps", "references", "metrics")
 """What `evaluation.json` says beside the returns of each mode."""
 MODES_TAG = "matwm.evaluation.modes"
 """The modes that a run was judged in, the one that counts first."""

@@ -63,9 +63,11 @@ def _curves(past: History) -> Iterable[list[Any]]:
 
 
 def _summary(past: History, agents: Sequence[str], step: int) -> dict[str, Any]:
-    returns = latest_returns(past, agents)
+    returns, latest = latest_returns(past, agents), past.episodes[-LATEST_EPISODES:]
+    length = sum(episode.length for episode in latest) / len(latest) if latest else None
     losses = {name: past.metrics[f"world_model/{name}"][-1][1] for name in SUMMARY if f"world_model/{name}" in past.metrics}
-    return {"step": step, "episodes": len(past.episodes), f"return_of_{LATEST_EPISODES}_episodes": returns, "world_model": losses}
+    told = {f"return_of_{LATEST_EPISODES}_episodes": returns, f"length_of_{LATEST_EPISODES}_episodes": length}
+    return {"step": step, "episodes": len(past.episodes), **told, "world_model": losses}
 
 
 def _table(columns: list[str], rows: Iterable[list[Any]]) -> str:

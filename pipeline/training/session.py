@@ -14,6 +14,7 @@ from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
 from matwm.evaluation import evaluate
 from matwm.history import Point
+from matwm.manifest import reservation
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
@@ -185,12 +186,8 @@ class Session:
         modules = (trainer.learner.world_model, trainer.learner.agents)
         counted = sum(weight.numel() for module in modules for weight in module.parameters())
         self.tracker.tag({"matwm.parameters": str(counted), "matwm.resume": trainer.spec.resume})
-        if trainer.spec.resume == "episode":
-            logger.warning(
-                "an episode of %s cannot be brought back or repeated: "
-                "what is interrupted or branched is continued, not reproduced bit for bit",
-                trainer.spec.name,
-            )
+        if said := reservation(trainer.spec):
+            logger.warning("%s", said)
         if checkpoint is not None:
             try:
                 trainer.resume(checkpoint)

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from matwm.checkpoint import (
     open_parent,
 )
 from matwm.version import FORMAT
-from tests.matwm.checkpoints import reseal, save
+from tests.matwm.checkpoints import SPEC, reseal, save
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ ODD_MANIFESTS = {
     "no numerics": lambda m: m.pop("numerics"),
     "numerics is text": lambda m: m.update(numerics="1"),
     "one entry more": lambda m: m.update(host="me"),
+    "reservation where there is none": lambda m: m.update(reservation="none"),
     "step is a fraction": lambda m: m.update(step=1.5),
     "parent is text": lambda m: m.update(parent="root"),
     "parent without digest": lambda m: m.update(parent={"step": 1}),
@@ -91,6 +93,16 @@ def test_a_folder_that_is_none_or_has_no_manifest_is_no_checkpoint(tmp_path):
         for ask in (open_checkpoint, open_parent):
             with pytest.raises(CheckpointError, match=r"is not a checkpoint: manifest\.json cannot be read"):
                 ask(path)
+
+
+def test_what_is_not_promised_is_said(sound, tmp_path):
+    assert "reservation" not in open_checkpoint(sound).manifest
+    written = save(tmp_path, spec=replace(SPEC, resume="episode"))
+    assert open_checkpoint(written.path).manifest["reservation"] == (
+        "an episode of tag cannot be brought back or repeated: what is interrupted or branched is continued, not reproduced bit for bit"
+    )
+    reseal(written.path, lambda manifest: manifest.pop("reservation"))
+    assert open_checkpoint(written.path).step == 5000, "earlier ones did not say it"
 
 
 def test_another_format_is_refused_in_one_sentence(sound, tmp_path):

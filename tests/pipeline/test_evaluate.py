@@ -11,16 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from matwm import evaluation
+from matwm.envs import is_installed
 from matwm.policy import load_networks
 from matwm.store import LocalStore
-from pipeline import evaluate, runs, tracking
+from pipeline import evaluate, plot, runs, tracking
 from pipeline.drawing.animation import animate
 from pipeline.metrics import best
 from pipeline.process import Interruption
 from pipeline.reporting import report
+from pipeline.segments import resolve_all
 from pipeline.train import train
 from tests.matwm.arena import Arena
 from tests.pipeline.projects import SOURCE, tiny_params
@@ -101,7 +105,7 @@ def test_the_table_has_each_role_of_each_match_up(project: Path) -> None:
     assert evaluate.main(["s00"]) == 0
     rows = list(csv.DictReader(io.StringIO(contents(project)[WRITTEN[0]].decode())))
     assert len(rows) == (2 * 7 + 12) * 2
-    assert {(row["step"], row["episodes"]) for row in rows} == {("24", "3")}
+    assert {(row["step"], row["episodes"], row["max_steps"]) for row in rows} == {("24", "3", "12")}
     against_flee = [row for row in rows if row["matchup"] == "learned_v_flee" and row["mode"] == "greedy"]
     assert [(row["role"], row["learned"]) for row in against_flee] == [("adversary", "1"), ("agent", "0")]
 
@@ -144,12 +148,31 @@ def test_what_an_environment_says_of_its_episodes_is_told_beside_the_returns(
     assert list((root / "plots/s00").iterdir()) == []
 
 
+PAIR = "pure_coordination_in_the_matrix__repeated"
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "options", "limit"),
+    [
+        ("pettingzoo", "tests.matwm.envs.mistakes:UnseededAndSaysSo", {}, None),
+        pytest.param("meltingpot", PAIR, {"max_cycles": 10}, 10, id="meltingpot"),
+    ],
+)
 def test_of_an_environment_that_cannot_be_brought_back_nothing_exact_is_promised(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    family: str,
+    name: str,
+    options: dict[str, int],
+    limit: int | None,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The log, the run and the manifest say so, and no episode is drawn that nobody played."""
+    """The log, the run and the manifest say so, numbers say where episodes are cut, and no episode is drawn that nobody played."""
+    if not is_installed("meltingpot"):
+        monkeypatch.syspath_prepend(str(SOURCE / "tests/matwm/fakes/meltingpot"))
     shutil.copytree(SOURCE / "checkpoints/root", root / "checkpoints/root")
-    env = {"family": "pettingzoo", "name": "tests.matwm.envs.mistakes:UnseededAndSaysSo", "options": {}}
+    env = {"family": family, "name": name, "options": options}
     judging = {"episodes": 2, "modes": ["greedy"], "gif": True}
     params = tiny_params({"env": env, "evaluation": judging}, {"s00": {"from": "checkpoints/root", "until": 24}})
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -157,11 +180,25 @@ def test_of_an_environment_that_cannot_be_brought_back_nothing_exact_is_promised
     assert "cannot be brought back or repeated: what is interrupted or branched is continued, not reproduced bit for bit" in caplog.text
     (run,) = tracking.list_runs()
     assert runs.client(runs.configured_uri()).get_run(run.run_id).data.tags["matwm.resume"] == "episode"
-    assert LocalStore(root / "checkpoints/s00").open(24).manifest["spec"]["resume"] == "episode"
+    manifest = LocalStore(root / "checkpoints/s00").open(24).manifest
+    assert manifest["spec"]["resume"] == "episode"
+    assert manifest["reservation"].endswith("what is interrupted or branched is continued, not reproduced bit for bit")
     monkeypatch.chdir(root)
     assert evaluate.main(["s00"]) == 0
-    assert "there is no episode.gif: an episode of tests.matwm.envs.mistakes:UnseededAndSaysSo cannot be played" in capsys.readouterr().err
+    assert f"there is no episode.gif: an episode of {name} cannot be played" in capsys.readouterr().err
     assert list((root / "plots/s00").iterdir()) == []
+    assert json.loads((root / "metrics/s00/evaluation.json").read_text())["max_steps"] == limit
+    (path,) = plot.paths(resolve_all(params, root))
+    drawn = plot.draw(root / "metrics/s00", path)
+    labels = {name: axes.get_ylabel() if name == "returns" else axes.get_xlabel() for name, axes in panels(drawn).items()}
+    cut = "" if limit is None else f", truncated at {limit} steps"
+    assert labels["returns"].replace("\n", " ") == f"return per episode{cut}"
+    assert labels["evaluation"] == f"return per episode{cut}, mean ± standard error over 2 episodes"
+
+
+def panels(drawn: dict[str, Figure]) -> dict[str, Axes]:
+    """Return the last panel of each figure of returns."""
+    return {name: drawn[name].axes[-1] for name in ("returns", "evaluation")}
 
 
 def test_without_a_gif_there_is_an_empty_folder(project: Path) -> None:

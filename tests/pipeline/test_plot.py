@@ -113,6 +113,11 @@ def test_self_play_of_one_side_stands_beside_every_script(tmp_path: Path) -> Non
     assert [tactic for tactic, _ in scoreboard._in_its_place("agent", ("learned",), scores)] == ["random"]
 
 
+def test_returns_are_said_with_the_limit_of_their_episodes() -> None:
+    assert figures.Lineage("pair, s00", [], {}, max_steps=1000).limit == ", truncated at 1,000 steps"
+    assert figures.Lineage("pair, s00", [], {}).limit == ""
+
+
 def test_every_lineage_is_drawn_and_always_the_same(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     write(root, BRANCHES)
     agents = ["adversary_0", "adversary_1", "agent_0"]

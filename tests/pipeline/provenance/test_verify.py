@@ -425,7 +425,7 @@ def test_what_no_training_can_repeat_is_said_and_not_tried(made: Project, matwm_
     code, output, _ = matwm_in(made, "verify", "s00@20", "--deep", "--json")
     document = json.loads(output)
     assert (code, document["ok"], document["deep"]) == (0, True, None)
-    assert "a run there is continued, not reproduced bit for bit" in document["warnings"][-1]
+    assert "what is interrupted or branched is continued, not reproduced bit for bit" in document["warnings"][-1]
     code, output, errors = matwm_in(made, "verify", "s00@20", "--deep", "--strict")
     assert (code, "trained again" in output) == (1, False)
     assert "warning: the last interval was not trained again" in errors
