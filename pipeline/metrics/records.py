@@ -15,8 +15,8 @@ from pipeline import project as places
 
 LATEST_EPISODES = 20
 """Episodes whose returns a run is summed up, and a checkpoint is scored by."""
-COMPUTING = ("torch", "numpy", "pettingzoo", "mpe2")
-"""Libraries whose versions decide numbers: exact repetition needs the same."""
+COMPUTING = ("torch", "numpy", "pettingzoo", "mpe2", "pygame-ce", "pymunk", "jaxmarl", "jax", "jaxlib")
+"""Libraries whose versions decide numbers, if they are installed: exact repetition needs the same."""
 LIBRARIES = (*COMPUTING, "safetensors", "mlflow", "dvc")
 SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")
 """What `dvc metrics show` says of the world model; everything else is in the curves."""
@@ -39,7 +39,7 @@ def latest_returns(past: History, agents: Sequence[str]) -> dict[str, float]:
 
 def machine_facts(device: str, threads: int) -> dict[str, Any]:
     """Return what exact repetition depends on besides parameters and code."""
-    return {"libraries": {name: _version(name) for name in LIBRARIES}, "device": _device(device), "threads": threads}
+    return {"libraries": {name: found for name in LIBRARIES if (found := _version(name))}, "device": _device(device), "threads": threads}
 
 
 def drifted(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import process, runs, stores, tracking
 from pipeline import project as places
+from pipeline.metrics import records
 from pipeline.metrics.journal import read_points
 from pipeline.process import Interruption
 from pipeline.reporting import delivery
@@ -278,10 +279,14 @@ def test_going_on_with_other_versions_is_said(project: Path, monkeypatch: pytest
     write(project)
     run(project, interruption=StopAfter(50))
     assert "bit for bit" not in caplog.text
-    monkeypatch.setattr("pipeline.metrics.records._version", lambda library: "9.9" if library == "mpe2" else version(library))
+    real, others = records._version, {"mpe2": "9.9", "pymunk": None, "jax": "9.9.9"}
+    monkeypatch.setattr(records, "_version", lambda library: others[library] if library in others else real(library))
     run(project)
-    assert f"segment s00 was begun with mpe2 {version('mpe2')}, now 9.9: what follows may not be bit for bit" in caplog.text
-    assert facts(project)["libraries"]["mpe2"] == "9.9"
+    before = f"segment s00 was begun with mpe2 {version('mpe2')}, now 9.9"
+    jax = f"; jax {real('jax')}, now 9.9.9" if real("jax") else ""
+    assert f"{before}{jax}: what follows may not be bit for bit" in caplog.text
+    libraries = facts(project)["libraries"]
+    assert (libraries["mpe2"], libraries["jax"], "pymunk" in libraries) == ("9.9", "9.9.9", False)
 
 
 def test_a_parent_trained_with_other_values_is_refused(project: Path) -> None:
