@@ -92,7 +92,7 @@ TASKS: dict[str, Task] = {
     "simple_reference_v3": Task("Simple Reference", (Measure("each agent", "self_play", "agent", -28.0),)),
     "3m": Task("SMAX 3m", (Measure("battles won", "self_play", "ally", 0.0, (0.484,), metric="win"),), "smax-easy"),
     "2s3z": Task("SMAX 2s3z", (Measure("battles won", "self_play", "ally", 0.0, (0.49,), metric="win"),), "smax-easy"),
-    "pistonball_v6": Task("Pistonball, 5 pistons, images", (Measure("each piston", "self_play", "piston", 40.0, (94.0,)),), "image-small"),
+    "pistonball_v6": Task("Pistonball", (Measure("each of 5 pistons, from images", "self_play", "piston", 40.0, (94.0,)),), "image-small"),
 }
 
 FINAL = "final"

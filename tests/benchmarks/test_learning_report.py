@@ -80,7 +80,7 @@ def test_battles_and_images_have_a_table_of_their_own_with_win_rates_in_per_cent
     shown = report.section(tmp_path)
     table = {line.split(" | ")[0]: line.strip("| ").split(" | ")[1:] for line in shown.splitlines() if line.startswith("|")}
     assert table["| SMAX 3m (`smax-easy`): battles won"] == ["0 %", "48 %", "**31 %** ± 10 %", "**40 %** ± 10 %", "1", "20", "3"]
-    assert table["| Pistonball, 5 pistons, images (`image-small`): each piston, 30,000 steps"][2] == "**80.0** ± 0.1"
+    assert table["| Pistonball (`image-small`): each of 5 pistons, from images, 30,000 steps"][2] == "**80.0** ± 0.1"
     assert "MAPPO" not in shown and "SMAX is not StarCraft II" in shown
     put(tmp_path, "final", "simple_reference_v3", 1, rows("self_play", "agent", -20.0, -21.0))
     assert report.section(tmp_path).index("MAPPO") < report.section(tmp_path).index("SMAX 3m")
