@@ -21,8 +21,13 @@ def make(config: EnvConfig, render: bool) -> PettingZooEnv:
 
 
 def scores(env: Any, given: Mapping[str, float]) -> dict[str, float]:
-    """Return what the knights and archers scored in this step.
+    """Return what the knights and archers scored in this step, and forget it.
 
-    The package gives the same numbers to all but the first agent a step late, and none for the last step of who dies.
+    The package gives the same numbers to all but the first agent a step late, and none for the last step of who dies. It forgets a score
+    when who has it acts, which the dead do not; an arrow that hits after its archer's death is still the archer's.
     """
-    return {name: float(player.score) for name, player in env.unwrapped.agent_map.items()}
+    players: Mapping[str, Any] = env.unwrapped.agent_map
+    scored = {name: float(player.score) for name, player in players.items()}
+    for player in players.values():
+        player.score = 0
+    return scored

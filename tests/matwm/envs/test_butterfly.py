@@ -77,6 +77,38 @@ def test_knights_and_archers_are_rewarded_in_the_step_of_their_hit():
     assert hits > 0
 
 
+def test_a_hit_is_paid_once_to_the_dead_too():
+    env = make_env(EnvConfig(family="butterfly", name=KNIGHTS, options={**OPTIONS, "spawn_delay": 100}))
+    dying, gone = (env.spec.agents.index(name) for name in ("archer_0", "archer_1"))
+    tick = env.reset(0)
+    game = env._env.unwrapped
+    idle = 5
+
+    def step(killed=None, hits=()):
+        """Let hits and a death happen where the package lets them happen, at the end of the step."""
+
+        def end_of_step(original=game.do_zombie_turn):
+            original()
+            for name in hits:
+                game.agent_map[name].score += 1
+            if killed:
+                game._remove_agent(game.agent_map[killed])
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(game, "do_zombie_turn", end_of_step)
+            return env.step(np.where(tick.alive, idle, 0))
+
+    tick = step(killed="archer_1")
+    assert not tick.reward.any()
+    tick = step(killed="archer_0", hits=("archer_0", "archer_1", "knight_0"))
+    assert not tick.alive[[dying, gone]].any()
+    assert (tick.reward[dying], tick.reward[gone], tick.reward.sum()) == (1, 1, 3), "an arrow in flight is still paid"
+    for _ in range(3):
+        tick = step()
+        assert not tick.reward.any()
+    assert step(hits=("archer_1",)).reward[gone] == 1
+
+
 def test_the_package_still_carries_its_spawn_counter_over_a_reset():
     """As long as it does, each episode needs a new environment."""
 
