@@ -3,7 +3,8 @@
 metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, the scripts'
                                      beside them, what the environment says of episodes, such as `win`, and the `max_steps`
                                      at which they are truncated, on which returns depend
-metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from
+metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from; what the environment says has rows
+                                     of the "role" `metrics/win`
 metrics/<segment>/evaluated.csv      what MLflow is told, and when (see times.py)
 plots/<segment>/episode.gif          the evaluated self-play episode with the median return
 """
@@ -120,6 +121,8 @@ def _rounded(summary: "Summary", names: Iterable[str]) -> dict[str, float]:
 
 
 def _table(step: int, results: "Iterable[Result]") -> str:
+    from pipeline.metrics.best import METRICS
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -128,6 +131,9 @@ def _table(step: int, results: "Iterable[Result]") -> str:
             is_learned = int(set(numbers) <= set(result.learned))
             values = _rounded(result.roles[role], STATISTICS).values()
             writer.writerow([step, result.mode or REFERENCE, result.matchup, role, is_learned, *values, result.spec.max_steps])
+        for name, summary in result.metrics.items():
+            row = [f"{METRICS}{name}", int(bool(result.learned)), *_rounded(summary, STATISTICS).values(), result.spec.max_steps]
+            writer.writerow([step, result.mode or REFERENCE, result.matchup, *row])
     return text.getvalue()
 
 

@@ -111,15 +111,21 @@ def read_curves(file: Path) -> "dict[str, Curve]":
 
 
 def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
-    """Read an evaluation: its step, the number of episodes, and each role's score in each match-up."""
-    from pipeline.drawing.scoreboard import Score
+    """Read an evaluation: its step, the number of episodes, and each role's score and the win rate in each match-up."""
+    from pipeline.drawing.scoreboard import WIN_RATE, Score
+    from pipeline.metrics.best import METRICS, WIN
 
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     num_sides = max(len(row["matchup"].split("_v_")) for row in rows)
     scores = [
         Score(
-            row["mode"], _tactics(row["matchup"], num_sides), row["role"], row["learned"] == "1", float(row["mean"]), float(row["stderr"])
+            row["mode"],
+            _tactics(row["matchup"], num_sides),
+            WIN_RATE if row["role"] == f"{METRICS}{WIN}" else row["role"],
+            row["learned"] == "1",
+            float(row["mean"]),
+            float(row["stderr"]),
         )
         for row in rows
     ]

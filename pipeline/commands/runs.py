@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table
+from pipeline.metrics.best import Best
 from pipeline.provenance import overview
 from pipeline.reporting import upkeep
 
@@ -63,7 +64,8 @@ def shown(entries: Sequence[Mapping[str, Any]], width: int, now: datetime) -> st
     rows = [["run", "segment", "state", "step", "parent", "best", "age", "changed"]]
     for entry in entries:
         parent = f"{entry['parent_run_id'][:digits]}@{entry['parent_step']}" if entry["parent_run_id"] else "-"
-        best = f"{entry['best']['mean']:.2f}" + f" at {entry['best']['step']}" * (width >= WIDE) if entry["best"] else "-"
+        judged = Best(**entry["best"]) if entry["best"] else None
+        best = judged.shown + f" at {judged.step}" * (width >= WIDE) if judged else "-"
         state = str(entry["status"]) + " !" * bool(entry["not_reproduced"])
         rows.append([entry["run_id"][:digits], str(entry["segment"]), state, str(entry["step"]), parent, best])
         rows[-1] += [overview.age(entry["last_sign"], now), _changes(entry["changed"])]

@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
 
     With --json: `{"nodes": [...], "trouble": [sentences]}`, each node an object with `id`, `segment`, `run_id` (null if there is
     none), `key`, `is_current` (params.yaml describes it), `is_imported`, `parent` (an id, or "root"), `from` (the step it starts
-    from), `until`, `step` (reached; null if unknown), `state`, `changed` ({path: {before, after}}), `best` ({step, mode, mean} or
-    null) and `depth`.
+    from), `until`, `step` (reached; null if unknown), `state`, `changed` ({path: {before, after}}), `best` ({step, mode, mean,
+    measure: "return" or "win"} or null) and `depth`.
 
     Raises:
         ProjectError: there is no such run.
@@ -102,7 +102,7 @@ def _columns(node: Node, best: Best | None) -> list[str]:
         steps += f" of {node.until}"
     state = f"{node.state}, imported" if node.is_imported else node.state
     changed = ", ".join(f"{path} {before!r} → {after!r}" for path, (before, after) in node.changed.items())
-    judged = f"{best.mean:.2f} ({best.mode}, step {best.step})" if best else "-"
+    judged = f"{best.shown} ({best.mode}, step {best.step})" if best else "-"
     return [(run_id or "-")[:12], steps or "-", state, judged, changed or "-"]
 
 

@@ -7,15 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.drawing.figures import DARK, QUIET, WIDTH, Lineage
+from pipeline.drawing.figures import COLOURS, DARK, QUIET, WIDTH, Lineage
 
 MARKERS = {"random": "x", "still": "+"}
 SCRIPT_MARKERS = ("^", "s", "v", "p")
+WIN_RATE = "win rate"
+"""The "role" of scores that are the share of episodes won."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One role's mean return in a match-up with its standard error."""
+    """One role's mean return in a match-up with its standard error, or the win rate."""
 
     mode: str
     tactics: tuple[str, ...]
@@ -26,9 +28,9 @@ class Score:
 
 
 def evaluation(lineage: Lineage, step: int, episodes: int, scores: Sequence[Score]) -> Figure:
-    """Draw what each learned role earns against each opponent, beside what scripts earn in its place."""
+    """Draw how often the learned agents win, where that is said, and what each of their roles earns, beside scripts in their place."""
     learned = [score for score in scores if score.is_learned]
-    roles = [role for role in lineage.roles if any(score.role == role for score in learned)]
+    roles = [role for role in (WIN_RATE, *lineage.roles) if any(score.role == role for score in learned)]
     rows = {role: list(dict.fromkeys(score.tactics for score in learned if score.role == role)) for role in roles}
     heights = [len(rows[role]) + 0.6 for role in roles]
     figure = Figure(figsize=(WIDTH, 0.62 * sum(heights) + 0.55 * len(roles) + 1.5), layout="constrained")
@@ -36,13 +38,16 @@ def evaluation(lineage: Lineage, step: int, episodes: int, scores: Sequence[Scor
     panels = figure.subplots(len(roles), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, role in zip(panels, roles, strict=True):
         for row, tactics in enumerate(rows[role]):
-            _draw_row(axes, row, role, tactics, scores, lineage.colour(role))
+            _draw_row(axes, row, role, tactics, scores, COLOURS[2] if role == WIN_RATE else lineage.colour(role))
         axes.set_yticks(range(len(rows[role])), [_row_name(tactics) for tactics in rows[role]])
         axes.set_ylim(len(rows[role]) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        several = "" if len(lineage.roles[role]) == 1 else f", mean of {len(lineage.roles[role])} agents"
+        several = f", mean of {count} agents" if (count := len(lineage.roles.get(role, ()))) > 1 else ""
         axes.set_title(f"{role}{several}", loc="left", color=DARK)
+    if roles[0] == WIN_RATE:
+        panels[0].set_xlim(-0.03, 1.03)
+        panels[0].set_xlabel(f"share of episodes won{lineage.limit}, mean ± standard error over {episodes} episodes")
     panels[-1].set_xlabel(f"return per episode{lineage.limit}, mean ± standard error over {episodes} episodes")
     entries = {label: handle[0] for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     handles = [_in_black(handle) if label.startswith("learned") else handle for label, handle in entries.items()]

@@ -80,7 +80,7 @@ def _judged(project: Path, node: Node | None, step: int, trouble: list[str]) -> 
     try:
         return {
             f"{EVALUATION}{mode}/{matchup}/{below}{name}": float(summary["mean"])
-            for below, modes in (("", returns), ("metrics/", facts.evaluation.get("metrics", {})))
+            for below, modes in (("", returns), (best.METRICS, facts.evaluation.get("metrics", {})))
             for mode, matchups in modes.items()
             for matchup, found in matchups.items()
             for name, summary in found.items()

@@ -138,8 +138,18 @@ def test_what_an_environment_says_of_its_episodes_is_told_beside_the_returns(
     logged = runs.client(runs.configured_uri()).get_run(run.run_id).data.metrics
     assert logged["evaluation/greedy/self_play/metrics/win"] == wins.mean()
     counted = [f"evaluation/greedy/self_play/{agent}" for agent in result.spec.agents]
-    assert best.keys(logged, "greedy") == ("greedy", counted), "a win is no return"
-    assert best.of_record(judged) == best.Best(24, "greedy", pytest.approx(result.returns.mean(), abs=1e-3))
+    assert best.keys(logged, "greedy") == ("greedy", ["evaluation/greedy/self_play/metrics/win"]), "a win counts, not returns"
+    assert best.keys([key for key in logged if "/win" not in key], "greedy") == ("greedy", counted)
+    assert best.of_record(judged) == best.Best(24, "greedy", wins.mean(), "win")
+    rows = list(csv.DictReader((root / "metrics/s00/evaluation.csv").open(encoding="utf-8")))
+    told = [row for row in rows if row["role"] == "metrics/win"]
+    assert [(row["mode"], row["matchup"], row["learned"]) for row in told][0] == ("greedy", "self_play", "1")
+    assert {(row["mode"], row["learned"]) for row in told[1:]} == {("reference", "0")}
+    assert (float(told[0]["mean"]), float(told[0]["median"]), told[0]["episodes"]) == (wins.mean(), float(np.median(wins)), "4")
+    (path,) = plot.paths(resolve_all(params, root))
+    figure = plot.draw(root / "metrics/s00", path)["evaluation"]
+    assert [axes.get_title("left") for axes in figure.axes] == ["win rate", "knight, mean of 2 agents", "scout"]
+    assert figure.axes[0].get_xlabel() == "share of episodes won, mean ± standard error over 4 episodes"
     assert (root / "plots/s00/episode.gif").is_file()
     monkeypatch.setattr(Arena, "render", lambda self: None)
     (root / "plots/s00/episode.gif").unlink()

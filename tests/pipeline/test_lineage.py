@@ -75,7 +75,7 @@ def test_json_says_everything_that_is_drawn(made: Project, matwm_in: Matwm) -> N
     }
     judged = made.json("metrics/s01/evaluation.json")["sampled"]
     means = [values["mean"] for matchup in judged.values() for values in matchup.values()]
-    assert nodes["s01"]["best"] == {"step": 60, "mode": "sampled", "mean": pytest.approx(sum(means) / len(means))}
+    assert nodes["s01"]["best"] == {"step": 60, "mode": "sampled", "mean": pytest.approx(sum(means) / len(means)), "measure": "return"}
     assert (nodes["s00"]["parent"], nodes["s03"]["parent"]) == ("root", ids["s01"])
 
 

@@ -33,9 +33,18 @@ def test_the_first_mode_counts() -> None:
     assert best.keys(["world_model/total"], "sampled") is None
 
 
+def test_where_episodes_are_won_the_win_rate_counts_and_is_called_one() -> None:
+    names = [f"evaluation/{mode}/self_play/{what}" for mode in ("greedy", "sampled") for what in ("a", "metrics/win", "metrics/win/stderr")]
+    assert best.keys(names, "greedy") == ("greedy", [names[1]])
+    history = [TimedPoint(names[1], step, won, 1000) for step, won in ((10, 0.25), (20, 0.75), (30, 0.5))]
+    assert best.of_history("greedy", history, 0) == Best(20, "greedy", 0.75, "win")
+    assert [one.shown for one in (Best(20, "greedy", 0.75, "win"), Best(20, "greedy", -7.5))] == ["0.75 win", "-7.50"]
+
+
 def test_git_alone_knows_it_too() -> None:
     record = {"step": 80, "greedy": {"self_play": {"a": {"mean": 1.0}, "b": {"mean": 2.0}}, "x": {"a": {"mean": 6.0}}}, "sampled": {}}
     assert best.of_record({**record, "references": {}}) == Best(80, "greedy", 3.0)
-    assert best.of_record({"metrics": {"greedy": {"self_play": {"win": {"mean": 0.5}}}}, **record}) == Best(80, "greedy", 3.0)
+    assert best.of_record({"metrics": {"greedy": {"self_play": {"length": {"mean": 0.5}}}}, **record}) == Best(80, "greedy", 3.0)
+    assert best.of_record({"metrics": {"greedy": {"self_play": {"win": {"mean": 0.5}}}}, **record}) == Best(80, "greedy", 0.5, "win")
     assert best.of_record({}) is None
     assert best.of_record({"step": 80, "sampled": []}) is None
