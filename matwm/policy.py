@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from numpy.typing import ArrayLike
 
 from matwm.acting import EpisodeContext, choose_actions
@@ -14,6 +13,7 @@ from matwm.actor_critic import Actors
 from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
 from matwm.config import ActorCriticConfig, EnvConfig, WorldModelConfig
 from matwm.envs.images import small
+from matwm.envs.legal import checked_mask
 from matwm.rng import seed_torch
 from matwm.types import EnvSpec
 from matwm.world_model import WorldModel
@@ -58,7 +58,7 @@ class Policy:
         `action_mask` is True for each of the agent's actions that is legal now; without one all are.
 
         Raises:
-            ValueError: the observation or the mask is of another size, not finite, or nothing is legal.
+            ValueError: the observation or the mask is of another size, the one not finite or the other not of 0 and 1, or nothing is legal.
         """
         spec = self._networks.spec
         seen = np.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
@@ -67,7 +67,7 @@ class Policy:
         else:
             seen[0, 0, : self.obs_size] = self._checked(observation)
         mask = np.zeros((1, 1, spec.action_size), bool)
-        mask[0, 0, : self.num_actions] = True if action_mask is None else self._checked_mask(action_mask)
+        mask[0, 0, : self.num_actions] = True if action_mask is None else checked_mask(self.agent, action_mask, self.num_actions)
         self._context.see(seen)
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             seed_torch(self._seed, f"policy/{self.agent}", self._num_actions_chosen)
@@ -94,15 +94,6 @@ class Policy:
                 f"the observation is {array.dtype} {array.shape}, but {self.agent} sees images: give uint8 {shape}, or (height, width, 3)"
             )
         return array if array.shape == shape else small(array)
-
-    def _checked_mask(self, action_mask: ArrayLike) -> Bool[np.ndarray, " A"]:
-        array = np.asarray(action_mask).astype(bool)
-        if array.shape != (self.num_actions,) or not array.any():
-            raise ValueError(
-                f"the action mask is {array.astype(int).tolist()}, but {self.agent} has {self.num_actions} actions: "
-                "give one value for each, at least one of them true"
-            )
-        return array
 
 
 def load_policy(checkpoint: str | Path | Checkpoint, agent: str, *, seed: int = 0) -> Policy:

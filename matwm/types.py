@@ -55,6 +55,8 @@ class EnvSpec:
     resume: ResumeClass = "replay"
     image_shape: tuple[int, int, int] | None = None
     """(channels, height, width) where the agents see images, uint8; None where they see vectors, float32."""
+    masked: tuple[bool, ...] | None = field(default=None, compare=False)
+    """Who has masks, where some may have none; None if all are alike. Manifests say of all together that there are masks."""
     max_steps: int | None = field(default=None, compare=False)
     """The time limit of an episode, None if it is not known; manifests leave it to the options."""
 
@@ -118,10 +120,9 @@ class EnvSpec:
     def agent_specs(self) -> tuple[AgentSpec, ...]:
         """The same facts, agent by agent."""
         kind = "image" if self.image_shape else "vector"
-        columns = zip(self.agents, self.obs_sizes, self.num_actions, strict=True)
-        return tuple(
-            AgentSpec(name, _role(name), kind, self.image_shape or (size,), count, self.has_action_masks) for name, size, count in columns
-        )
+        masked = self.masked or (self.has_action_masks,) * self.num_agents
+        columns = zip(self.agents, self.obs_sizes, self.num_actions, masked, strict=True)
+        return tuple(AgentSpec(name, _role(name), kind, self.image_shape or (size,), count, masks) for name, size, count, masks in columns)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Says what every environment is to the rest of MATWM: all agents at once, in a fixed order, padded to equal sizes."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -8,6 +10,9 @@ from jaxtyping import Int, UInt8
 from matwm.config import ConfigError
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
+
+_SIGNALS = 128
+"""A process that a signal ends exits with this and the signal's number."""
 
 
 class EnvError(ConfigError):
@@ -76,4 +81,20 @@ class SnapshotEnv(Env, Protocol):
 
 def said(error: Exception) -> str:
     """Return what somebody else's code raised, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+@contextlib.contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Make an EnvError, which begins with `what`, of whatever somebody else's code raises, or exits with."""
+    try:
+        yield
+    except EnvError:
+        raise
+    except Exception as error:
+        raise EnvError(f"{what} fails: {said(error)}") from error
+    except SystemExit as error:
+        if isinstance(error.code, int) and error.code > _SIGNALS:  # No code of theirs: the process is asked to end.
+            raise
+        raise EnvError(f"{what} fails: it calls sys.exit({error.code!r})") from error

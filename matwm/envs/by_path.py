@@ -5,6 +5,7 @@ and a resumed episode is played again from its seed. One that draws randomness w
 `metadata["nondeterministic"] = True`; then a resumed run begins a fresh episode.
 """
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.config import EnvConfig
-from matwm.envs.base import EnvError, said
+from matwm.envs.base import EnvError, blaming
 from matwm.envs.pettingzoo import PettingZooEnv
 from matwm.scenarios.option import nearest
 
@@ -25,13 +26,14 @@ def make(config: EnvConfig, render: bool) -> PettingZooEnv:
     """
     factory = _factory(config.name)
     limit = config.options.get("max_cycles")
-    return PettingZooEnv(
-        config.name,
-        lambda: _made(config, factory),
-        draws=render,
-        fresh_each_episode=True,
-        max_steps=limit if isinstance(limit, int) else None,
-    )
+    with blaming(f"env.name is {config.name}, and reading it"):
+        return PettingZooEnv(
+            config.name,
+            lambda: _made(config, factory),
+            draws=render,
+            fresh_each_episode=True,
+            max_steps=limit if isinstance(limit, int) else None,
+        )
 
 
 def _factory(name: str) -> Callable[..., Any]:
@@ -39,14 +41,15 @@ def _factory(name: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # A project's own environments lie beside its params.yaml.
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise EnvError(f"env.name is {name}, but there is no module {error.name} among the installed packages or in {here}") from None
-        raise EnvError(f"env.name is {name}, and importing {module_name} fails: {error}") from error
-    except Exception as error:  # Whatever somebody's module does when it is imported.
-        raise EnvError(f"env.name is {name}, and importing {module_name} fails: {said(error)}") from error
+    with blaming(f"env.name is {name}, and importing {module_name}"):
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+                raise EnvError(
+                    f"env.name is {name}, but there is no module {error.name} among the installed packages or in {here}"
+                ) from None
+            raise
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [known for known in dir(found) if not known.startswith("_")]
@@ -59,12 +62,9 @@ def _factory(name: str) -> Callable[..., Any]:
 
 def _made(config: EnvConfig, factory: Callable[..., Any]) -> Any:
     """Make it with pictures if it can: some observe nothing without."""
-    try:
+    given = ", ".join(f"{key}={value!r}" for key, value in config.options.items())
+    what = f"env.name is {config.name}, and making it with ({given})"
+    with contextlib.suppress(EnvError), blaming(what):  # If it is not for the pictures, it happens again.
         return factory(**config.options, render_mode="rgb_array")
-    except Exception:  # noqa: BLE001  # If it is not for the pictures, it happens again.
-        pass
-    try:
+    with blaming(what):
         return factory(**config.options)
-    except Exception as error:  # Whatever somebody's environment raises.
-        given = ", ".join(f"{key}={value!r}" for key, value in config.options.items())
-        raise EnvError(f"env.name is {config.name}, and making it with ({given}) fails: {said(error)}") from error

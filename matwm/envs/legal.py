@@ -1,6 +1,7 @@
 """Says what is legal for those who cannot act, and refuses what is not, alike in every family."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -12,6 +13,25 @@ def idle_unless(acts: Bool[np.ndarray, " N"], legal: Bool[np.ndarray, "N A"], id
     """Return a new mask: what is legal for those who act, and the action `idle` alone for the others."""
     mask = legal & acts[:, None]
     mask[~acts, idle] = True
+    return mask
+
+
+def checked_mask(who: str, given: Any, count: int) -> Bool[np.ndarray, " A"]:
+    """Return an action mask that somebody else gave; `who` begins every sentence.
+
+    Raises:
+        ValueError: it is not a 0 or 1 for each of the `count` actions, or allows nothing.
+    """
+    array = np.asarray(given)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{who} got the action mask {array.tolist()}: expected a 0 or 1 for each of its {count} actions")
+    if array.shape != (count,):
+        raise ValueError(f"{who} got an action mask of the shape {array.shape}, but it has {count} actions")
+    mask = array.astype(bool)
+    if array.dtype != bool and (array != mask).any():
+        raise ValueError(f"{who} got the action mask {array.tolist()}: expected a 0 or 1 for each of its {count} actions")
+    if not mask.any():
+        raise ValueError(f"{who} got an action mask that allows nothing: at least one of its {count} actions must be legal")
     return mask
 
 

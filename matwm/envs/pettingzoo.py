@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from matwm.envs.base import EnvError, NoPictureError
+from matwm.envs.base import EnvError, NoPictureError, blaming
 from matwm.envs.images import IMAGE_SHAPE
-from matwm.envs.legal import check_actions, idle_unless
+from matwm.envs.legal import check_actions, checked_mask, idle_unless
+from matwm.envs.parallel import agents_of, begun, metrics_of
 from matwm.envs.spaces import actions as count_actions
-from matwm.envs.spaces import sight
-from matwm.manifest import AGENT
+from matwm.envs.spaces import opened, sight
 from matwm.types import EnvSpec, Obs, Tick
 
 Rewards = Callable[[Any, Mapping[Any, float]], Mapping[Any, float]]
@@ -48,24 +48,30 @@ class PettingZooEnv:
         self._make, self._fresh, self._draws, self._rewards = make, fresh_each_episode, draws, rewards
         # Agent, space and reward types are PettingZoo's own Any.
         self._env: Any = make()
-        self._ids = _agents(name, self._env)
+        self._ids = agents_of(name, self._env)
         names = tuple(map(str, self._ids))
-        whos = [f"{agent} of {name}" for agent in names]
-        self._sights = [sight(who, self._env.observation_space(agent)) for who, agent in zip(whos, self._ids, strict=True)]
-        choices = [count_actions(who, self._env.action_space(agent)) for who, agent in zip(whos, self._ids, strict=True)]
+        whos = self._whos = [f"{agent} of {name}" for agent in names]
+        with blaming(f"observation_space of {name}"):
+            self._sights = [sight(who, self._env.observation_space(agent)) for who, agent in zip(whos, self._ids, strict=True)]
+        with blaming(f"action_space of {name}"):
+            choices = [count_actions(who, self._env.action_space(agent)) for who, agent in zip(whos, self._ids, strict=True)]
         self._first_actions = [first for _, first in choices]
         kinds = {one.is_image for one in self._sights}
         if len(kinds) > 1:
             raise EnvError(f"{name} shows images to some agents and vectors to others: MATWM needs the same kind for all")
         is_image = kinds == {True}
-        _, infos = self._reset(name, 0)
-        self._masks_in_infos = any("action_mask" in infos.get(agent, {}) for agent in self._ids)
+        _, infos, here = begun(name, self._env, 0)
+        given = ["action_mask" in (infos.get(agent) or {}) for agent in self._ids]
+        # Who is not there in this episode is taken for one like the others.
+        self._masks_in_infos = [has or (any(given) and agent not in here) for agent, has in zip(self._ids, given, strict=True)]
+        masked = tuple(has or one.has_mask for has, one in zip(self._masks_in_infos, self._sights, strict=True))
         self.spec = EnvSpec(
             name=name,
             agents=names,
             obs_sizes=tuple(int(np.prod(IMAGE_SHAPE)) if is_image else one.size for one in self._sights),
             num_actions=tuple(count for count, _ in choices),
-            has_action_masks=self._masks_in_infos or any(one.has_mask for one in self._sights),
+            has_action_masks=any(masked),
+            masked=masked,
             resume="episode" if (getattr(self._env, "metadata", None) or {}).get("nondeterministic") else "replay",
             image_shape=IMAGE_SHAPE if is_image else None,
             max_steps=max_steps,
@@ -79,15 +85,14 @@ class PettingZooEnv:
         """Start the episode that this seed alone determines, whatever came before."""
         if self._fresh:
             self._env = self._make()
-        observations, infos = self._reset(self.spec.name, int(seed))
+        observations, infos, self._here = begun(self.spec.name, self._env, int(seed))
+        self._refuse_strangers()
         self._was_reset = True
-        self._here = set(self._env.agents)
-        alive = self._started = np.array([agent in self._here for agent in self._ids])
+        alive = self._going_on = self._started = np.array([agent in self._here for agent in self._ids])
         if not alive.any():
             raise EnvError(f"{self.spec.name} has no agents after a reset")
         self._terminated = np.zeros(len(alive), bool)
         obs, masks = self._seen(observations, infos, alive, alive)
-        self._going_on = alive
         return self._told(obs, masks, np.zeros(len(alive), np.float32), alive, is_cut=False, metrics=None)
 
     def step(self, actions: Int[np.ndarray, " N"]) -> Tick:
@@ -119,7 +124,8 @@ class PettingZooEnv:
         if not math.isfinite(sum(reward)):
             raise EnvError(f"{self.spec.name} gave a reward that is not finite: {dict(given)}")
         is_cut = bool(is_over and cut.any())
-        return self._told(obs, masks, np.array(reward, np.float32), alive, is_cut=is_cut, metrics=_metrics(infos) if is_over else None)
+        metrics = metrics_of(self.spec.name, infos) if is_over else None
+        return self._told(obs, masks, np.array(reward, np.float32), alive, is_cut=is_cut, metrics=metrics)
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """Draw the present state, without changing what follows.
@@ -131,9 +137,10 @@ class PettingZooEnv:
         if not self._draws or not self._was_reset:
             raise RuntimeError("nothing to draw: make the environment with render=True and reset it first")
         try:
-            picture = self._env.render()
-        except (NotImplementedError, AttributeError):
-            picture = None
+            with blaming("its render()"):
+                picture = self._env.render()
+        except EnvError as error:
+            raise NoPictureError(f"{self.spec.name} cannot draw itself: {error}") from error
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise NoPictureError(f"{self.spec.name} cannot draw itself: its render() gives no uint8 array of height x width x 3")
         return picture
@@ -143,12 +150,6 @@ class PettingZooEnv:
         # A close() of those that draw with pygame quits it for the whole process, and every other environment's font with it.
         self._env = None
         self._was_reset = self._is_running = False
-
-    def _reset(self, name: str, seed: int) -> tuple[Any, Any]:
-        returned = self._env.reset(seed=seed)
-        if not isinstance(returned, tuple) or len(returned) != 2 or not all(isinstance(part, Mapping) for part in returned):
-            raise EnvError(f"{name} does not return (observations, infos) from reset(seed=...), as PettingZoo's parallel environments do")
-        return returned
 
     def _told(
         self,
@@ -176,11 +177,16 @@ class PettingZooEnv:
         if here == self._here and going_on is self._going_on:
             return
         self._here = here
+        self._refuse_strangers()
         for agent, goes_on, was_there in zip(self._ids, going_on, self._started, strict=True):
             if goes_on and agent not in self._here:
                 raise EnvError(f"{agent} left {self.spec.name} without being terminated or truncated: one of its flags must say so")
             if not was_there and agent in self._here:
                 raise EnvError(f"{agent} came into {self.spec.name} within an episode: agents are there from the start to their end")
+
+    def _refuse_strangers(self) -> None:
+        if odd := self._here.difference(self._ids):
+            raise EnvError(f"{min(map(str, odd))} came into {self.spec.name}, but its possible_agents do not name it")
 
     def _seen(
         self, observations: Mapping[Any, Any], infos: Mapping[Any, Any], acts: Bool[np.ndarray, " N"], sees: Bool[np.ndarray, " N"]
@@ -194,52 +200,34 @@ class PettingZooEnv:
                 continue
             if agent not in observations:
                 if acts[number]:
-                    raise EnvError(f"{spec.name} gave no observation to {agent}, who goes on")
+                    why = "who goes on" if self._going_on[number] else "who is truncated here: say what it sees last"
+                    raise EnvError(f"{spec.name} gave no observation to {agent}, {why}")
                 continue
-            how, seen = self._sights[number], observations[agent]
-            row = how.read(seen["observation"] if how.has_mask else seen)
+            how, who, source = self._sights[number], self._whos[number], infos.get(agent) or {}
+            seen = observations[agent]
+            if how.has_mask:
+                source = opened(who, seen)
+                seen = source["observation"]
+            row = how.read(seen)
             if how.is_image:
                 obs[number] = row
             else:
                 obs[number, : how.size] = row
-            if acts[number] and spec.has_action_masks and (how.has_mask or self._masks_in_infos):
-                masks[number, : self.spec.num_actions[number]] = self._mask(number, seen if how.has_mask else infos.get(agent, {}))
+            if acts[number] and (how.has_mask or self._masks_in_infos[number]):
+                masks[number, : spec.num_actions[number]] = self._mask(number, source)
+            elif acts[number] and "action_mask" in source:
+                raise EnvError(f"{who} got an action_mask, which its infos lacked at the start")
         if not spec.image_shape and not np.isfinite(obs).all():
             number = int(np.argmin(np.isfinite(obs).all(1)))
             raise EnvError(f"{spec.agents[number]} of {spec.name} observed a value that is not finite")
         return obs, masks
 
     def _mask(self, number: int, source: Mapping[str, Any]) -> Bool[np.ndarray, " a"]:
-        who = f"{self.spec.agents[number]} of {self.spec.name}"
+        who = self._whos[number]
         if "action_mask" not in source:
-            raise EnvError(f"{who} got no action_mask, which its infos had at the start")
-        mask = np.asarray(source["action_mask"]).astype(bool)
-        if mask.shape != (self.spec.num_actions[number],):
-            raise EnvError(f"{who} got an action mask of the shape {mask.shape}, but it has {self.spec.num_actions[number]} actions")
-        if not mask.any():
-            raise EnvError(f"{who} got an action mask that allows nothing: at least one action must be legal")
-        return mask
-
-
-def _agents(name: str, env: Any) -> list[Any]:
-    """Return an environment's agents, once it is known to be a parallel one."""
-    if hasattr(env, "agent_iter") and hasattr(env, "last"):
-        raise EnvError(f"{name} is turn-based (AEC): give its parallel_env, or wrap it with pettingzoo.utils.conversions.aec_to_parallel")
-    if lacking := [part for part in ("possible_agents", "observation_space", "action_space", "reset", "step") if not hasattr(env, part)]:
-        raise EnvError(f"{name} is no parallel environment of PettingZoo but a {type(env).__name__}, which has no {lacking[0]}")
-    agents = list(env.possible_agents)
-    if not agents:
-        raise EnvError(f"{name} has no agents: its possible_agents is empty")
-    if odd := [agent for agent in agents if not AGENT.fullmatch(str(agent))]:
-        raise EnvError(f"{name} has an agent called {odd[0]!r}: names are made of letters, digits, '_', '.' and '-'")
-    if len(set(map(str, agents))) < len(agents):
-        raise EnvError(f"{name} has two agents of one name: {', '.join(map(str, agents))}")
-    return agents
-
-
-def _metrics(infos: Mapping[Any, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for info in infos.values():
-        if isinstance(info, Mapping) and isinstance(metrics := info.get("metrics"), Mapping):
-            found |= {str(key): float(value) for key, value in metrics.items()}
-    return found
+            where = "observation space says" if self._sights[number].has_mask else "infos had at the start"
+            raise EnvError(f"{who} got no action_mask, which its {where}")
+        try:
+            return checked_mask(who, source["action_mask"], self.spec.num_actions[number])
+        except ValueError as error:
+            raise EnvError(str(error)) from None

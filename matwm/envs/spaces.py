@@ -5,7 +5,7 @@ An observation is an image if its space is a Box of uint8 with the shape (height
 MultiBinary row by row, a Discrete or MultiDiscrete as one-hots. A Dict is read if it is {"observation", "action_mask"}.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from matwm.envs.base import EnvError
 from matwm.envs.images import small
 
 LEAST_PIXELS = 8
+MOST_ACTIONS = np.iinfo(np.int16).max
+"""The replay keeps actions as int16."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def sight(who: str, space: Any) -> Sight:
         return Sight(inner.size, inner.read, inner.is_image, has_mask=True)
     if isinstance(space, spaces.Box):
         if (picture := _as_picture(space)) is not None:
-            return Sight(0, lambda obs: small(picture(_shaped(who, obs, space.shape, np.uint8))), is_image=True)
+            return Sight(0, lambda obs: small(picture(_pixels(who, obs, space.shape))), is_image=True)
         return _vector(who, space.shape)
     if isinstance(space, spaces.MultiBinary):
         return _vector(who, space.shape)
@@ -57,6 +59,18 @@ def sight(who: str, space: Any) -> Sight:
     )
 
 
+def opened(who: str, obs: Any) -> Mapping[str, Any]:
+    """Return a Dict as the observation that it must be.
+
+    Raises:
+        EnvError: it is none.
+    """
+    if not isinstance(obs, Mapping) or "observation" not in obs:
+        found = f"a dict of {', '.join(map(repr, obs)) or 'nothing'}" if isinstance(obs, Mapping) else f"a {type(obs).__name__}"
+        raise EnvError(f"{who} observed {found}, but its observation space says a Dict of 'observation' and 'action_mask'")
+    return obs
+
+
 def actions(who: str, space: Any) -> tuple[int, int]:
     """Return an agent's number of actions and the first one's number.
 
@@ -64,6 +78,8 @@ def actions(who: str, space: Any) -> tuple[int, int]:
         EnvError: its actions are not a finite choice.
     """
     if isinstance(space, spaces.Discrete):
+        if space.n > MOST_ACTIONS:
+            raise EnvError(f"{who} has {space.n} actions: MATWM can choose from {MOST_ACTIONS:,} at most")
         return int(space.n), int(space.start)
     kind = "continuous actions" if isinstance(space, spaces.Box) else "actions of several parts"
     raise EnvError(
@@ -76,11 +92,25 @@ def _vector(who: str, shape: tuple[int, ...]) -> Sight:
     if size == 0:
         raise EnvError(f"{who} observes nothing: its space has the shape {shape}")
 
-    return Sight(size, lambda obs: _shaped(who, obs, shape, np.float32).reshape(-1))
+    return Sight(size, lambda obs: _numbers(who, obs, shape).reshape(-1))
 
 
-def _shaped(who: str, obs: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    array = np.asarray(obs, dtype)
+def _numbers(who: str, obs: Any, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.asarray(obs, np.float32)
+    except (TypeError, ValueError):
+        raise EnvError(f"{who} observed a {type(obs).__name__}, but its observation space says numbers of the shape {shape}") from None
+    return _shaped(who, array, shape)
+
+
+def _pixels(who: str, obs: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(obs)
+    if array.dtype != np.uint8:
+        raise EnvError(f"{who} observed {array.dtype}, but its observation space says uint8")
+    return _shaped(who, array, shape)
+
+
+def _shaped(who: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape != shape:
         raise EnvError(f"{who} observed something of the shape {array.shape}, but its observation space says {shape}")
     return array

@@ -74,7 +74,7 @@ def test_a_module_that_fails_to_be_imported_says_why(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lying_beside.py").write_text("import not_installed_anywhere\n")
     (tmp_path / "crashing.py").write_text("1 / 0\n")
-    with pytest.raises(EnvError, match="importing lying_beside fails: No module named 'not_installed_anywhere'"):
+    with pytest.raises(EnvError, match="importing lying_beside fails: ModuleNotFoundError: No module named 'not_installed_anywhere'"):
         make_env(EnvConfig(family="pettingzoo", name="lying_beside:make", options={}))
     with pytest.raises(EnvError, match="importing crashing fails: ZeroDivisionError: division by zero"):
         make_env(EnvConfig(family="pettingzoo", name="crashing:make", options={}))

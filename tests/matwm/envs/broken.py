@@ -1,0 +1,214 @@
+"""Environments whose own code fails, or that say what none may."""
+
+import sys
+
+import numpy as np
+from gymnasium import spaces
+
+from tests.matwm.envs.mistakes import Plain
+
+WITH_MASK = spaces.Dict({"observation": spaces.Box(-100, 100, (2,), np.float32), "action_mask": spaces.MultiBinary(3)})
+
+
+class Telling(Plain):
+    """Its infos hold `told` at each step."""
+
+    told = {}
+
+    def reset(self, seed=None, options=None):
+        seen, _ = super().reset(seed)
+        return seen, self._all(lambda agent: self.told)
+
+    def step(self, actions):
+        *others, infos = super().step(actions)
+        return *others, dict.fromkeys(infos, self.told)
+
+
+class ResetRaises(Plain):
+    def reset(self, seed=None, options=None):
+        raise RuntimeError("the simulator\nis not licensed")
+
+
+class ResetExits(Plain):
+    def reset(self, seed=None, options=None):
+        sys.exit("no display")
+
+
+class ResetTakesNoSeed(Plain):
+    def reset(self):
+        return super().reset()
+
+
+class Exits(Plain):
+    def __init__(self):
+        sys.exit(3)
+
+
+class IsStopped(Plain):
+    """As if a signal came while it is made."""
+
+    def __init__(self):
+        sys.exit(143)
+
+
+class SpaceRaises(Plain):
+    def observation_space(self, agent):
+        raise NotImplementedError
+
+
+class NoSpaces(Plain):
+    def action_space(self, agent):
+        return self.action_spaces[agent]
+
+
+class NoAgents(Plain):
+    def __init__(self):
+        super().__init__()
+        self.possible_agents = None
+
+
+class AgentsRaise(Plain):
+    @property
+    def possible_agents(self):
+        raise ValueError("call setup first")
+
+    @possible_agents.setter
+    def possible_agents(self, value):
+        pass
+
+
+class Metadata(Plain):
+    metadata = ["human"]
+
+
+class NoInfos(Telling):
+    told = None
+
+
+class Length(Telling):
+    told = {"metrics": {"length": 7}}
+
+
+class Slash(Telling):
+    told = {"metrics": {"return/left": 7}}
+
+
+class NoNumber(Telling):
+    told = {"metrics": {"score": float("nan")}}
+
+
+class Text(Telling):
+    told = {"metrics": {"outcome": "win"}}
+
+
+class NoRender(Plain):
+    def render(self):
+        raise ValueError("no display found")
+
+
+class RenderExits(Plain):
+    def render(self):
+        sys.exit("no display found")
+
+
+class FloatPicture(Plain):
+    observed = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+
+    def _observation(self, agent):
+        return np.full((16, 16, 3), 0.9)
+
+
+class NoArray(Plain):
+    def _observation(self, agent):
+        return {"position": 1}
+
+
+class NoDict(Plain):
+    observed = WITH_MASK
+
+
+class OtherKeys(Plain):
+    observed = WITH_MASK
+
+    def _observation(self, agent):
+        return {"obs": super()._observation(agent), "action_mask": np.ones(3, np.int8)}
+
+
+class DictWithoutMask(Plain):
+    observed = WITH_MASK
+
+    def _observation(self, agent):
+        return {"observation": super()._observation(agent)}
+
+
+class EndsUnseen(Plain):
+    def step(self, actions):
+        seen, *others = super().step(actions)
+        return (seen if self.agents else {}, *others)
+
+
+class Penalties(Telling):
+    """Added to logits, as some do."""
+
+    told = {"action_mask": np.array([-np.inf, 0, 0])}
+
+
+class Indices(Telling):
+    told = {"action_mask": [0, 1, 2]}
+
+
+class NoMask(Telling):
+    told = {"action_mask": None}
+
+
+class LongMask(Telling):
+    told = {"action_mask": [1, 1, 1, 1]}
+
+
+class LateMask(Telling):
+    told = {"action_mask": [1, 1, 0]}
+
+    def reset(self, seed=None, options=None):
+        seen, infos = super().reset(seed)
+        return seen, dict.fromkeys(infos, {})
+
+
+class LeftHasMasks(Plain):
+    """In its infos; and the right one in its observations, if `right`."""
+
+    def __init__(self, right=False):
+        super().__init__()
+        self._right = right
+
+    def observation_space(self, agent):
+        return WITH_MASK if self._right and agent == "right" else self.observed
+
+    def _observation(self, agent):
+        seen = super()._observation(agent)
+        return {"observation": seen, "action_mask": np.array([0, 1, 1])} if self._right and agent == "right" else seen
+
+    def reset(self, seed=None, options=None):
+        seen, infos = super().reset(seed)
+        return seen, {**infos, "left": {"action_mask": [1.0, 0.0, 1.0]}}
+
+    def step(self, actions):
+        *others, infos = super().step(actions)
+        return *others, {**infos, "left": {"action_mask": [True, False, False]}}
+
+
+class ManyActions(Plain):
+    choices = spaces.Discrete(32_768)
+
+
+class Stranger(Plain):
+    def reset(self, seed=None, options=None):
+        told = super().reset(seed)
+        self.agents = [*self.agents, "third"]
+        return told
+
+
+class LateStranger(Plain):
+    def step(self, actions):
+        told = super().step(actions)
+        self.agents = [*self.agents, "third"] if self._time == 2 else self.agents
+        return told
