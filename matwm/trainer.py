@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,13 +122,14 @@ class Trainer:
             raise ValueError(problem)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint.
+        """Continue from a checkpoint; one of an environment that says only by now that no episode comes back is given up within it.
 
         Raises:
             CheckpointError: a file is absent or damaged.
             ValueError: it does not fit this configuration, or its environment has other agents or sizes, or them in another order.
         """
-        if checkpoint.spec != self.spec:
+        is_lost = (checkpoint.spec.resume, self.spec.resume) == ("replay", "episode")
+        if (replace(checkpoint.spec, resume="episode") if is_lost else checkpoint.spec) != self.spec:
             raise ValueError(
                 f"it was trained with {checkpoint.spec}, but the environment is {self.spec} here: use the same package versions"
             )

@@ -80,7 +80,7 @@ class EpisodeLog:
                 "%s cannot be brought back within an episode: the running one, %d steps old, is given up and a fresh one begins; "
                 "the run is continued, not reproduced bit for bit",
                 self.spec.name,
-                saved["lost_steps"],
+                saved["lost_steps"] if "lost_steps" in saved else len(saved["actions"]),
             )
             return None
         try:
@@ -89,10 +89,11 @@ class EpisodeLog:
             tick = None
         if tick is None or digest(tick) != saved["digest"]:
             self.end()
+            own = ", say metadata = {'nondeterministic': True} in an environment of your own" if ":" in self.spec.name else ""
             raise ValueError(
                 f"{'restoring' if 'snapshot' in saved else 'replaying'} {len(saved['actions'])} steps of {self.spec.name} from seed "
                 f"{saved['seed']} did not lead to the saved state: use the same versions of the environment's packages and the same env "
-                "options, or start from a checkpoint between episodes"
+                f"options{own}, or start from a checkpoint between episodes"
             )
         return tick
 

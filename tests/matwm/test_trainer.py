@@ -20,6 +20,7 @@ from matwm.rng import generator_for, seed_torch
 from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
+from tests.matwm.envs.mistakes import Plain
 from tests.matwm.tiny import make_trainer, run, scenario_config, tiny_config
 from tests.matwm.toy_envs import CounterEnv, RingEnv
 
@@ -110,6 +111,23 @@ def test_training_goes_on_with_a_fresh_episode_where_the_running_one_cannot_come
     assert [episode.length for episode in again.history.episodes] == [5] * 4
     assert np.isfinite(again.history.metrics["world_model/total"][-1][1])
     assert resumed(again).collector.given_up == [3, 5], "number 4 was played to its end"
+
+
+def test_who_says_only_by_now_that_episodes_do_not_come_back_goes_on_from_before(tmp_path, monkeypatch, caplog):
+    """What one process plays otherwise than another is noticed when a run is to go on: that must not be its end."""
+    config = tiny_config({"env.family": "pettingzoo", "env.name": "tests.matwm.envs.mistakes:Plain", "env.options": {}})
+    trainer, store = run(make_trainer(None, config), 17), LocalStore(tmp_path)
+    trainer.save(store, ROOT)
+    monkeypatch.setitem(Plain.metadata, "nondeterministic", True)
+    again = make_trainer(None, config)
+    again.resume(store.open(17))
+    assert "2 steps old, is given up and a fresh one begins" in caplog.text
+    assert (again.collector.given_up, again.env_step) == ([3], 17)
+    run(again, 3).save(store, ROOT)
+    assert store.open(20).manifest["spec"]["resume"] == "episode"
+    monkeypatch.delitem(Plain.metadata, "nondeterministic")
+    with pytest.raises(ValueError, match="trained with .*resume='episode'.* but the environment is .*resume='replay'"):
+        make_trainer(None, config).resume(store.open(20))
 
 
 IMAGES = {

@@ -1,5 +1,6 @@
 """Environments as people write them by mistake, and some that only look odd."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,26 @@ class Unseeded(Plain):
 
 class UnseededAndSaysSo(Unseeded):
     metadata = {"name": "unseeded", "nondeterministic": True}
+
+
+class Hashes(Plain):
+    """The same in one process, and another in the next."""
+
+    def _observation(self, agent):
+        return np.array([self._time, hash(agent) / 2**60], np.float32)
+
+
+class Once(Plain):
+    """Cannot be made beside another process."""
+
+    def __init__(self):
+        super().__init__()
+        if os.environ["TAKEN_BY"] != str(os.getpid()):
+            raise RuntimeError("the port is taken")
+
+
+class HashesAndSaysSo(Hashes):
+    metadata = {"name": "hashes", "nondeterministic": True}
 
 
 class Breaks(Plain):

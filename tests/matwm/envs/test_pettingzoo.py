@@ -1,5 +1,6 @@
 """Any parallel environment is read by stated rules, and every mistake gets a sentence."""
 
+import os
 import sys
 
 import numpy as np
@@ -52,11 +53,17 @@ def ticks_of(name, actions=((0, 0), (1, 1), (1, 0), (0, 1), (1, 1))):
         (f"{MODULE}:ComesLate", "right came into .* within an episode: agents are there from the start"),
         (f"{MODULE}:NothingLegal", "left of .* got an action mask that allows nothing"),
         (f"{MODULE}:LosesMask", "left of .* got no action_mask, which its infos had at the start"),
-        (f"{MODULE}:Unseeded", "goes another way when it is played again from the same seed: draw everything from what"),
+        (f"{MODULE}:Unseeded", r"goes another way when it is played again from the same seed \(other observations at step 0\): draw"),
+        (
+            f"{MODULE}:Hashes",
+            r"another process plays it from the same seed \(other observations at step 0\): .* order of a set, on hash\(\)",
+        ),
+        (f"{MODULE}:Once", r"playing it in another process fails \(exit code 1\): .*RuntimeError: the port is taken"),
         (f"{MODULE}:Breaks", "and playing it fails: KeyError: 'missing'"),
     ],
 )
-def test_every_mistake_gets_one_clear_sentence(name, sentence):
+def test_every_mistake_gets_one_clear_sentence(name, sentence, monkeypatch):
+    monkeypatch.setenv("TAKEN_BY", str(os.getpid()))
     with pytest.raises(EnvError, match=sentence) as caught:
         probe(EnvConfig(family="pettingzoo", name=name, options={}))
     assert len(caught.value.problems) == 1
@@ -141,6 +148,7 @@ def test_who_is_cut_while_others_go_on_is_gone_and_has_not_terminated():
 
 def test_an_environment_that_says_it_is_not_reproducible_is_resumed_between_episodes_only():
     assert probe(config("UnseededAndSaysSo")).resume == "episode"
+    assert probe(config("HashesAndSaysSo")).resume == "episode"
     assert probe(config("Plain")).resume == "replay"
 
 
