@@ -90,11 +90,15 @@ def main(arguments: list[str] | None = None) -> int:
     with Interruption() as interruption:
         from matwm.checkpoint import CheckpointError
         from matwm.config import ConfigError
+        from matwm.envs.base import EnvError
         from pipeline.project import ProjectError, root
         from pipeline.tracking import TrackingError
 
         try:
             return train(root(), name, interruption)
+        except EnvError as error:  # also in the midst of training, where notes say more
+            sys.stderr.write("\n".join([str(error), *getattr(error, "__notes__", ())]) + "\n")
+            return 1
         except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:
             sys.stderr.write(f"{error}\n")
             return 1

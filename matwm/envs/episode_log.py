@@ -5,9 +5,10 @@ snapshot    as a copy of the environment's state
 episode     not at all: the state says how many steps are lost, and a fresh episode follows
 """
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ class EpisodeLog:
 
     def reset(self, seed: int) -> Tick:
         """Start the episode of this seed."""
-        self.tick = self._env.reset(seed)
+        with self._noting(seed, 0):
+            self.tick = self._env.reset(seed)
         self._seed, self._actions = int(seed), []
         return self.tick
 
@@ -45,7 +47,8 @@ class EpisodeLog:
         """Move every agent, as the environment does, and remember how."""
         if self._seed is None:
             raise RuntimeError("no episode is under way: call reset with a seed first")
-        self.tick = self._env.step(actions)
+        with self._noting(self._seed, len(self._actions) + 1):
+            self.tick = self._env.step(actions)
         self._actions.append(np.asarray(actions).tolist())
         return self.tick
 
@@ -96,6 +99,15 @@ class EpisodeLog:
                 f"options{own}, or start from a checkpoint between episodes"
             )
         return tick
+
+    @contextlib.contextmanager
+    def _noting(self, seed: int, step: int) -> Iterator[None]:
+        """Add to what the environment raises where in which episode it was."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"it was raised by {self.spec.name}, at step {step} of the episode of seed {seed} (step 0 is the reset)")
+            raise
 
     def _replayed(self, seed: int, actions: Sequence[Sequence[int]]) -> Tick | None:
         tick = self.reset(seed)

@@ -43,6 +43,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for entry in entries:
         sys.stdout.write(f"{entry['family']}: {entry['meaning']}\n  resume: {RESUME[entry['resume']]}\n")
+        for scenario in entry["scenarios"]:
+            if scenario["resume"] != entry["resume"]:
+                sys.stdout.write(f"  resume of {scenario['name']}: {RESUME[scenario['resume']]}\n")
         sys.stdout.write(f"  note: {entry['note']}\n" if entry["note"] else "")
         if not entry["installed"]:
             also = f"\n  and: {entry['also']}" if entry["also"] else ""

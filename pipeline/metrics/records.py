@@ -15,7 +15,8 @@ from pipeline import project as places
 
 LATEST_EPISODES = 20
 """Episodes whose returns a run is summed up, and a checkpoint is scored by."""
-COMPUTING = ("torch", "numpy", "pettingzoo", "mpe2", "pygame-ce", "pymunk", "jaxmarl", "jax", "jaxlib")
+ENVIRONMENTS = ("pettingzoo", "mpe2", "pygame-ce", "pymunk", "jaxmarl", "jax", "jaxlib", "smac", "pysc2", "dm-meltingpot", "dmlab2d")
+COMPUTING = ("torch", "numpy", *ENVIRONMENTS)
 """Libraries whose versions decide numbers, if they are installed: exact repetition needs the same."""
 LIBRARIES = (*COMPUTING, "safetensors", "mlflow", "dvc")
 SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")

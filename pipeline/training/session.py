@@ -101,15 +101,12 @@ class Session:
             CheckpointError: a checkpoint cannot be read or written.
         """
         display = self._display = Display(self.segment.name, self.segment.until, line_seconds=self.config.tracking.progress_seconds)
-        with display, self.saver:
-            trainer: Trainer | None = None
-            for target in self._targets():
-                # To load a large replay takes long. Later there is something to save, and `_train_to` looks for signals.
-                with interruption.prompt() if trainer is None else contextlib.nullcontext():
-                    trainer = self._at_most(target, trainer, display)
-                if not self._train_to(target, trainer, display, interruption):
-                    return False
-        return True
+        try:
+            with display, self.saver:
+                return self._train_all(display, interruption)
+        except Exception as error:
+            error.add_note(f"segment {self.segment.name}: {self.last_good()}; once the cause is mended, the same command goes on")
+            raise
 
     def publish(self) -> None:
         """Give the finished checkpoints that stay their names in `checkpoints/<segment>`, all at once, and write the metrics' files.
@@ -166,6 +163,16 @@ class Session:
     def _targets(self) -> list[int]:
         """Return the steps to train to, and the newest checkpoint's if the process before could not evaluate it any more."""
         return sorted({*self._missing, *(step for step in [self._newest] if step is not None and self._owes_evaluation(step))})
+
+    def _train_all(self, display: Display, interruption: Interruption) -> bool:
+        trainer: Trainer | None = None
+        for target in self._targets():
+            # To load a large replay takes long. Later there is something to save, and `_train_to` looks for signals.
+            with interruption.prompt() if trainer is None else contextlib.nullcontext():
+                trainer = self._at_most(target, trainer, display)
+            if not self._train_to(target, trainer, display, interruption):
+                return False
+        return True
 
     def _at_most(self, target: int, trainer: Trainer | None, display: Display) -> Trainer:
         """Return the trainer, or one from the newest sound checkpoint on the way to `target` if that is farther."""

@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,6 +24,7 @@ from matwm import checkpoint, durable, evaluation
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, step_name
 from matwm.config import parse_config
 from matwm.readings import NonFiniteLossError
+from matwm.rng import seed_for
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import process, runs, stores, tracking
@@ -279,14 +282,15 @@ def test_going_on_with_other_versions_is_said(project: Path, monkeypatch: pytest
     write(project)
     run(project, interruption=StopAfter(50))
     assert "bit for bit" not in caplog.text
-    real, others = records._version, {"mpe2": "9.9", "pymunk": None, "jax": "9.9.9"}
+    real, others = records._version, {"mpe2": "9.9", "pymunk": None, "jax": "9.9.9", "dmlab2d": "1.0"}
     monkeypatch.setattr(records, "_version", lambda library: others[library] if library in others else real(library))
     run(project)
     before = f"segment s00 was begun with mpe2 {version('mpe2')}, now 9.9"
     jax = f"; jax {real('jax')}, now 9.9.9" if real("jax") else ""
     assert f"{before}{jax}: what follows may not be bit for bit" in caplog.text
+    assert "dmlab2d" not in caplog.text, "nobody knows whether it was there"
     libraries = facts(project)["libraries"]
-    assert (libraries["mpe2"], libraries["jax"], "pymunk" in libraries) == ("9.9", "9.9.9", False)
+    assert (libraries["mpe2"], libraries["jax"], libraries["dmlab2d"], "pymunk" in libraries) == ("9.9", "9.9.9", "1.0", False)
 
 
 def test_a_parent_trained_with_other_values_is_refused(project: Path) -> None:
@@ -319,6 +323,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
     (info,) = tracking.list_runs()
     assert info.status == "FAILED"
     assert LocalStore(work(project) / "checkpoints").steps() == [40]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("Late", "Traceback"), ("LateReward", "tests.matwm.envs.mistakes:LateReward gave a reward")])
+def test_an_environment_that_fails_in_the_midst_of_training_is_told_with_the_way_on(
+    kind: str, first: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond what is played before training: somebody's own traceback, then where it was and from where the run goes on."""
+    write(project, changes={"env": {"family": "pettingzoo", "name": f"tests.matwm.envs.mistakes:{kind}", "options": {}}})
+    command = [sys.executable, "-m", "pipeline.train", "s00"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    ended = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    *_, where, way_on = ended.stderr.splitlines()
+    seed = seed_for(0, "episode", 0) % 2**31
+    assert where == f"it was raised by tests.matwm.envs.mistakes:{kind}, at step 61 of the episode of seed {seed} (step 0 is the reset)"
+    assert way_on == "segment s00: the last good checkpoint is of step 40; once the cause is mended, the same command goes on"
+    assert f"\n{first}" in ended.stderr
+    assert ("Traceback" in ended.stderr) == (first == "Traceback")
 
 
 def test_a_save_that_fails_leaves_the_last_good_checkpoint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,24 @@ class HashesAndSaysSo(Hashes):
     metadata = {"name": "hashes", "nondeterministic": True}
 
 
+class Late(Plain):
+    """Fails at a step that nobody tries before training."""
+
+    def __init__(self):
+        super().__init__(length=100)
+
+    def step(self, actions):
+        if self._time == 60:
+            raise LookupError("nobody is there")
+        return super().step(actions)
+
+
+class LateReward(Late):
+    def step(self, actions):
+        seen, rewards, *rest = Plain.step(self, actions)
+        return seen, {name: np.inf if self._time > 60 else reward for name, reward in rewards.items()}, *rest
+
+
 class Breaks(Plain):
     def step(self, actions):
         return {}["missing"]

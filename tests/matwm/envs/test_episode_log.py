@@ -109,6 +109,11 @@ def test_an_episode_that_cannot_come_back_is_given_up_aloud(caplog):
     assert not caplog.text
 
 
+def test_an_episode_saved_before_the_environment_said_so_is_given_up_as_well(caplog):
+    assert EpisodeLog(ForgetfulCounterEnv()).load_state_dict(played([[1, 2], [0, 0]]).state_dict()) is None
+    assert "2 steps old, is given up" in caplog.text
+
+
 def test_an_action_that_has_become_illegal_is_another_environment():
     log = played([[1, 2]])
     state = log.state_dict()

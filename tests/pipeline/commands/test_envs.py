@@ -87,6 +87,9 @@ def test_your_own_environment_is_shown_by_its_import_path(capsys):
     text = told(capsys, "tests.matwm.arena:parallel_env")
     assert "2 knight + 1 scout  vector 5 / vector 9  6 / 5    yes    ?" in text
     assert "mpe" not in text
+    assert "resume of" not in text, "it is as the family's"
+    text = told(capsys, "tests.matwm.envs.mistakes:UnseededAndSaysSo")
+    assert "  resume of tests.matwm.envs.mistakes:UnseededAndSaysSo: a fresh episode: the run is continued, not reproduced\n" in text
 
 
 def test_the_example_of_the_readme_is_shown_as_the_readme_says(capsys, monkeypatch, tmp_path):
