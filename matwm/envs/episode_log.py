@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from matwm.envs.base import Env, SnapshotEnv
+from matwm.envs.base import Env, EnvError, SnapshotEnv
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
 
@@ -72,12 +72,16 @@ class EpisodeLog:
         """Bring a saved episode back and return its present tick; None between episodes, and where an episode cannot come back.
 
         Raises:
-            ValueError: what came back is not the saved episode.
+            ValueError: something is missing, or what came back is not the saved episode.
+            EnvError: the environment cannot be played any more.
         """
         self.end()
         saved: Any = state
-        if saved["seed"] is None:
+        if saved.get("seed", 0) is None:
             return None
+        needed = ("seed", "lost_steps") if self.spec.resume == "episode" else ("seed", "actions", "digest")
+        if lacking := [part for part in needed if part not in saved]:
+            raise ValueError(f"the saved episode of {self.spec.name} has no {lacking[0]}")
         if self.spec.resume == "episode":
             _log.warning(
                 "%s cannot be brought back within an episode: the running one, %d steps old, is given up and a fresh one begins; "
@@ -88,6 +92,9 @@ class EpisodeLog:
             return None
         try:
             tick = self._restored(saved) if "snapshot" in saved else self._replayed(saved["seed"], saved["actions"])
+        except EnvError:  # It says what is wrong itself.
+            self.end()
+            raise
         except ValueError:  # an action that is not legal any more, or a state of other shapes
             tick = None
         if tick is None or digest(tick) != saved["digest"]:

@@ -94,11 +94,17 @@ class SmaxEnv:
         """
         saved: Any = state
         pattern, structure = jax.tree.flatten(self._battle.begin(0))
-        leaves = [np.frombuffer(bytes.fromhex(one["data"]), one["dtype"]).reshape(one["shape"]) for one in saved["leaves"]]
-        if [(leaf.dtype, leaf.shape) for leaf in leaves] != [(leaf.dtype, leaf.shape) for leaf in pattern]:
+        try:
+            leaves = [np.frombuffer(bytes.fromhex(one["data"]), one["dtype"]).reshape(one["shape"]) for one in saved["leaves"]]
+            sees = np.array(saved["sees"], bool)
+        except (KeyError, TypeError, ValueError):
+            leaves, sees = [], self._sees
+        if [(leaf.dtype, leaf.shape) for leaf in leaves] != [
+            (leaf.dtype, leaf.shape) for leaf in pattern
+        ] or sees.shape != self._sees.shape:
             raise ValueError(f"the snapshot is no state of {self.spec.name}")
         self._state, self._told = jax.tree.unflatten(structure, [jax.numpy.array(leaf) for leaf in leaves])
-        self._sees = np.array(saved["sees"], bool)
+        self._sees = sees
         return self._look()
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:

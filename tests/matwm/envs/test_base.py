@@ -13,6 +13,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import matwm
 from matwm import scenarios
+from matwm.acting import random_actions
 from matwm.envs import FAMILIES, is_installed
 from matwm.envs.base import SnapshotEnv
 from matwm.envs.episode_log import EpisodeLog, digest
@@ -27,10 +28,11 @@ from matwm.envs.episode_log import EpisodeLog, digest
 from tests.matwm.envs.examples import Example
 
 told = {}
-for label, task in json.load(open(sys.argv[1])).items():
-    env = EpisodeLog(Example(*task["example"]).make())
-    ticks = [env.load_state_dict(task["state"])] + [env.step(np.array(joint)) for joint in task["next"]]
-    told[label] = [digest(tick) for tick in ticks]
+for label, (example, tasks) in json.load(open(sys.argv[1])).items():
+    env, told[label] = EpisodeLog(Example(*example).make()), []
+    for state, following in tasks:
+        ticks = [env.load_state_dict(state)] + [env.step(np.array(joint)) for joint in following]
+        told[label].append([digest(tick) for tick in ticks])
 print(json.dumps(told))
 """
 
@@ -161,21 +163,25 @@ def test_ticks_belong_to_the_caller(example):
         assert digest(tick) == digest(expected)
 
 
+def saved_somewhere(env, seed, rng):
+    """Play 24 steps at most; return the state at a random one, the actions from there on, and the digests of what they led to."""
+    actions, told, states = [], [digest(env.reset(seed))], [None]
+    while len(told) <= 24 and not env.tick.is_over:
+        actions.append(random_actions(rng, env.tick.action_mask))
+        told.append(digest(env.step(actions[-1])))
+        states.append(json.loads(json.dumps(env.state_dict())))
+    at = int(rng.integers(1, len(told)))
+    return states[at], [joint.tolist() for joint in actions[at:]], told[at:]
+
+
 def test_an_episode_continues_identically_in_a_new_process(tmp_path):
-    """Saved at a random point of an episode each, read with another hash seed."""
+    """Saved at random points of several episodes each, read with another hash seed."""
     tasks, expected = {}, {}
     rng = np.random.default_rng(11)
     for example in (one for one in EXACT if is_installed(one.family)):
-        told = played(example.make(), 10_007, 24)
-        at = int(rng.integers(1, len(told)))
-        env = EpisodeLog(example.make())
-        env.reset(10_007)
-        for actions, _ in told[1 : at + 1]:
-            env.step(actions)
-        state = json.loads(json.dumps(env.state_dict()))
-        following = [actions.tolist() for actions, _ in told[at + 1 :]]
-        tasks[example.label] = {"example": [example.family, example.name, example.options], "state": state, "next": following}
-        expected[example.label] = digests(told[at:])
+        saved = [saved_somewhere(EpisodeLog(example.make()), seed, rng) for seed in (10_007, 104_729, 611_953)]
+        tasks[example.label] = [[example.family, example.name, example.options], [(state, following) for state, following, _ in saved]]
+        expected[example.label] = [after for _, _, after in saved]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     hash_seed = "4711" if os.environ.get("PYTHONHASHSEED") != "4711" else "4712"
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(matwm.__file__).parents[1])}

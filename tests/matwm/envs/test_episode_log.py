@@ -7,6 +7,7 @@ import pytest
 
 from matwm.config import EnvConfig
 from matwm.envs import make_env
+from matwm.envs.base import EnvError
 from matwm.envs.episode_log import EpisodeLog, digest
 from tests.matwm.toy_envs import AnnouncedEnv, CounterEnv, ForgetfulCounterEnv, RingEnv, SnapshotCounterEnv
 
@@ -79,6 +80,24 @@ def test_a_state_that_does_not_replay_to_its_digest_is_refused(change):
     assert log.tick is None
 
 
+@pytest.mark.parametrize(
+    ("env", "lacking"),
+    [
+        (CounterEnv, "digest"),
+        (CounterEnv, "actions"),
+        (CounterEnv, "seed"),
+        (ForgetfulCounterEnv, "lost_steps"),
+        (ForgetfulCounterEnv, "seed"),
+    ],
+)
+def test_a_state_of_which_a_part_is_missing_is_refused(env, lacking):
+    log = played([[1, 2]], env())
+    state = {part: value for part, value in log.state_dict().items() if part != lacking}
+    with pytest.raises(ValueError, match=f"the saved episode of counter has no {lacking}"):
+        log.load_state_dict(state)
+    assert log.tick is None
+
+
 def test_a_snapshot_is_restored_and_not_played_again():
     log = played([[1, 2], [0, 0]], SnapshotCounterEnv())
     state = json.loads(json.dumps(log.state_dict()))
@@ -119,6 +138,17 @@ def test_an_action_that_has_become_illegal_is_another_environment():
     state = log.state_dict()
     with pytest.raises(ValueError, match="did not lead to the saved state"):
         log.load_state_dict({**state, "actions": [[0, 2]]})
+
+
+def test_an_environment_that_fails_when_it_is_played_again_says_so_itself():
+    class Unplayable(CounterEnv):
+        def reset(self, seed):
+            raise EnvError("the simulator is gone")
+
+    log = EpisodeLog(Unplayable())
+    with pytest.raises(EnvError, match="^the simulator is gone$"):
+        log.load_state_dict(played([[1, 2]]).state_dict())
+    assert log.tick is None
 
 
 def test_other_options_are_noticed():

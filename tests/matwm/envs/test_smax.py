@@ -91,6 +91,10 @@ def test_a_snapshot_is_small_and_of_one_map():
     assert digest(battle("3m").restore(state)) == digest(told[-1][1])
     with pytest.raises(ValueError, match="the snapshot is no state of 2m_vs_1z"):
         battle().restore(state)
+    first, *others = state["leaves"]
+    for damaged in ({}, {"leaves": None}, {"leaves": [{**first, "data": "xy"}, *others]}, {"sees": [True]}):
+        with pytest.raises(ValueError, match="the snapshot is no state of 3m"):
+            battle("3m").restore({**state, **damaged} if damaged else {})
 
 
 def test_maps_and_defaults_are_those_of_the_package():
