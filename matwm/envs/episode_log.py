@@ -79,10 +79,13 @@ class EpisodeLog:
         saved: Any = state
         if saved.get("seed", 0) is None:
             return None
-        needed = ("seed", "lost_steps") if self.spec.resume == "episode" else ("seed", "actions", "digest")
+        is_given_up = self.spec.resume == "episode"
+        needed = ["seed", "actions", "digest"]
+        if is_given_up:
+            needed = ["seed", "actions" if "actions" in saved else "lost_steps"]
         if lacking := [part for part in needed if part not in saved]:
             raise ValueError(f"the saved episode of {self.spec.name} has no {lacking[0]}")
-        if self.spec.resume == "episode":
+        if is_given_up:
             _log.warning(
                 "%s cannot be brought back within an episode: the running one, %d steps old, is given up and a fresh one begins; "
                 "the run is continued, not reproduced bit for bit",
