@@ -50,7 +50,7 @@ def fit(learner, sample, updates):
     for update in range(updates):
         seed_torch(0, "test", update)
         metrics = learner.update_world_model(sample(update))
-    return {name.removeprefix("world_model/"): value for name, value in metrics.items()}
+    return {name.removeprefix("world_model/"): value for name, value in metrics.numbers.items()}
 
 
 def played(env, choose, steps, config):
