@@ -1,6 +1,7 @@
 """Builds perceptrons: one network, or one per agent computed together."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
@@ -89,17 +90,14 @@ def uniform_weight(*shape: int) -> Tensor:
     return torch.empty(*shape).uniform_(-bound, bound)
 
 
-class LatentLinear(nn.Module):
-    """A Linear over one-hot latents and a one-hot word, stored input-major, so that a hard latent is a sum of rows."""
+class CodeLinear(nn.Module, ABC):
+    """A Linear over what is read of latents and over a one-hot word, stored input-major."""
 
-    row_offsets: Tensor
-
-    def __init__(self, latents: int, classes: int, words: int, size_out: int) -> None:
+    def __init__(self, latent_size: int, words: int, size_out: int) -> None:
         super().__init__()
-        self.latent_size = latents * classes
-        self.weight = nn.Parameter(uniform_weight(self.latent_size + words, size_out))
+        self.latent_size = latent_size
+        self.weight = nn.Parameter(uniform_weight(latent_size + words, size_out))
         self.bias = nn.Parameter(torch.zeros(size_out))
-        self.register_buffer("row_offsets", torch.arange(latents) * classes, persistent=False)
 
     def dense(self, z: Float[Tensor, "*batch Z"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
         """Return the product with latents that carry a gradient; a negative word contributes nothing."""
@@ -108,8 +106,26 @@ class LatentLinear(nn.Module):
             return out
         return out + F.embedding(word.clamp(min=0) + self.latent_size, self.weight) * (word >= 0).unsqueeze(-1)
 
+    @abstractmethod
     def sparse(self, index: Int[Tensor, "*batch K"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
-        """Return the same product for hard latents and words that are there: a sum of rows, many times cheaper."""
+        """Return the same product for classes and words that are there, as cheaply as the code allows."""
+
+    @abstractmethod
+    def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B picks"], Float[Tensor, "B S"]]:
+        """Return classes as `Features` hold them: the rows of a weight that they pick, and numbers."""
+
+
+class LatentLinear(CodeLinear):
+    """Over one-hot latents: a hard one is a sum of rows."""
+
+    row_offsets: Tensor
+
+    def __init__(self, latents: int, classes: int, words: int, size_out: int) -> None:
+        super().__init__(latents * classes, words, size_out)
+        self.register_buffer("row_offsets", torch.arange(latents) * classes, persistent=False)
+
+    def sparse(self, index: Int[Tensor, "*batch K"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
+        """Return the product as a sum of rows, many times cheaper."""
         rows = index + self.row_offsets
         if word is not None:
             rows = torch.cat([rows, word.unsqueeze(-1) + self.latent_size], -1)
@@ -117,28 +133,23 @@ class LatentLinear(nn.Module):
         return summed.unflatten(0, index.shape[:-1]) + self.bias
 
     def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B 0"]]:
-        """Return classes as `Features` hold them: the rows that they pick, and no numbers."""
+        """Return the rows, and no numbers."""
         return index + self.row_offsets, self.weight.new_empty(len(index), 0)
 
 
-class LevelLinear(nn.Module):
-    """The same over latents whose classes are levels of a number, and read as these."""
+class LevelLinear(CodeLinear):
+    """Over latents whose classes are levels of a number, and read as these."""
 
     levels: Tensor
 
     def __init__(self, latents: int, levels: Float[Tensor, " L"], words: int, size_out: int) -> None:
-        super().__init__()
-        self.latent_size = latents
-        self.weight = nn.Parameter(uniform_weight(latents + words, size_out))
-        self.bias = nn.Parameter(torch.zeros(size_out))
+        super().__init__(latents, words, size_out)
         self.register_buffer("levels", levels, persistent=False)
 
-    dense = LatentLinear.dense
-
     def sparse(self, index: Int[Tensor, "*batch K"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
-        """Return the same product for classes."""
+        """Return the product, which is small."""
         return self.dense(self.levels[index], word)
 
     def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B 0"], Float[Tensor, "B K"]]:
-        """Return classes as `Features` hold them: no rows, and the numbers."""
+        """Return no rows, and the numbers."""
         return index[:, :0], self.levels[index]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
-from matwm.nets.mlp import LatentLinear, LevelLinear
+from matwm.nets.mlp import CodeLinear, LatentLinear, LevelLinear
 
 REACH = 1.05
 """A little beyond the outermost levels, so that these can be meant without an infinite number."""
@@ -40,7 +40,7 @@ class LatentCode(nn.Module, ABC):
         return self.read(F.one_hot(index, self.shape[1]).float())
 
     @abstractmethod
-    def linear(self, words: int, size_out: int) -> LatentLinear | LevelLinear:
+    def linear(self, words: int, size_out: int) -> CodeLinear:
         """Return a new Linear over latents, and over a one-hot of so many words."""
 
 
