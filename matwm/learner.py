@@ -1,10 +1,10 @@
 """Owns every network and optimizer, and is the only caller of `backward()`."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,67 +17,14 @@ from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.graphs import Graphed
 from matwm.imagination import imagine
+from matwm.optimizer import NamedAdam
 from matwm.precision import matrix_products
 from matwm.readings import Readings
-from matwm.stateful import State, Value
+from matwm.stateful import State
 from matwm.types import EnvSpec, Features, Rollout, Windows
 from matwm.world_model import WorldModel
 
 DataT = TypeVar("DataT", Rollout, Windows)
-
-
-class NamedAdam:
-    """Adam whose state is tensors by parameter name, and whose hyperparameters always come from the configuration."""
-
-    def __init__(
-        self,
-        named: Iterable[tuple[str, nn.Parameter]],
-        *,
-        learning_rate: float,
-        betas: Sequence[float],
-        epsilon: float,
-        own_rates: Mapping[str, float] | None = None,
-        capturable: bool = False,
-    ) -> None:
-        """Parameters below a name in `own_rates` learn at the rate beside it, in a group of their own after the first."""
-        self.named = dict(named)
-        own = {below: [p for name, p in self.named.items() if name.startswith(f"{below}.")] for below in own_rates or {}}
-        apart = {id(parameter) for group in own.values() for parameter in group}
-        groups: list[dict[str, Any]] = [{"params": [p for p in self.named.values() if id(p) not in apart]}]
-        groups += [{"params": own[below], "lr": rate} for below, rate in (own_rates or {}).items()]
-        self.adam = torch.optim.Adam(groups, lr=learning_rate, betas=(betas[0], betas[1]), eps=epsilon, fused=True, capturable=capturable)
-        for parameter in self.named.values():
-            self.adam.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-
-    @property
-    def learning_rate(self) -> float:
-        """The step size in force, but for own rates."""
-        return self.adam.param_groups[0]["lr"]
-
-    def step(self, unless: Tensor | None = None) -> None:
-        """Apply the gradients and drop them; where `unless` is 1 (a float, read on its device), drop them only."""
-        self.adam.found_inf = unless  # type: ignore[attr-defined] what GradScaler tells an optimizer
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> State:
-        """Return the moments and step counts, without hyperparameters."""
-        return {name: dict(self.adam.state[parameter]) for name, parameter in self.named.items()}
-
-    def load_state_dict(self, state: State, /) -> None:
-        """Copy moments into place; raise ValueError if they belong to other parameters or to parameters of other shapes."""
-        if set(state) != set(self.named):
-            raise ValueError(f"the optimizer's state is for other parameters: {sorted(set(state) ^ set(self.named))[:4]}")
-        moments = {(name, key): tensor for name, parameter in self.named.items() for key, tensor in self.adam.state[parameter].items()}
-        for (name, key), tensor in moments.items():
-            _check_moment(f"{name}/{key}", state[name], key, tensor)
-        for (name, key), tensor in moments.items():
-            saved: Any = state[name]
-            tensor.copy_(saved[key])
 
 
 class Learner:
@@ -289,16 +236,6 @@ def policy_in(agents: State, number: int) -> dict[str, Tensor]:
     """Return one agent's actor out of the part `agents` of a state, not copied."""
     actors = {name.removeprefix("actors."): tensor for name, tensor in agents.items() if name.startswith("actors.")}
     return {name: tensor[number : number + 1] for name, tensor in actors.items() if isinstance(tensor, Tensor)}
-
-
-def _check_moment(path: str, saved: Value, key: str, expected: Tensor) -> None:
-    found = saved.get(key) if isinstance(saved, Mapping) else None
-    if not isinstance(found, Tensor):
-        raise ValueError(f"{path} of the optimizer's state is no tensor")
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise ValueError(
-            f"{path} of the optimizer's state is {found.dtype} {list(found.shape)}, expected {expected.dtype} {list(expected.shape)}"
-        )
 
 
 def states_of(rollout: Rollout) -> tuple[Features, Features]:

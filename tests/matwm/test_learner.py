@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from matwm.learner import NamedAdam, illegal_share, real_reward
+from matwm.learner import illegal_share, real_reward
+from matwm.optimizer import NamedAdam
 from matwm.readings import NonFiniteLossError
 from matwm.rng import seed_torch
 from matwm.stateful import fingerprint
