@@ -34,18 +34,21 @@ class RowCosts:
     def __init__(self, config: Config, spec: EnvSpec) -> None:
         wm, ac = config.world_model, config.actor_critic
         self.wm = wm
-        z, mates = wm.latent_size, spec.num_agents - 1
+        z, mates, code = wm.latent_size, spec.num_agents - 1, make_code(wm)
         words = spec.vocabulary if wm.action_words == "scaled" else spec.action_size
         seen = spec.obs_size + (spec.num_agents if wm.agent_identity else 0)
         between, head = [wm.encoder_width] * wm.encoder_layers, [wm.head_width] * wm.head_layers
         if spec.image_shape:
             self.encoder, self.decoder, self.encoder_in = image_coders(wm, spec.image_shape, seen - spec.obs_size)
         else:
-            self.encoder_in = linear(seen, between[0])
-            self.encoder, self.decoder = linear(seen, *between, make_code(wm).encoder_size), linear(z, *between, spec.obs_size)
+            said = code.encoder_size
+            beside = (linear(seen, said), linear(z, spec.obs_size)) if wm.latent_code == "ordinal" else (0, 0)
+            self.encoder_in = linear(seen, between[0]) + beside[0]
+            self.encoder, self.decoder = linear(seen, *between, said) + beside[0], linear(z, *between, spec.obs_size) + beside[1]
         self.mixer = linear(z + words, wm.hidden_size)
-        self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, wm.latents * wm.classes)
+        self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, code.dynamics_size)
         self.outcomes = linear(wm.hidden_size, *head, wm.bins.count) + linear(wm.hidden_size, *head, 1)
+        self.outcomes += linear(z, *head, wm.bins.count) if wm.reward_input == "arrival" else 0
         self.mask = linear(z, *head, spec.action_size) if spec.has_action_masks else 0
         self.predicts_mates = wm.teammates.enabled and mates > 0
         self.mate_ends = linear(z, wm.teammates.hidden_size, mates * spec.action_size) if self.predicts_mates else 0

@@ -129,6 +129,9 @@ class WorldModelConfig(Section):
     encoder_width: int = field(
         "their width; of images the channels of the last convolution, each before it has half as many", branch="fixed", ge=1, le=16384
     )
+    reward_input: Literal["hidden", "arrival"] = field(
+        "what rewards are read from: the hidden state, or the latent that follows, too", branch="fixed", default="hidden"
+    )
     head_layers: int = field("hidden layers of the reward, continuation and mask heads", branch="fixed", ge=1, le=64)
     head_width: int = field("their width", branch="fixed", ge=1, le=16384)
     dynamics_layers: int = field("hidden layers of the dynamics head", branch="fixed", ge=0, le=64)
@@ -144,6 +147,7 @@ class WorldModelConfig(Section):
     window_length: int = field("T, rows a window", branch="free", ge=2)
     learning_rate: float = field("Adam step size", branch="free", gt=0)
     autoencoder_learning_rate: float = field("that of encoder and decoder", branch="free", gt=0)
+    reward_learning_rate: float | None = field("that of what predicts rewards; null: learning_rate", branch="free", gt=0, default=None)
     adam_betas: list[Decay] = field("Adam decays of the two moments", branch="free", min_length=2, max_length=2)
     adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
     clip_norm: float = field("largest gradient norm", branch="free", gt=0)

@@ -18,7 +18,7 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
     training = world_model.training
     world_model.eval()
     state = world_model.observe(contexts, horizon=horizon, from_prior=from_prior)
-    features, actions, masks, hidden = [world_model.features(state, num_agents)], [], [], []
+    features, actions, masks, hidden, latents = [world_model.features(state, num_agents)], [], [], [], []
     for _ in range(horizon):
         mask = state.action_mask.unflatten(0, (num_agents, -1))
         action = actors.choose(features[-1], mask, greedy=False).flatten()
@@ -27,7 +27,8 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
         state = world_model.advance(state, action)
         features.append(world_model.features(state, num_agents))
         hidden.append(state.hidden)
-    reward, continues = world_model.outcomes(torch.stack(hidden, 1))
+        latents.append(state.latent)
+    reward, continues = world_model.outcomes(torch.stack(hidden, 1), torch.stack(latents, 1))
     world_model.train(training)
     return Rollout(
         action=torch.stack(actions, 1),

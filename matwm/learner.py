@@ -51,7 +51,10 @@ class Learner:
             learning_rate=config.world_model.learning_rate,
             betas=config.world_model.adam_betas,
             epsilon=config.world_model.adam_epsilon,
-            own_rates={"autoencoder": config.world_model.autoencoder_learning_rate},
+            own_rates={
+                ("autoencoder",): config.world_model.autoencoder_learning_rate,
+                ("heads.reward", "heads.arrival"): config.world_model.reward_learning_rate or config.world_model.learning_rate,
+            },
             capturable=config.run.cuda_graphs,
         )
         self.agents_optimizer = NamedAdam(

@@ -19,12 +19,14 @@ class NamedAdam:
         learning_rate: float,
         betas: Sequence[float],
         epsilon: float,
-        own_rates: Mapping[str, float] | None = None,
+        own_rates: Mapping[tuple[str, ...], float] | None = None,
         capturable: bool = False,
     ) -> None:
-        """Parameters below a name in `own_rates` learn at the rate beside it, in a group of their own after the first."""
+        """Parameters below names in `own_rates` learn at the rate beside them, in a group of their own after the first."""
         self.named = dict(named)
-        own = {below: [p for name, p in self.named.items() if name.startswith(f"{below}.")] for below in own_rates or {}}
+        own = {
+            below: [p for name, p in self.named.items() if name.startswith(tuple(f"{one}." for one in below))] for below in own_rates or {}
+        }
         apart = {id(parameter) for group in own.values() for parameter in group}
         groups: list[dict[str, Any]] = [{"params": [p for p in self.named.values() if id(p) not in apart]}]
         groups += [{"params": own[below], "lr": rate} for below, rate in (own_rates or {}).items()]

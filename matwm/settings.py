@@ -30,13 +30,14 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
     yield from ((path, value) for path, value, marks in leaves(learner.config) if marks["shapes"])
     for section, holder in (("world_model", world_model.config), ("replay", replay.config)):
         yield from ((f"{section}.{path}", value) for path, value, _ in leaves(holder))
+    of_reward = "learning_rate" if world_model.config.reward_learning_rate is None else "reward_learning_rate"
     for section, optimizer in (("world_model", learner.world_model_optimizer), ("actor_critic", learner.agents_optimizer)):
-        for rate, group in zip(("learning_rate", "autoencoder_learning_rate"), optimizer.adam.param_groups, strict=False):
+        for rate, group in zip(("learning_rate", "autoencoder_learning_rate", of_reward), optimizer.adam.param_groups, strict=False):
             yield f"{section}.{rate}", group["lr"]
             yield f"{section}.adam_betas", list(group["betas"])
             yield f"{section}.adam_epsilon", group["eps"]
     yield from ((f"world_model.loss_weights.{name}", weight) for name, weight in world_model.loss_weights.items())
-    yield from (("world_model.unimix", part.unimix) for part in (world_model.autoencoder, world_model.heads))
+    yield "world_model.unimix", world_model.autoencoder.unimix
     yield from (("world_model.dropout", part.dropout) for part in world_model.modules() if hasattr(part, "dropout"))
     yield "actor_critic.actor_unimix", learner.actors.unimix
     yield "schedule.acting_context", collector.acting_context

@@ -211,7 +211,7 @@ def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
         before, now = ((start + step).clamp(max=fresh.obs.shape[1] - 1) for step in (k - 1, k))
         taken = fresh.action[episode, before]
         state = model.advance(state, taken.clamp(min=0).T.flatten())
-        reward, _ = model.outcomes(state.hidden[:, None])
+        reward, _ = model.outcomes(state.hidden[:, None], state.latent[:, None])
         real = fresh.reward[episode[once], before[once]]
         counts = starts & sees[episode[once], now[once]] & (start[once] + k == now[once])[:, None]
         steps.append(

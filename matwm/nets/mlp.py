@@ -26,6 +26,19 @@ def mlp(size_in: int, width: int, layers: int, size_out: int, *, zero_output: bo
     return nn.Sequential(*modules, output)
 
 
+class SkipMLP(nn.Module):
+    """The perceptron of `mlp` beside a Linear, which alone counts at first: what is nearly linear is learned soon."""
+
+    def __init__(self, size_in: int, width: int, layers: int, size_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size_in, size_out)
+        self.bends = mlp(size_in, width, layers, size_out, zero_output=True)
+
+    def forward(self, x: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
+        """Return the sum of both."""
+        return self.linear(x) + self.bends(x)
+
+
 class FeatureLinear(torch.autograd.Function):
     """The product of features (N, b, F) and weights (N, F, out), in which hard one-hots cost a sum of rows, forward and backward.
 

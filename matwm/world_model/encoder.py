@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
 from matwm.nets.distributions import symlog, unimix_probs
-from matwm.nets.mlp import mlp
+from matwm.nets.mlp import SkipMLP, mlp
 from matwm.types import EnvSpec
 from matwm.world_model.latents import make_code
 
@@ -57,12 +57,14 @@ class Autoencoder(nn.Module, ABC):
 
 
 class VectorAutoencoder(Autoencoder):
-    """Perceptrons over vectors in symlog space."""
+    """Perceptrons over vectors in symlog space; beside them a Linear where latents are numbers, too."""
 
     def __init__(self, config: WorldModelConfig, spec: EnvSpec) -> None:
         super().__init__(config, spec)
-        self.encoder = mlp(spec.obs_size + self.num_agents, config.encoder_width, config.encoder_layers, self.code.encoder_size)
-        self.decoder = mlp(config.latent_size, config.encoder_width, config.encoder_layers, spec.obs_size)
+        between = config.encoder_width, config.encoder_layers
+        make = SkipMLP if config.latent_code == "ordinal" else mlp
+        self.encoder = make(spec.obs_size + self.num_agents, *between, self.code.encoder_size)
+        self.decoder = make(config.latent_size, *between, spec.obs_size)
 
     def target(self, obs: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """Return vectors in symlog space."""

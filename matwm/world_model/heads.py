@@ -1,35 +1,41 @@
-"""Predicts what follows from the hidden state: next latent, reward and continuation; and from the latent: legal actions."""
+"""Predicts what follows from the hidden state: next latent, reward and continuation; and from the latent: legal actions.
+
+With `reward_input: arrival` the latent that follows has a say in the reward, too, as in DreamerV3: what an action earned often shows in
+what came of it, where h_t alone must foresee it. It has a network of its own, in which the many numbers of h_t cannot drown it.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from matwm.config import WorldModelConfig
-from matwm.nets.distributions import TwoHot, unimix_probs
+from matwm.nets.distributions import TwoHot
 from matwm.nets.mlp import mlp
+from matwm.world_model.latents import LatentCode
 
 
 class Heads(nn.Module):
     """The dynamics, reward and continuation predictors on h_t, and the action-mask predictor on z_t (Eq. 2)."""
 
-    def __init__(self, config: WorldModelConfig, action_size: int, *, has_action_masks: bool) -> None:
+    def __init__(self, config: WorldModelConfig, code: LatentCode, action_size: int, *, has_action_masks: bool) -> None:
         super().__init__()
         hidden, width, layers = config.hidden_size, config.head_width, config.head_layers
-        self.unimix = config.unimix
-        self.latent_shape = (config.latents, config.classes)
-        self.dynamics = mlp(hidden, hidden, config.dynamics_layers, config.latents * config.classes)
+        self.dynamics = mlp(hidden, hidden, config.dynamics_layers, code.dynamics_size, zero_output=config.latent_code == "ordinal")
         self.reward = mlp(hidden, width, layers, config.bins.count, zero_output=True)
+        reads_arrival = config.reward_input == "arrival"
+        self.arrival = mlp(config.latent_size, width, layers, config.bins.count, zero_output=True) if reads_arrival else None
         self.reward_bins = TwoHot(config.bins.count, config.bins.bound)
         self.continuation = mlp(hidden, width, layers, 1)
         self.action_mask = mlp(config.latent_size, width, layers, action_size) if has_action_masks else None
 
-    def prior(self, h: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch K L"]:
-        """Return probabilities of the next latent."""
-        return unimix_probs(self.dynamics(h).unflatten(-1, self.latent_shape), self.unimix)
+    def reward_logits(self, h: Float[Tensor, "*batch D"], arrival: Float[Tensor, "*batch Z"] | None) -> Float[Tensor, "*batch R"]:
+        """Return logits of the bins; `arrival` is what is read of the latent that follows, None where it has no say."""
+        said = self.reward(h)
+        return said if self.arrival is None else said + self.arrival(arrival)
 
-    def reward_mean(self, h: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
+    def reward_mean(self, h: Float[Tensor, "*batch D"], arrival: Float[Tensor, "*batch Z"] | None) -> Float[Tensor, "*batch"]:
         """Return the expected reward in environment units."""
-        return self.reward_bins.mean(self.reward(h))
+        return self.reward_bins.mean(self.reward_logits(h, arrival))
 
     def continues(self, h: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
         """Return the probability that the episode does not truly end."""

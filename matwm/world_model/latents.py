@@ -1,4 +1,4 @@
-"""Decides what the classes of a latent are, names or levels of a number, and so what encoders say and networks read."""
+"""Decides what the classes of a latent are, names or levels of a number, and so what is said of them and what networks read."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from matwm.config import WorldModelConfig
 from matwm.nets.mlp import CodeLinear, LatentLinear, LevelLinear
 
-REACH = 1.05
-"""A little beyond the outermost levels, so that these can be meant without an infinite number."""
+SPAN = 3.0
+"""The outermost level: numbers are then as large as those of the hidden state beside them, which is normalised."""
+REACH = 1.05 * SPAN
+"""A little beyond it, so that the outermost levels can be meant without an infinite number."""
 
 
 class LatentCode(nn.Module, ABC):
@@ -30,6 +32,15 @@ class LatentCode(nn.Module, ABC):
     @abstractmethod
     def logits(self, said: Float[Tensor, "*batch said"]) -> Float[Tensor, "*batch K L"]:
         """Return the posterior's logits for what the encoder says."""
+
+    @property
+    @abstractmethod
+    def dynamics_size(self) -> int:
+        """How many numbers the dynamics head says of what follows."""
+
+    @abstractmethod
+    def prior_logits(self, said: Float[Tensor, "*batch said"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
+        """Return logits of the latent that follows `z`, as it is read, for what the dynamics head says."""
 
     @abstractmethod
     def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
@@ -56,6 +67,15 @@ class OneHotCode(LatentCode):
         """Return the numbers, by latent."""
         return said.unflatten(-1, self.shape)
 
+    @property
+    def dynamics_size(self) -> int:
+        """A logit for each class, too."""
+        return self.encoder_size
+
+    def prior_logits(self, said: Float[Tensor, "*batch said"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
+        """Return the numbers, by latent: the head knows of z what it needs."""
+        return self.logits(said)
+
     def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
         """Return them side by side."""
         return one_hot.flatten(-2)
@@ -66,18 +86,20 @@ class OneHotCode(LatentCode):
 
 
 class OrdinalCode(LatentCode):
-    """Classes are levels of a number between -1 and 1, read as that number: Z = K.
+    """Classes are levels of a number, read as that number: Z = K.
 
     The encoder names the number; the posterior is a normal curve around it, cut into the levels, with one learned width a latent.
     Neighbouring classes are alike from the start, for the encoder and for all that read them, which one-hots must learn pair by pair.
+    The dynamics head says how far each number moves and how sure that is, and may correct each class beside it: what moves little
+    need not be learned, and what jumps can be.
     """
 
     levels: Tensor
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__(config)
-        self.log_width = nn.Parameter(torch.full((config.latents, 1), math.log(2 / config.classes)))
-        self.register_buffer("levels", torch.linspace(-1, 1, config.classes), persistent=False)
+        self.log_width = nn.Parameter(torch.full((config.latents, 1), math.log(2 * SPAN / config.classes)))
+        self.register_buffer("levels", torch.linspace(-SPAN, SPAN, config.classes), persistent=False)
 
     @property
     def encoder_size(self) -> int:
@@ -86,12 +108,28 @@ class OrdinalCode(LatentCode):
 
     def logits(self, said: Float[Tensor, "*batch said"]) -> Float[Tensor, "*batch K L"]:
         """Return the logarithm of the curves."""
-        distance = (REACH * torch.tanh(said)).unsqueeze(-1) - self.levels
-        return -(distance / self.log_width.exp()).square() / 2
+        return self._curve(REACH * torch.tanh(said), self.log_width.exp())
+
+    @property
+    def dynamics_size(self) -> int:
+        """For each latent how far it moves, the logarithm of how wide the curve is in steps of levels, and a logit for each class."""
+        return self.shape[0] * (2 + self.shape[1])
+
+    def prior_logits(self, said: Float[Tensor, "*batch said"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
+        """Return the logarithm of the curves around where the numbers move, with the corrections."""
+        move, log_width, correction = said.unflatten(-1, (self.shape[0], -1)).split([1, 1, self.shape[1]], -1)
+        return self._curve(z + move.squeeze(-1), 2 * SPAN / self.shape[1] * log_width.exp()) + correction
+
+    def _curve(self, number: Float[Tensor, "*batch K"], width: Float[Tensor, "*widths K 1"]) -> Float[Tensor, "*batch K L"]:
+        return -((number.unsqueeze(-1) - self.levels) / width).square() / 2
 
     def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
         """Return the number of each."""
         return one_hot @ self.levels
+
+    def read_index(self, index: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch Z"]:
+        """Return the same of classes."""
+        return self.levels[index]
 
     def linear(self, words: int, size_out: int) -> LevelLinear:
         """Return one that multiplies levels."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
-from matwm.nets.distributions import reinmax, sample_index, straight_through
+from matwm.nets.distributions import reinmax, sample_index, straight_through, unimix_probs
 from matwm.nets.transformer import Cache, CausalTransformer, layout
 from matwm.types import EnvSpec, Features, Windows
 from matwm.world_model import losses
@@ -53,7 +53,7 @@ class WorldModel(nn.Module):
         self.trunk = CausalTransformer(
             config.hidden_size, config.layers, config.heads, config.feedforward_multiple, config.max_positions, config.dropout
         )
-        self.heads = Heads(config, spec.action_size, has_action_masks=spec.has_action_masks)
+        self.heads = Heads(config, self.autoencoder.code, spec.action_size, has_action_masks=spec.has_action_masks)
         predicts_mates = config.teammates.enabled and spec.num_agents > 1
         self.teammates = TeammatePredictor(config, spec, self.autoencoder.code) if predicts_mates else None
         self.register_buffer("obs_exists", torch.from_numpy(spec.obs_exists), persistent=False)
@@ -78,9 +78,9 @@ class WorldModel(nn.Module):
         z = self.autoencoder.code.read(one_hot(probs, sample_index(probs.detach())))
         positions, allowed = layout(w.is_first, w.is_valid)
         h = self.trunk(self.mixer.dense(z, self._words(w.action, w.agent)), positions, allowed)
-        log_prior = self.heads.prior(h[:, :-1]).log()
+        log_prior = self.prior(h[:, :-1], z[:, :-1].detach()).log()
         continue_logits = self.heads.continuation(h).squeeze(-1)
-        reward_logits = self.heads.reward(h)
+        reward_logits = self.heads.reward_logits(h, self._arrivals(z, h, paired))
         dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
         terms = {
             "reconstruction": (
@@ -124,6 +124,10 @@ class WorldModel(nn.Module):
             metrics["continues"] = losses.masked_mean(torch.sigmoid(continue_logits), acted)
         return total, metrics
 
+    def prior(self, h: Float[Tensor, "*batch D"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
+        """Return probabilities of the latent that follows z, which h has consumed last."""
+        return unimix_probs(self.autoencoder.code.prior_logits(self.heads.dynamics(h), z), self.config.unimix)
+
     @torch.no_grad()
     def observe(self, context: Windows, *, horizon: int, from_prior: bool = False) -> FocalState:
         """Return the state at the last row of left-padded contexts, with room for `horizon` steps of imagination.
@@ -139,8 +143,8 @@ class WorldModel(nn.Module):
         h, trunk_cache = self.trunk.prefill(mixed, past_valid, length - 1 + horizon)
         has_past = past_valid.any(1)
         hidden = torch.where(has_past[:, None], h, 0.0)
-        if from_prior:
-            prior = sample_index(self.heads.prior(h))
+        if from_prior and length > 1:
+            prior = sample_index(self.prior(h, self.autoencoder.code.read_index(index[:, -2])))
             index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
         if self.teammates is None:
             mate_probs, mates_memory = self._no_mates(hidden), None
@@ -157,7 +161,7 @@ class WorldModel(nn.Module):
         """
         mixed = self.mixer.sparse(state.latent, action + self.action_offsets[state.agent])
         h = self.trunk.step(mixed, state.trunk_cache)
-        latent = sample_index(self.heads.prior(h))
+        latent = sample_index(self.prior(h, self.autoencoder.code.read_index(state.latent)))
         mate_probs = state.mate_probs
         if self.teammates is not None and state.mates_memory is not None:
             mate_probs = self.teammates.step(latent, state.mates_memory)
@@ -165,15 +169,27 @@ class WorldModel(nn.Module):
         return replace(state, latent=latent, hidden=h, mate_probs=mate_probs, action_mask=mask)
 
     @torch.no_grad()
-    def outcomes(self, hidden: Float[Tensor, "B H D"]) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
-        """Return the expected rewards and the probabilities of going on after the actions that led to `hidden`."""
-        return self.heads.reward_mean(hidden), self.heads.continues(hidden)
+    def outcomes(self, hidden: Float[Tensor, "B H D"], latent: Int[Tensor, "B H K"]) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
+        """Return the expected rewards and the probabilities of going on after the actions that led to these states."""
+        arrival = self.autoencoder.code.read_index(latent) if self.heads.arrival else None
+        return self.heads.reward_mean(hidden, arrival), self.heads.continues(hidden)
 
     def features(self, state: FocalState, num_agents: int) -> Features:
         """Return s_t as the actors and critics of `num_agents` focal agents read it, (N, b, ...)."""
         rows, read = self.mixer.rows(state.latent)
         numbers = [read, state.hidden, *([state.mate_probs.flatten(1)] if self.teammates else [])]
         return Features(rows.unflatten(0, (num_agents, -1)), torch.cat(numbers, 1).unflatten(0, (num_agents, -1)))
+
+    def _arrivals(self, z: Float[Tensor, "B T Z"], h: Float[Tensor, "B T D"], paired: Bool[Tensor, "B S"]) -> Float[Tensor, "B T Z"] | None:
+        """Return the latent that followed each row, for the reward head, if it reads that.
+
+        Where none is known, at a window's end and where the agent died, it is drawn as imagination draws it.
+        """
+        if self.heads.arrival is None:
+            return None
+        with torch.no_grad():
+            drawn = self.autoencoder.code.read_index(sample_index(self.prior(h, z)))
+        return torch.cat([torch.where(paired.unsqueeze(-1), z[:, 1:], drawn[:, :-1]), drawn[:, -1:]], 1)
 
     def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
         """Return action words; a row without an action keeps a negative one, which the mixer reads as nothing."""

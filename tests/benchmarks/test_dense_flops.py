@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.dense_flops import dense_flops
-from matwm.config import load_config, preset_path
+from matwm.config import load_config, merge, parse_config, preset_path, read_params
 from matwm.envs import make_env
 from matwm.types import EnvSpec
 from tests.matwm.tiny import make_learner, make_windows
@@ -21,25 +21,28 @@ def test_the_count_is_that_of_the_specification():
     assert sum(found[part] for part in ("world model", "imagine", "actor-critic")) / 1e9 == pytest.approx(439, rel=0.05)
 
 
+@pytest.mark.parametrize("code", ["one_hot", "ordinal"])
 @pytest.mark.parametrize("preset", ["cpu-small", "ci-tiny"])
-def test_the_count_of_layers_is_what_torch_counts(preset):
+def test_the_count_of_layers_is_what_torch_counts(preset, code):
     """The decoder, the dynamics head and the trunk are computed densely: here torch's own counter is the judge."""
-    config = load_config(preset_path(preset))
+    changes = {"world_model": {"latent_code": code, "reward_input": "arrival" if code == "ordinal" else "hidden"}}
+    config = parse_config(merge(read_params(preset_path(preset)), changes))
     spec = make_env(config.env).spec
     model, windows = make_learner(spec, config).world_model, make_windows(spec, per_agent=2, length=8)
     from benchmarks.dense_flops import RowCosts
 
     cost, rows = RowCosts(config, spec), 2 * spec.num_agents * 8
     z, h = (
-        torch.rand(2 * spec.num_agents, 8, config.world_model.latents * config.world_model.classes),
+        torch.rand(2 * spec.num_agents, 8, config.world_model.latent_size),
         torch.rand(2 * spec.num_agents, 8, config.world_model.hidden_size),
     )
+    latent = torch.zeros(2 * spec.num_agents, 8, config.world_model.latents, dtype=torch.int64)
     positions, allowed = torch.arange(8).expand(len(h), 8), torch.ones(len(h), 8, 8, dtype=torch.bool)
     for expected, call in (
         (cost.encoder, lambda: model.autoencoder.posterior(windows.obs, windows.agent)),
         (cost.decoder, lambda: model.autoencoder.decode(z)),
-        (cost.prior, lambda: model.heads.prior(h)),
-        (cost.outcomes, lambda: model.outcomes(h)),
+        (cost.prior, lambda: model.prior(h, z)),
+        (cost.outcomes, lambda: model.outcomes(h, latent)),
         (cost.trunk(8), lambda: model.trunk.eval()(h, positions, allowed)),
     ):
         with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -68,7 +68,10 @@ def problems_of(path: str, value: Any) -> list[str]:
 # ---- the schema
 
 
-YOUNGER = {(RunConfig, "precision"), (RunConfig, "cuda_graphs"), (WorldModelConfig, "latent_code")}
+YOUNGER = {
+    *((RunConfig, name) for name in ("precision", "cuda_graphs")),
+    *((WorldModelConfig, name) for name in ("latent_code", "reward_input", "reward_learning_rate")),
+}
 
 
 def test_every_field_is_required_and_has_a_meaning_and_both_marks():
@@ -128,6 +131,7 @@ MOVES: dict[str, Any] = {
     "world_model.max_positions": 33,
     "world_model.dropout": 0.0,
     "world_model.encoder_layers": 2,
+    "world_model.reward_input": "arrival",
     "world_model.encoder_width": 17,
     "world_model.head_layers": 2,
     "world_model.head_width": 17,
@@ -152,6 +156,7 @@ MOVES: dict[str, Any] = {
     "world_model.window_length": 7,
     "world_model.learning_rate": 2e-3,
     "world_model.autoencoder_learning_rate": 2e-3,
+    "world_model.reward_learning_rate": 2e-3,
     "world_model.adam_betas": [0.5, 0.9],
     "world_model.adam_epsilon": 1e-3,
     "world_model.clip_norm": 1e-2,
@@ -293,9 +298,9 @@ def test_presets_train_as_long_and_save_as_often_as_they_are_to(name, scenario, 
 
 def test_leaving_any_value_out_is_refused_by_its_name():
     for path, _, _ in leaves(tiny_config()):
-        if path in ("env.options", "run.precision", "run.cuda_graphs", "world_model.latent_code"):
-            continue
         *above, name = path.split(".")
+        if path == "env.options" or name in {young for _, young in YOUNGER}:
+            continue
         data = tiny_data()
         node = data
         for key in above:

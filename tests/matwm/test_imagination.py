@@ -29,9 +29,9 @@ def rollout_of(learner, contexts, *, horizon=H, from_prior=False) -> Rollout:
     return imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=from_prior)
 
 
-@pytest.fixture
-def learner():
-    learner = make_learner(UNEVEN, toy_config(UNEVEN, {"world_model.dropout": 0.5}))
+@pytest.fixture(params=["hidden"])
+def learner(request):
+    learner = make_learner(UNEVEN, toy_config(UNEVEN, {"world_model.dropout": 0.5, "world_model.reward_input": request.param}))
     with torch.no_grad():  # policies and heads that depend on what they read
         learner.actors.net.output_weight.mul_(300)
         learner.world_model.heads.reward[-1].weight.normal_()
@@ -76,6 +76,7 @@ def test_dropout_is_off(learner, monkeypatch):
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
 
 
+@pytest.mark.parametrize("learner", ["hidden", "arrival"], indirect=True)
 def test_a_rollout_is_what_the_world_model_says_of_its_own_latents_and_actions(learner, certain):
     """Features, rewards and continuations again, in one full pass over the context and the imagined rows, without any cache."""
     model, contexts = learner.world_model.eval(), contexts_for(UNEVEN)
@@ -93,9 +94,10 @@ def test_a_rollout_is_what_the_world_model_says_of_its_own_latents_and_actions(l
     before = torch.where(has_past[:, None], h[:, length - 2], 0.0)
     assert torch.allclose(dense(rollout, 16)[:, 1:, 16:32], imagined, atol=1e-5)
     assert torch.allclose(dense(rollout, 16)[:, 0, 16:32], before, atol=1e-5)
-    assert torch.allclose(rollout.reward, model.heads.reward_mean(imagined), rtol=1e-3, atol=1e-3)
+    prior = model.prior(imagined, z[:, length - 1 : -1]).argmax(-1)
+    arrival = torch.nn.functional.one_hot(prior, 4).flatten(2).float() if model.heads.arrival else None
+    assert torch.allclose(rollout.reward, model.heads.reward_mean(imagined, arrival), rtol=1e-3, atol=1e-3)
     assert torch.allclose(rollout.continues, model.heads.continues(imagined), atol=1e-5)
-    prior = model.heads.prior(imagined).argmax(-1)
     assert torch.equal(torch.nn.functional.one_hot(prior, 4).flatten(2).float(), dense(rollout, 16)[:, 1:, :16])
     mates = model.teammates(z, contexts.agent, positions, allowed).exp()[:, length - 1 :]
     assert torch.allclose(dense(rollout, 16)[:, :, 32:], mates.flatten(2), atol=1e-5)
@@ -180,5 +182,6 @@ def test_a_prior_start_is_taken_where_it_is_asked_for(learner, certain):
     same = (dense(posterior, 16)[:, 0, :16] == dense(prior, 16)[:, 0, :16]).all(-1)
     assert same[~has_past].all()
     assert not same[has_past].all()
-    expected = learner.world_model.heads.prior(dense(prior, 16)[has_past, 0, 16:32]).argmax(-1)
+    hidden = dense(prior, 16)[has_past, 0, 16:32]
+    expected = learner.world_model.prior(hidden, hidden.new_zeros(len(hidden), 16)).argmax(-1)
     assert torch.equal(torch.nn.functional.one_hot(expected, 4).flatten(1).float(), dense(prior, 16)[has_past, 0, :16])

@@ -133,19 +133,21 @@ def open_loop(model, windows: Windows, context: int):
     head = Windows(**{name: value if name == "agent" else value[:, :context] for name, value in vars(windows).items()})
     steps = windows.obs.shape[1] - context
     state = model.observe(head, horizon=steps)
-    distance, hidden = [], []
+    distance, hidden, latents = [], [], []
     for t in range(context - 1, context - 1 + steps):
         state = model.advance(state, windows.action[:, t])
-        z = torch.nn.functional.one_hot(state.latent, 8).flatten(1).float()
+        z = model.autoencoder.code.read_index(state.latent)
         distance.append(model.autoencoder.decode(z[:, None])[:, 0, :5].argmax(-1))
         hidden.append(state.hidden)
-    return torch.stack(distance, 1), *model.outcomes(torch.stack(hidden, 1))
+        latents.append(state.latent)
+    return torch.stack(distance, 1), *model.outcomes(torch.stack(hidden, 1), torch.stack(latents, 1))
 
 
-def test_imagination_by_recorded_actions_tells_what_happened():
+@pytest.mark.parametrize("changes", [{}, {"world_model.latent_code": "ordinal", "world_model.reward_input": "arrival"}], ids=["", "ordinal"])
+def test_imagination_by_recorded_actions_tells_what_happened(changes):
     """Agent 0 wanders, agent 1 walks left: for agent 0 all that follows is determined, eight steps ahead and to the end."""
     env = EndingRing()
-    config = toy_config(env.spec, {**LARGER, "world_model.windows": 16, "world_model.window_length": 16})
+    config = toy_config(env.spec, {**LARGER, "world_model.windows": 16, "world_model.window_length": 16, **changes})
 
     def choose(rng, mask):
         return np.array([[random_actions(rng, mask)[0, 0], 1]])
@@ -185,7 +187,7 @@ def test_a_time_limit_teaches_nothing_about_endings():
 
 
 def constant_world(learner, reward, continues):
-    learner.world_model.outcomes = lambda hidden: (torch.full(hidden.shape[:2], reward), torch.full(hidden.shape[:2], continues))
+    learner.world_model.outcomes = lambda hidden, latent: (torch.full(hidden.shape[:2], reward), torch.full(hidden.shape[:2], continues))
 
 
 @pytest.mark.parametrize(("continues", "expected"), [(1.0, 5.0), (0.0, 1.0)])

@@ -99,20 +99,22 @@ def test_what_does_not_shape_training_changes_none_of_it(parent: Checkpoint, unc
     assert everything(run(branch(parent, tiny_config({**PARENT, path: CHANGED[path]})), END - FORK)) == unchanged
 
 
-@pytest.mark.parametrize(("section", "rates"), [("world_model", [0.25, 0.75]), ("actor_critic", [0.25])])
+@pytest.mark.parametrize(("section", "rates"), [("world_model", [0.25, 0.75, 0.5]), ("actor_critic", [0.25])])
 def test_the_optimizers_step_by_the_new_values_with_the_old_moments(parent: Checkpoint, section: str, rates: list[float]) -> None:
     values = {"adam_betas": [0.5, 0.75], "adam_epsilon": 0.125}
-    values |= dict(zip(("learning_rate", "autoencoder_learning_rate"), rates, strict=False))
+    values |= dict(zip(("learning_rate", "autoencoder_learning_rate", "reward_learning_rate"), rates, strict=False))
     trainer = branch(parent, tiny_config({**PARENT, **{f"{section}.{name}": value for name, value in values.items()}}))
     learner = trainer.learner
     optimizer = {"world_model": learner.world_model_optimizer, "actor_critic": learner.agents_optimizer}[section]
     groups = optimizer.adam.param_groups
     assert [(group["lr"], group["betas"], group["eps"]) for group in groups] == [(rate, (0.5, 0.75), 0.125) for rate in rates]
     if section == "world_model":
-        whose = [
-            {name.split(".")[0] for name, p in optimizer.named.items() if any(p is one for one in group["params"])} for group in groups
+        whose = [{name for name, p in optimizer.named.items() if any(p is one for one in group["params"])} for group in groups]
+        own = [
+            {name for name in optimizer.named if name.startswith(below)}
+            for below in (("autoencoder.",), ("heads.reward.", "heads.arrival."))
         ]
-        assert whose == [set(dict(learner.world_model.named_children())) - {"autoencoder"}, {"autoencoder"}]
+        assert whose == [optimizer.named.keys() - own[0] - own[1], *own]
     moments: Any = parent.load()["optimizers"]
     for name, moment in moments["world_model" if section == "world_model" else "agents"].items():
         assert torch.equal(optimizer.adam.state[optimizer.named[name]]["exp_avg"], moment["exp_avg"])
@@ -172,7 +174,7 @@ def overruled(trainer: Trainer, path: str) -> None:
         "actor_critic.adam_betas": lambda: learner.agents_optimizer.adam.param_groups[0].update(betas=(0.1, 0.2)),
         "actor_critic.adam_epsilon": lambda: learner.agents_optimizer.adam.param_groups[0].update(eps=1.0),
         "world_model.dropout": lambda: setattr(learner.world_model.trunk.blocks[1], "dropout", 0.5),
-        "world_model.unimix": lambda: setattr(learner.world_model.heads, "unimix", 0.5),
+        "world_model.unimix": lambda: setattr(learner.world_model.autoencoder, "unimix", 0.5),
         "world_model.loss_weights.reward": lambda: learner.world_model.loss_weights.update(reward=9.0),
         "world_model.free_nats": lambda: setattr(learner.world_model, "config", tiny_config({"world_model.free_nats": 3.0}).world_model),
         "actor_critic.actor_unimix": lambda: setattr(learner.actors, "unimix", 0.5),

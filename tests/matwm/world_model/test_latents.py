@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from matwm.nets.distributions import reinmax
 from matwm.nets.mlp import StackedMLP
 from matwm.types import EnvSpec, Features
 from matwm.world_model.latents import OneHotCode, OrdinalCode, make_code
-from tests.matwm.tiny import toy_config
+from tests.matwm.tiny import make_learner, toy_config
 
 SPEC = EnvSpec("pair", ("a_0", "b_0"), (3, 3), (2, 2))
 
@@ -26,7 +28,7 @@ def test_the_configuration_names_the_code():
 
 def test_classes_of_an_ordinal_latent_are_likelier_the_nearer_their_level(code):
     probs = code.logits(torch.tensor([0.3, -9.0, 9.0])).softmax(-1)
-    nearest = (code.levels - 1.05 * torch.tanh(torch.tensor(0.3))).abs().argsort()
+    nearest = (code.levels - 3.15 * torch.tanh(torch.tensor(0.3))).abs().argsort()
     assert (probs[0][nearest].diff() < 0).all()
     assert (probs[1].diff() < 0).all()
     assert (probs[2].diff() > 0).all()
@@ -43,6 +45,24 @@ def test_a_narrower_width_makes_an_ordinal_latent_surer(code):
     assert torch.equal(after[0], before[0])
 
 
+def test_the_prior_of_an_ordinal_latent_moves_the_number_and_corrects_classes(code):
+    """What the head says of a latent: how far it moves, the logarithm of its width in steps of 2/3, and a logit for each of 9 classes."""
+    said, z = torch.zeros(3, 11), torch.tensor([-1.5, 0.0, 0.75])
+    said[1, 0], said[2, 1], said[0, 2:] = 2.25, -1.0, torch.arange(9.0)
+    logits = code.prior_logits(said.flatten(), z)
+    distance = torch.linspace(-3, 3, 9) - torch.tensor([[-1.5], [2.25], [0.75]])
+    width = torch.tensor([[1.0], [1.0], [math.exp(-1)]]) * 2 / 3
+    expected = -(distance / width).square() / 2
+    expected[0] += torch.arange(9.0)
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_at_first_an_ordinal_latent_is_expected_to_stay():
+    model = make_learner(SPEC, toy_config(SPEC, {"world_model.latent_code": "ordinal"})).world_model
+    index = torch.randint(4, (6, 4), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.prior(torch.randn(6, 16), model.autoencoder.code.read_index(index)).argmax(-1), index)
+
+
 def test_what_is_read_of_classes_is_what_is_read_of_their_one_hots(code):
     for each in (code, make_code(config(latents=3, classes=9))):
         index = torch.randint(9, (5, 3), generator=torch.Generator().manual_seed(0))
@@ -55,7 +75,7 @@ def test_what_is_read_of_classes_is_what_is_read_of_their_one_hots(code):
 def test_a_linear_over_levels_multiplies_them_and_adds_the_word(code):
     linear = code.linear(2, 4)
     index, word = torch.tensor([[0, 4, 8], [8, 8, 2]]), torch.tensor([1, 0])
-    levels = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 1.0, -0.5]])
+    levels = torch.tensor([[-3.0, 0.0, 3.0], [3.0, 3.0, -1.5]])
     expected = levels @ linear.weight[:3] + linear.weight[3 + word] + linear.bias
     assert torch.allclose(linear.sparse(index, word), expected, atol=1e-6)
     assert torch.allclose(linear.dense(levels, word), expected, atol=1e-6)

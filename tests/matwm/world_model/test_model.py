@@ -16,6 +16,7 @@ UNEVEN = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
 MASKED = EnvSpec("masked", ("short_0", "long_0"), (2, 4), (2, 3), has_action_masks=True)
 ALONE = EnvSpec("alone", ("a_0",), (3,), (5,))
 ORDINAL = {"world_model.latent_code": "ordinal"}
+ARRIVAL = {"world_model.reward_input": "arrival"}
 CODES = pytest.mark.parametrize("code", [{}, ORDINAL], ids=["one_hot", "ordinal"])
 
 
@@ -65,22 +66,52 @@ def test_every_loss_weight_scales_its_own_term():
         assert (more["total"] - metrics["total"]).item() == pytest.approx(2 * metrics[name].item(), rel=1e-3), name
 
 
-@CODES
+@pytest.mark.parametrize("code", [{}, ORDINAL, {**ORDINAL, **ARRIVAL}], ids=["one_hot", "ordinal", "arrival"])
 def test_every_parameter_is_trained_by_the_loss(code):
     model = make_model(MASKED, {"world_model.free_nats": 0.0, **code})
     _, gradients = loss_and_gradients(model, make_windows(MASKED))
-    # An output layer of zeros passes nothing back: the reward head's hidden layers move from the second step on.
-    late = {name for name, _ in model.named_parameters() if name.startswith("heads.reward.") and not name.startswith("heads.reward.3")}
+    # An output layer of zeros passes nothing back: what lies below one moves from the second step on.
+    below = ["heads.reward.", "heads.arrival.", "autoencoder.encoder.bends.", "autoencoder.decoder.bends."]
+    below += ["heads.dynamics."] if "world_model.latent_code" in code else []
+    late = {name for name, _ in model.named_parameters() if name.startswith(tuple(below)) and name.split(".")[-2] != "3"}
     silent = {name for name, gradient in gradients.items() if not gradient.abs().sum() > 0}
     assert set(gradients) == {name for name, _ in model.named_parameters()}
     assert silent == late
 
 
-def test_the_reward_head_starts_at_zero():
-    model = make_model()
+@pytest.mark.parametrize("changes", [{}, ARRIVAL])
+def test_the_reward_head_starts_at_zero(changes):
+    model = make_model(changes=changes)
     metrics, _ = loss_and_gradients(model, make_windows(UNEVEN))
     assert metrics["reward_mean_predicted"].item() == 0.0
     assert metrics["reward"].item() == pytest.approx(math.log(21))
+
+
+def test_the_reward_head_reads_the_latent_that_follows_and_where_none_is_known_one_of_the_prior(monkeypatch):
+    """Row 2 is the last of an episode, on row 5 the agent dies, and behind row 7 the window ends."""
+    likeliest(monkeypatch)
+    windows = make_windows(UNEVEN, length=8)
+    windows.action[:, 2], windows.is_first[:, 3], windows.is_valid[:, 6] = NO_ACTION, True, False
+    model, read = make_model(changes=ARRIVAL), []
+    for head in (model.heads.reward, model.heads.arrival):
+        head.register_forward_hook(lambda head, given, logits: read.append(given[0]))
+    model.loss(windows)
+    h, arrival = read
+    z = model.autoencoder.code.read_index(model.autoencoder.posterior(windows.obs, windows.agent).argmax(-1))
+    drawn = model.autoencoder.code.read_index(model.prior(h, z).argmax(-1))
+    assert not torch.equal(z[:, 1:], drawn[:, :-1])
+    for row in range(8):
+        assert torch.allclose(arrival[:, row], drawn[:, row] if row in (2, 5, 6, 7) else z[:, row + 1]), row
+
+
+def test_what_an_action_earned_teaches_the_encoder_of_what_came_of_it():
+    model, windows = make_model(changes=ARRIVAL), make_windows(UNEVEN, length=2)
+    model.loss_weights.update(dict.fromkeys(model.loss_weights, 0.0), reward=1.0)
+    torch.nn.init.normal_(model.heads.arrival[-1].weight)
+    obs = windows.obs.requires_grad_()
+    windows = changed(windows, obs=obs, action=torch.cat([windows.action[:, :1], torch.full_like(windows.action[:, 1:], NO_ACTION)], 1))
+    model.loss(windows)[0].backward()
+    assert obs.grad is not None and obs.grad[:, 1].abs().sum() > 0
 
 
 @pytest.mark.parametrize("spec", [UNEVEN, MASKED], ids=lambda spec: spec.name)
@@ -455,7 +486,7 @@ def test_features_of_ordinal_latents_are_their_levels():
     features = model.features(state, 3)
     assert features.latent_rows.shape == (3, 2, 0)
     assert model.feature_size == features.numbers.shape[-1] == 4 + 16 + 2 * 4
-    levels = torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])[state.latent]
+    levels = torch.tensor([-3.0, -1.0, 1.0, 3.0])[state.latent]
     assert torch.allclose(features.numbers.flatten(0, 1), torch.cat([levels, state.hidden, state.mate_probs.flatten(1)], 1))
 
 
