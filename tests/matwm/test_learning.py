@@ -143,7 +143,9 @@ def open_loop(model, windows: Windows, context: int):
     return torch.stack(distance, 1), *model.outcomes(torch.stack(hidden, 1), torch.stack(latents, 1))
 
 
-@pytest.mark.parametrize("changes", [{}, {"world_model.latent_code": "ordinal", "world_model.reward_input": "arrival"}], ids=["", "ordinal"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"world_model.latent_code": "ordinal", "world_model.reward_input": "arrival"}], ids=["", "ordinal"]
+)
 def test_imagination_by_recorded_actions_tells_what_happened(changes):
     """Agent 0 wanders, agent 1 walks left: for agent 0 all that follows is determined, eight steps ahead and to the end."""
     env = EndingRing()
