@@ -11,8 +11,8 @@ import torch
 from measuring import cpu_seconds, machine, wall_seconds
 from step_cost import filled_trainer
 
-from matwm.config import load_config, preset_path
 from matwm.learner import Learner
+from matwm.params_yaml import load_config, preset_path
 from matwm.rng import generator_for
 
 

@@ -19,9 +19,10 @@ from env_speed import speeds
 from learn import files
 from measuring import in_a_process, machine
 
-from matwm.config import Config, EnvConfig, load_config, parse_config, preset_path
+from matwm.config import Config, EnvConfig
 from matwm.envs import make_env, missing
 from matwm.manifest import ROOT
+from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.rng import generator_for
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer

@@ -13,7 +13,8 @@ import torch
 from compile import compile_world_model
 from measuring import in_a_process, machine
 
-from matwm.config import Config, ConfigError, load_config, merge, parse_config, preset_path
+from matwm.config import Config, ConfigError, merge
+from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.trainer import build_trainer
 
 WAYS = ("eager", "compiled", "graphed", "compiled and graphed")

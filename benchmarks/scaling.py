@@ -19,9 +19,10 @@ from measuring import half_an_episode, in_a_process, machine, median_ms
 
 from matwm.acting import choose_actions
 from matwm.collector import Collector
-from matwm.config import Config, load_config, parse_config, preset_path
+from matwm.config import Config
 from matwm.envs.episode_log import EpisodeLog
 from matwm.learner import Learner
+from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer, prepare_torch

@@ -20,9 +20,10 @@ import numpy as np
 from measuring import in_a_process, machine, wall_seconds
 
 from matwm.checkpoint import Checkpoint, step_name
-from matwm.config import ReplayConfig, load_config, preset_path
+from matwm.config import ReplayConfig
 from matwm.history import Curve, Episodes
 from matwm.manifest import ROOT
+from matwm.params_yaml import load_config, preset_path
 from matwm.replay import Replay
 from matwm.stateful import Chunk
 from matwm.store import LocalStore

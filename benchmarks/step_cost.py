@@ -24,8 +24,9 @@ from measuring import acting_rows, cpu_seconds, half_an_episode, in_a_process, m
 
 from matwm.acting import choose_actions
 from matwm.checkpoint import Parent
-from matwm.config import Config, ConfigError, load_config, preset_path
+from matwm.config import Config, ConfigError
 from matwm.imagination import imagine
+from matwm.params_yaml import load_config, preset_path
 from matwm.rng import generator_for
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from matwm.checkpoint import publish, step_name
-from matwm.config import load_config, preset_path
 from matwm.manifest import ROOT, chunk_file
+from matwm.params_yaml import load_config, preset_path
 from matwm.stateful import Chunk, decode_chunk
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer

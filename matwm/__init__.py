@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matwm.api import TrainingResult, train
-    from matwm.config import load_config, preset_path
+    from matwm.params_yaml import load_config, preset_path
     from matwm.policy import load_policy
 
 __all__ = ["TrainingResult", "load_config", "load_policy", "preset_path", "train"]
@@ -16,8 +16,8 @@ __all__ = ["TrainingResult", "load_config", "load_policy", "preset_path", "train
 _HOMES = {
     "TrainingResult": "matwm.api",
     "train": "matwm.api",
-    "load_config": "matwm.config",
-    "preset_path": "matwm.config",
+    "load_config": "matwm.params_yaml",
+    "preset_path": "matwm.params_yaml",
     "load_policy": "matwm.policy",
 }
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from matwm.actor_critic import Actors
 from matwm.changes import changes
 from matwm.checkpoint import Checkpoint, Parent, open_checkpoint
-from matwm.config import Config, ConfigError, merge, parse_config, parse_segments, read_params
+from matwm.config import Config, ConfigError, merge
 from matwm.manifest import ROOT
+from matwm.params_yaml import parse_config, parse_segments, read_params
 from matwm.policy import Networks, Policy
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer

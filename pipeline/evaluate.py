@@ -39,7 +39,8 @@ def evaluate(project: Path, name: str) -> None:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
-    from matwm.config import ConfigError, read_params
+    from matwm.config import ConfigError
+    from matwm.params_yaml import read_params
     from matwm.store import LocalStore
     from pipeline import project as places
     from pipeline import segments, tracking

@@ -10,8 +10,9 @@ from typing import Any
 
 from matwm.changes import changes
 from matwm.checkpoint import CheckpointError, read_manifest
-from matwm.config import ConfigError, SegmentConfig, parse_config, parse_segments, read_params
+from matwm.config import ConfigError, SegmentConfig
 from matwm.manifest import ROOT
+from matwm.params_yaml import parse_config, parse_segments, read_params
 from pipeline import project as places
 from pipeline.project import ProjectError
 from pipeline.provenance.sources import Facts, collect

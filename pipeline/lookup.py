@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
-from matwm.config import ConfigError, read_params
+from matwm.config import ConfigError
 from matwm.manifest import MANIFEST, ROOT
+from matwm.params_yaml import read_params
 from pipeline import project as places
 from pipeline import stores, tracking
 from pipeline.metrics import best

@@ -32,7 +32,7 @@ def plot(project: Path) -> list[Path]:
     Raises:
         ConfigError, ProjectError, TrackingError: one sentence that a person can act on.
     """
-    from matwm.config import read_params
+    from matwm.params_yaml import read_params
     from pipeline import project as places
     from pipeline import segments, tracking
     from pipeline.drawing import figures

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from matwm.changes import Change, changes
-from matwm.config import Config, ConfigError, SegmentConfig, parse_config, parse_segments
+from matwm.config import Config, ConfigError, SegmentConfig
+from matwm.params_yaml import parse_config, parse_segments
 from matwm.version import NUMERICS
 from pipeline import dvc_files, republish
 from pipeline import project as places

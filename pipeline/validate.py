@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from matwm.config import ConfigError, read_params
+from matwm.config import ConfigError
 from matwm.manifest import CheckpointError
+from matwm.params_yaml import read_params
 from pipeline import project as places
 from pipeline import republish
 from pipeline.params.forecast import Forecast, forecast

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from benchmarks.learn.fresh import Fresh, one_hots, play
 from matwm.checkpoint import Checkpoint
-from matwm.config import Config, restored_config
+from matwm.config import Config
 from matwm.imagination import imagine
 from matwm.learner import Learner
 from matwm.nets.distributions import symlog
+from matwm.params_yaml import restored_config
 from matwm.rng import seed_torch
 from matwm.stateful import State
 from matwm.trainer import prepare_torch

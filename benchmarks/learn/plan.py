@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learn.measures import ABLATIONS, FINAL
-from matwm.config import SEGMENT_NAME, Config, ConfigError, load_config, preset_path
+from matwm.config import Config, ConfigError
+from matwm.params_yaml import SEGMENT_NAME, load_config, preset_path
 from matwm.version import NUMERICS
 from pipeline.params import assignments, overrides
 

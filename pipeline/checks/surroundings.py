@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from matwm.config import ConfigError, read_params
+from matwm.config import ConfigError
+from matwm.params_yaml import read_params
 from pipeline import project as places
 from pipeline import tracking
 from pipeline.checks.finding import Finding, Patient

@@ -14,7 +14,8 @@ from typing import Any
 
 from matwm.changes import as_yaml, changes
 from matwm.checkpoint import Checkpoint
-from matwm.config import Config, ConfigError, leaves, parse_config, read_params
+from matwm.config import Config, ConfigError, leaves
+from matwm.params_yaml import parse_config, read_params
 from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that says what to do.
     """
-    from matwm.config import load_config
+    from matwm.params_yaml import load_config
     from pipeline import tracking
     from pipeline.reporting import giving_back
 

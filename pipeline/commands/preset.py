@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from matwm.config import PRESETS, preset_text
+from matwm.params_yaml import PRESETS, preset_text
 from pipeline import project as places
 
 

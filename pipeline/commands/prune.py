@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint
-from matwm.config import RetentionConfig, read_params
+from matwm.config import RetentionConfig
+from matwm.params_yaml import read_params
 from pipeline import lookup, tracking
 from pipeline import project as places
 from pipeline.commands.table import table

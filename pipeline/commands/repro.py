@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from matwm.config import read_params
 from matwm.manifest import CheckpointError
+from matwm.params_yaml import read_params
 from pipeline import dvc_files, tracking
 from pipeline import project as places
 from pipeline.job import Job, open_start

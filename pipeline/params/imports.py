@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from matwm.changes import Change, changes
-from matwm.config import Config, ConfigError, parse_config
+from matwm.config import Config, ConfigError
+from matwm.params_yaml import parse_config
 from pipeline import dvc_files
 from pipeline import project as places
 

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from matwm.changes import Change, changes
-from matwm.config import Config, ConfigError, EnvConfig, merge, parse_config
+from matwm.config import Config, ConfigError, EnvConfig, merge
+from matwm.params_yaml import parse_config
 
 
 def apply(parent: Config, override: Mapping[str, Any], where: str) -> Config:

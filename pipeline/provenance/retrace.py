@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from matwm.checkpoint import Checkpoint, CheckpointError, fingerprint_of, open_checkpoint
-from matwm.config import Config, ConfigError, restored_config
+from matwm.config import Config, ConfigError
+from matwm.params_yaml import restored_config
 from matwm.readings import NonFiniteLossError
 from matwm.stateful import Value, fingerprint
 from matwm.trainer import Trainer, build_trainer

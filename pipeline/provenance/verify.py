@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, is_root, open_checkpoint
-from matwm.config import ConfigError, read_params
+from matwm.config import ConfigError
 from matwm.manifest import MANIFEST, ROOT, Parent
+from matwm.params_yaml import read_params
 from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline import tracking

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import read_manifest
-from matwm.config import parse_config, read_params
+from matwm.params_yaml import parse_config, read_params
 from pipeline import project as places
 from pipeline import runs, stores
 from pipeline.metrics import times

@@ -5,8 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.dense_flops import dense_flops
-from matwm.config import load_config, merge, parse_config, preset_path, read_params
+from matwm.config import merge
 from matwm.envs import make_env
+from matwm.params_yaml import load_config, parse_config, preset_path, read_params
 from matwm.types import EnvSpec
 from tests.matwm.tiny import make_learner, make_windows
 

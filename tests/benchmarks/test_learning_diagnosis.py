@@ -9,10 +9,11 @@ import torch
 from benchmarks import learning
 from benchmarks.learn.diagnosis import STARTS, diagnose, imagined, open_loop, played, values, whole_windows
 from benchmarks.learn.fresh import Fresh, play
-from matwm.config import EnvConfig, load_config, preset_path
+from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.manifest import ROOT
 from matwm.nets.distributions import symexp, symlog
+from matwm.params_yaml import load_config, preset_path
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
 from matwm.types import NO_ACTION, EnvSpec

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from benchmarks.learning import REPOSITORY
-from matwm.config import load_config, preset_path
+from matwm.params_yaml import load_config, preset_path
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@ import pytest
 
 import matwm
 from matwm.checkpoint import open_parent
-from matwm.config import ConfigError, merge, read_params
+from matwm.config import ConfigError, merge
 from matwm.manifest import ROOT
+from matwm.params_yaml import read_params
 from matwm.readings import NonFiniteLossError
 from matwm.store import LocalStore
 from matwm.version import NUMERICS

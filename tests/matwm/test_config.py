@@ -9,23 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from matwm import config as module
-from matwm.config import (
-    PRESETS,
-    Config,
-    ConfigError,
-    RunConfig,
-    Section,
-    SegmentConfig,
-    WorldModelConfig,
-    leaves,
-    load_config,
-    merge,
-    parse_config,
-    parse_segments,
-    preset_path,
-    preset_text,
-    read_params,
-)
+from matwm.config import Config, ConfigError, RunConfig, Section, SegmentConfig, WorldModelConfig, leaves, merge
+from matwm.params_yaml import PRESETS, load_config, parse_config, parse_segments, preset_path, preset_text, read_params
 from matwm.stateful import fingerprint
 from matwm.trainer import Trainer
 from tests.matwm.tiny import make_trainer, run, tiny_config, tiny_data

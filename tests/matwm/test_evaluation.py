@@ -10,10 +10,11 @@ import torch
 from matwm import evaluation
 from matwm.acting import EpisodeContext
 from matwm.actor_critic import Actors
-from matwm.config import Config, EnvConfig, load_config, preset_path
+from matwm.config import Config, EnvConfig
 from matwm.envs import make_env
 from matwm.envs.scripted import LineUp
 from matwm.evaluation import Result, Summary, evaluate, play_episodes, reference_lines
+from matwm.params_yaml import load_config, preset_path
 from matwm.policy import Networks
 from matwm.stateful import fingerprint
 from matwm.trainer import Trainer, build_trainer

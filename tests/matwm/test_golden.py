@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from matwm.config import LossWeights, parse_config
+from matwm.config import LossWeights
+from matwm.params_yaml import parse_config
 from matwm.trainer import build_trainer
 from matwm.version import NUMERICS
 from tests.matwm.tiny import tiny_config

@@ -12,8 +12,9 @@ import pytest
 
 from matwm import manifest
 from matwm.checkpoint import CheckpointError, open_checkpoint, step_name
-from matwm.config import Config, parse_config
+from matwm.config import Config
 from matwm.manifest import ROOT, FormatError
+from matwm.params_yaml import parse_config
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer

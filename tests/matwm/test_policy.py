@@ -9,9 +9,9 @@ import torch
 
 from matwm.acting import EpisodeContext, choose_actions
 from matwm.checkpoint import Checkpoint, CheckpointError, Parent
-from matwm.config import load_config, preset_path
 from matwm.envs.images import small
 from matwm.manifest import ROOT
+from matwm.params_yaml import load_config, preset_path
 from matwm.policy import Policy, load_networks, load_policy
 from matwm.rng import seed_torch
 from matwm.store import LocalStore

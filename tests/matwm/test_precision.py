@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from matwm.config import parse_config
+from matwm.params_yaml import parse_config
 from matwm.rng import generator_for, seed_torch
 from matwm.stateful import split
 from matwm.trainer import Trainer

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from matwm.checkpoint import Checkpoint
-from matwm.config import Config, leaves, merge, parse_config
+from matwm.config import Config, leaves, merge
 from matwm.manifest import ROOT
+from matwm.params_yaml import parse_config
 from matwm.replay import rows_held
 from matwm.settings import in_force, too_few_rows
 from matwm.stateful import fingerprint

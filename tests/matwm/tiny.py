@@ -12,10 +12,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from matwm.collector import Collector
-from matwm.config import Config, parse_config
+from matwm.config import Config
 from matwm.envs.base import Env
 from matwm.envs.episode_log import EpisodeLog
 from matwm.learner import Learner
+from matwm.params_yaml import parse_config
 from matwm.replay import Replay
 from matwm.rng import seed_torch
 from matwm.trainer import Trainer, build_trainer, prepare_torch

@@ -15,7 +15,8 @@ import yaml
 from ruamel.yaml import YAML
 
 from matwm.checkpoint import open_checkpoint, step_name
-from matwm.config import PRESETS, merge
+from matwm.config import merge
+from matwm.params_yaml import PRESETS
 from matwm.stateful import fingerprint
 from matwm.trainer import Trainer
 from pipeline.process import Interruption

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from matwm.checkpoint import open_checkpoint, step_name
-from matwm.config import PRESETS
+from matwm.params_yaml import PRESETS
 from matwm.version import NUMERICS
 from pipeline import cli, tracking
 from pipeline.commands import repro

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from matwm.checkpoint import step_name
-from matwm.config import parse_config
+from matwm.params_yaml import parse_config
 from matwm.trainer import build_trainer
 from tests.pipeline.projects import Project, fingerprint_of, is_alive, tiny_params, until
 

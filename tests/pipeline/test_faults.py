@@ -24,7 +24,7 @@ import yaml
 import matwm
 from matwm import manifest
 from matwm.checkpoint import CheckpointError, open_checkpoint, publish, step_name
-from matwm.config import parse_config
+from matwm.params_yaml import parse_config
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import cli, runs, stores, tracking

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from matwm import scenarios
-from matwm.config import parse_config
 from matwm.envs import is_installed
 from matwm.evaluation import evaluate
+from matwm.params_yaml import parse_config
 from matwm.trainer import Trainer, build_trainer
 from tests.pipeline.projects import Project, fingerprint_of, tiny_params, until
 from tests.readme import own_environment

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from matwm.config import ConfigError, parse_config
+from matwm.config import ConfigError
+from matwm.params_yaml import parse_config
 from matwm.version import NUMERICS
 from pipeline.segments import ResolvedSegment, manifest_key, resolve, resolve_all, segment_key
 from tests.pipeline.projects import tiny_params

@@ -22,7 +22,7 @@ import yaml
 
 from matwm import checkpoint, durable, evaluation
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, step_name
-from matwm.config import parse_config
+from matwm.params_yaml import parse_config
 from matwm.readings import NonFiniteLossError
 from matwm.rng import seed_for
 from matwm.store import LocalStore

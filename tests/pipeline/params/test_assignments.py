@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from matwm.config import parse_config
+from matwm.params_yaml import parse_config
 from pipeline.params.assignments import override_of, value_at
 from tests.pipeline.projects import tiny_params
 

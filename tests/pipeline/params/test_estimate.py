@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from matwm.checkpoint import open_checkpoint, step_name
-from matwm.config import parse_config
+from matwm.params_yaml import parse_config
 from matwm.replay import Replay
 from matwm.trainer import build_trainer
 from pipeline.params import estimate

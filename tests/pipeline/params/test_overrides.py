@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from matwm.config import ConfigError, leaves, merge, parse_config
+from matwm.config import ConfigError, leaves, merge
+from matwm.params_yaml import parse_config
 from pipeline.params.overrides import apply
 from pipeline.segments import ResolvedSegment, resolve_all
 from tests.matwm.test_config import MOVES

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from matwm.config import parse_config
 from matwm.manifest import ROOT
+from matwm.params_yaml import parse_config
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline.training import saving
