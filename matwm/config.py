@@ -318,6 +318,8 @@ class Config(Section):
         for path, part in (("world_model", wm), ("world_model.teammates", wm.teammates)):
             if part.hidden_size % part.heads:
                 yield f"{path}.hidden_size is {part.hidden_size}, which {path}.heads = {part.heads} does not divide"
+        if wm.latent_code == "ordinal" and not wm.unimix:
+            yield "world_model.unimix is 0, but classes of ordinal latents would become impossible then, and their KL infinite: use 0.001"
         for path, rows in (
             ("world_model.window_length", wm.window_length),
             ("schedule.acting_context", self.schedule.acting_context),

@@ -281,6 +281,13 @@ def test_presets_train_as_long_and_save_as_often_as_they_are_to(name, scenario, 
     assert found == (scenario, until, save_interval)
 
 
+def test_ordinal_latents_need_a_share_of_uniform():
+    data = put(put(tiny_data(), "world_model.latent_code", "ordinal"), "world_model.unimix", 0.0)
+    with pytest.raises(ConfigError, match=r"^params\.yaml: world_model\.unimix is 0, but classes of ordinal latents .*: use 0\.001$"):
+        parse_config(data)
+    assert parse_config(put(tiny_data(), "world_model.unimix", 0.0)).world_model.unimix == 0.0
+
+
 def test_leaving_any_value_out_is_refused_by_its_name():
     for path, _, _ in leaves(tiny_config()):
         *above, name = path.split(".")
