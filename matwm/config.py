@@ -275,6 +275,14 @@ class EvaluationConfig(Section):
             raise ValueError(f"modes are {self.modes}: name each once")
         return self
 
+    @model_validator(mode="after")
+    def _seeds_have_32_bits(self) -> Self:
+        if self.seed + self.episodes > 2**31:
+            raise ValueError(
+                f"seed is {self.seed}, episodes {self.episodes}: the seed of the last one, their sum less 1, must be below 2**31"
+            )
+        return self
+
 
 class TrackingConfig(Section):
     """What is told to MLflow and to the terminal."""

@@ -101,7 +101,11 @@ def complete_options(family: str, name: str, options: Any) -> dict[str, Any]:
     found = problems(name, known[name].options, options) if known else _unknowable(options)
     if sentences := list(found):
         raise ValueError("\n".join(sentences))
-    return completed(known[name].options, options) if known else dict(options)
+    complete = completed(known[name].options, options) if known else dict(options)
+    if num_agents(family, name, complete) == 0:
+        team = [f"env.options.{part}" for part in known[name].team]
+        raise ValueError(f"{' and '.join(team)} are 0: expected at least one agent")
+    return complete
 
 
 def num_agents(family: str, name: str, options: Mapping[str, Any]) -> int | None:

@@ -1,6 +1,7 @@
 """Checks the options of a scenario against what it has, and completes them."""
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ class Option:
     meaning: str
     low: int | float | None = None
     high: int | float | None = None
+    """None: no limit of its own; whole numbers have 32 bits all the same."""
     words: tuple[str, ...] = ()
     """What an option of kind "word" may be."""
 
@@ -42,6 +44,8 @@ _EXPECTED = {
     "float": "a number (which YAML reads in 5.0e-1, not in 5e-1)",
     "bool": "true or false",
 }
+_LARGEST_INT = 2**31 - 1
+"""What JAX and others that environments are made of can count to."""
 
 
 def count(default: int, meaning: str, *, low: int = 1, high: int | None = 128) -> Option:
@@ -96,8 +100,20 @@ def _misfit(option: Option, value: Any) -> str | None:
     # A bool is an int to Python, not to a person.
     if isinstance(value, bool) or not isinstance(value, (int, float) if option.kind == "float" else int):
         return expected
+    if option.kind == "float" and not _is_finite(value):
+        return "a finite number of at most 308 digits"
+    if option.kind != "float" and option.high is None and value > _LARGEST_INT:
+        return f"a whole number of at most {_LARGEST_INT}"
     within = (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
     return None if within else (expected if option.kind != "float" else "a number") + _limits(option)
+
+
+def _is_finite(value: float) -> bool:
+    """Return whether a number, also a whole one of any length, is finite as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _limits(option: Option) -> str:

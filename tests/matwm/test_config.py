@@ -386,6 +386,7 @@ def test_an_unknown_preset_gets_the_nearest():
         ("schedule.warmup_steps", 7, "schedule.warmup_steps is 7, less than world_model.window_length = 8: the first update would"),
         ("evaluation.modes", [], "evaluation.modes is [], but should not be empty"),
         ("evaluation.modes", ["greedy", "greedy"], "evaluation: modes are ['greedy', 'greedy']: name each once"),
+        ("evaluation.seed", 2**31 - 1, "evaluation: seed is 2147483647, episodes "),
         ("run.threads", 100_000, "run.threads is 100000, but should be less than or equal to 1024"),
         ("run.device", "gpu", "run.device is 'gpu', but should be 'cpu' or 'cuda'"),
         ("world_model", 3, "world_model is 3: expected a section with keys"),
@@ -397,6 +398,7 @@ def test_an_unknown_preset_gets_the_nearest():
             "env.options.continuous_actions is True, but MATWM has discrete actions only: remove",
         ),
         ("env.options", {"max_cycles": 0}, "env.options.max_cycles is 0, expected a whole number of at least 1"),
+        ("env.options", {"max_cycles": 2**31}, "env.options.max_cycles is 2147483648, expected a whole number of at most 2147483647"),
         ("run.cuda_graphs", True, "run: cuda_graphs is true, but device is cpu: set device to cuda, or cuda_graphs to false"),
     ],
 )

@@ -115,6 +115,39 @@ def test_a_wrong_value_is_refused_with_its_path(name, options):
     assert sentence.startswith(f"env.options.{next(iter(options))} is ")
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "options", "expected"),
+    [
+        ("smax", "3m", {"max_steps": 3 * 10**9}, "a whole number of at most 2147483647 (environment steps an episode)"),
+        ("smac", "3m", {"max_steps": 10**21}, "a whole number of at most 2147483647 (environment steps an episode)"),
+        ("meltingpot", "coop_mining", {"max_cycles": 2**31}, "a whole number of at most 2147483647 (environment steps an episode"),
+        ("mpe", "simple_tag_v3", {"num_agent_neighbors": 2**31}, "a whole number of at most 2147483647 (nearest agents"),
+        ("butterfly", "cooperative_pong_v6", {"max_reward": 10**350}, "a finite number of at most 308 digits (return"),
+        ("butterfly", "cooperative_pong_v6", {"max_reward": math.inf}, "a finite number of at most 308 digits (return"),
+        ("butterfly", "pistonball_v6", {"time_penalty": math.nan}, "a finite number of at most 308 digits (reward of each step)"),
+    ],
+)
+def test_a_number_that_no_environment_can_hold_is_refused(family, name, options, expected):
+    ((key, value),) = options.items()
+    with pytest.raises(ValueError) as caught:
+        scenarios.complete_options(family, name, options)
+    assert str(caught.value).startswith(f"env.options.{key} is {value!r}, expected {expected}")
+
+
+def test_the_largest_numbers_that_can_be_held_are_taken():
+    assert scenarios.complete_options("smax", "3m", {"max_steps": 2**31 - 1})["max_steps"] == 2**31 - 1
+    assert scenarios.complete_options("butterfly", "cooperative_pong_v6", {"max_reward": 10**308})["max_reward"] == 1e308
+
+
+def test_a_team_of_nobody_is_refused():
+    nobody = {"num_archers": 0, "num_knights": 0}
+    with pytest.raises(ValueError) as caught:
+        scenarios.complete_options("butterfly", "knights_archers_zombies_v11", nobody)
+    assert str(caught.value) == "env.options.num_archers and env.options.num_knights are 0: expected at least one agent"
+    alone = scenarios.complete_options("butterfly", "knights_archers_zombies_v11", {**nobody, "num_knights": 1})
+    assert scenarios.num_agents("butterfly", "knights_archers_zombies_v11", alone) == 1
+
+
 def test_options_that_are_no_section_are_refused():
     assert problems("simple_v3", [1]) == ["env.options is [1]: expected a section with keys"]
 
