@@ -234,8 +234,9 @@ def junk_for(windows) -> Windows:
     return Windows(**{name: filled(name, value) for name, value in vars(windows).items()})
 
 
-def test_rows_of_the_dead_change_no_loss_no_metric_and_no_gradient():
-    model, windows = make_model(MASKED, {"world_model.free_nats": 0.0, "world_model.dropout": 0.1}), deaths(MASKED)
+@pytest.mark.parametrize("code", [{}, {**ORDINAL, **ARRIVAL}], ids=["one_hot", "arrival"])
+def test_rows_of_the_dead_change_no_loss_no_metric_and_no_gradient(code):
+    model, windows = make_model(MASKED, {"world_model.free_nats": 0.0, "world_model.dropout": 0.1, **code}), deaths(MASKED)
     before, gradients = loss_and_gradients(model.train(), windows)
     after, others = loss_and_gradients(model, junk_for(windows))
     not_told_per_row = {"teammate_accuracy", "teammate_majority"}  # of mates' actions, which the dead do not see at all
