@@ -48,8 +48,17 @@ def resumed(trainer, make_env=None):
 # ---- exact resume
 
 
-RING = tiny_config({"replay.capacity": 40, "replay.chunk_rows": 8, "world_model.latent_gradient": "reinmax"})
-"""Interrupted below with ReinMax, as cpu-small trains; the other environments with `straight_through`."""
+RING = tiny_config(
+    {
+        "replay.capacity": 40,
+        "replay.chunk_rows": 8,
+        "world_model.latent_gradient": "reinmax",
+        "world_model.latent_code": "ordinal",
+        "world_model.reward_input": "arrival",
+        "world_model.reward_learning_rate": 3e-3,
+    }
+)
+"""Interrupted below as cpu-small trains; the other environments with `straight_through`, one-hots and rewards read from h_t."""
 
 
 @pytest.mark.parametrize(
