@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: there is no such family, or an environment given by its import path cannot be played.
     """
-    entries = [_family(name, [word for word in options.which if ":" in word]) for name in _wanted(options.which)]
+    entries = [_family(name, list(filter(_is_path, options.which))) for name in _wanted(options.which)]
     if options.json:
         sys.stdout.write(json.dumps(entries, indent=2) + "\n")
         return 0
@@ -58,11 +58,21 @@ def run(options: argparse.Namespace) -> int:
 
 def _wanted(which: list[str]) -> list[str]:
     """Return the families to list."""
-    families = ["pettingzoo" if ":" in word else word for word in which]
+    families = ["pettingzoo" if _is_path(word) else word for word in which]
     for word in families:
         if word not in scenarios.FAMILIES:
             raise ConfigError([f"there is no family {word!r}{nearest(word, list(scenarios.FAMILIES))}"])
+    for path in filter(_is_path, which):
+        try:
+            scenarios.complete_options("pettingzoo", path, {})
+        except ValueError as error:
+            raise ConfigError(str(error).splitlines()) from None
     return [name for name in scenarios.FAMILIES if name in families or not families]
+
+
+def _is_path(word: str) -> bool:
+    """Return whether a word stands for an environment of one's own."""
+    return ":" in word
 
 
 def _family(name: str, paths: list[str]) -> dict[str, Any]:

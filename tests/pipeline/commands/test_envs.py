@@ -104,7 +104,11 @@ def test_the_example_of_the_readme_is_shown_as_the_readme_says(capsys, monkeypat
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
-    [("smaxx", "there is no family 'smaxx', did you mean smax?"), ("a:b", "env.name is a:b, but there is no module a among")],
+    [("smaxx", "there is no family 'smaxx', did you mean smax?"), ("a:b", "env.name is a:b, but there is no module a among")]
+    + [
+        (path, f"env.name is {path!r}: expected an import path like package.module:parallel_env\n")
+        for path in (":", "odd:", "odd:a-b", "my-env:X", "./odd.py:Plain", "odd:a:b")
+    ],
 )
 def test_what_cannot_be_shown_is_one_sentence(capsys, word, sentence):
     assert cli.main(["envs", word]) == 1
