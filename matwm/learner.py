@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,6 +88,8 @@ class Learner:
     def update_agents(self, contexts: Windows) -> Readings:
         """Imagine from the contexts and take one gradient step on Eq. 10 and 11 for every agent; return what to log.
 
+        An agent whose contexts are padding throughout learns nothing, and all that is logged of it is 0.
+
         Raises:
             NonFiniteLossError: names the term and the agent; no parameter has changed (see `_apply`).
         """
@@ -114,15 +116,16 @@ class Learner:
                 self.world_model, self.actors, contexts, horizon=self.config.regime(num_agents).horizon, from_prior=from_prior
             )
         rollout = map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))  # (N, b, H, ...)
+        learns = contexts.is_valid[:, -1].view(num_agents, -1).any(1)
         with self.products():
-            loss, metrics = self._agents_loss(rollout)
+            loss, metrics = self._agents_loss(rollout, learns)
         loss.backward()
         metrics["gradient_norm"] = self._clip_each_agent(ac.clip_norm)
         metrics["reward_real"] = real_reward(contexts, num_agents)
         if self.spec.has_action_masks:
             metrics["illegal"] = illegal_share(contexts, rollout)
         names = [f"agents/{name}/{key}" for key in metrics for name in self.spec.agents]
-        readings = Readings(names, torch.cat([value.detach() for value in metrics.values()]))
+        readings = Readings(names, torch.cat([value.detach() * learns for value in metrics.values()]))
         self._apply(self.agents_optimizer, readings)
         with torch.no_grad():
             for slow, fast in zip(self.slow_critics.parameters(), self.critics.parameters(), strict=True):
@@ -148,7 +151,7 @@ class Learner:
         moments = [one.adam.state.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
         return [*of_networks, *(tensor for states in moments for state in states for tensor in state.values()), self._has_diverged]
 
-    def _agents_loss(self, rollout: Rollout) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def _agents_loss(self, rollout: Rollout, learns: Bool[Tensor, " N"]) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the sum of Eq. 10 and 11 over agents on a rollout (N, b, ...), and what to log of each agent, (N,)."""
         ac = self.config.actor_critic
         states, final = states_of(rollout)
@@ -158,10 +161,10 @@ class Learner:
         with torch.no_grad():
             value = torch.cat([bins.expectation(log_values.exp()).unflatten(1, each), bins.mean(self.critics(final)).unsqueeze(-1)], -1)
             returns = lambda_returns(rollout.reward, rollout.continues, value, discount=ac.discount, lambda_=ac.lambda_)
-            self.bounds.update(returns.flatten(1), low=ac.return_low, high=ac.return_high, decay=ac.return_decay)
+            self.bounds.update(returns.flatten(1), learns, low=ac.return_low, high=ac.return_high, decay=ac.return_decay)
             scale = self.bounds.scale(ac.return_scale_min)
             advantage = (returns - value[..., :-1]) / scale[:, None, None]
-            weight = trajectory_weights(rollout.continues)
+            weight = trajectory_weights(rollout.continues) * learns[:, None, None]
             slow_value = bins.mean(self.slow_critics(states))
         log_probs = self.actors.log_probs(states, rollout.action_mask.flatten(1, 2))
         policy_loss, entropy = actor_loss(

@@ -118,12 +118,15 @@ class Replay:
 
         The last row of each context is the start row. Any row may be one at which the agent is alive: also an episode's first
         and the last of one that ran out of time, but not of one that ended truly.
-        Contexts shorter than `length` are padded on the left: zeros, no action, `is_valid` False.
+        Contexts shorter than `length` are padded on the left: zeros, no action, `is_valid` False. Those of an agent that has no
+        such row, in a team that is not always whole, are padding throughout.
         """
-        starts = self._draw_starts(rng, per_agent).reshape(-1, 1)
+        agents = np.repeat(np.arange(self._num_agents), per_agent)
+        starts = self._draw_starts(rng, agents)
+        starts, is_start = starts[:, None], self._goes_on(starts, agents)[:, None]
         rows = starts + np.arange(1 - length, 1)
         first = np.maximum(self._episode_start[starts % self._storage], self._oldest)
-        return self._gather(np.maximum(rows, first), rows >= first)
+        return self._gather(np.maximum(rows, first), (rows >= first) & is_start)
 
     def recent(self, count: int) -> tuple[Shaped[np.ndarray, "T N ..."], Int[np.ndarray, "T N"]]:
         """Return observations and actions of the newest rows, oldest first: of as many as are here.
@@ -144,9 +147,9 @@ class Replay:
             ages = np.log1p(uniform * math.expm1(count * log_decay)) / log_decay
         return np.minimum(ages.astype(np.int64), count - 1)
 
-    def _draw_starts(self, rng: np.random.Generator, per_agent: int) -> Int[np.ndarray, "N b"]:
+    def _draw_starts(self, rng: np.random.Generator, agents: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+        """Draw a row for each of `agents` at which it goes on; for one that does nowhere, any."""
         oldest = self._oldest
-        agents = np.repeat(np.arange(self._num_agents), per_agent)
         starts = rng.integers(oldest, self.total_rows, agents.shape)
         for _ in range(MAX_REJECTIONS):
             dead = np.flatnonzero(~self._goes_on(starts, agents))
@@ -157,12 +160,9 @@ class Replay:
             rows = np.arange(oldest, self.total_rows)
             for place in np.flatnonzero(~self._goes_on(starts, agents)):
                 possible = rows[self._goes_on(rows, agents[place])]
-                if not possible.size:
-                    raise ValueError(
-                        f"agent {agents[place]} is not alive in any of the {len(self)} rows of the replay: raise replay.capacity"
-                    )
-                starts[place] = rng.choice(possible)
-        return starts.reshape(self._num_agents, per_agent)
+                if possible.size:
+                    starts[place] = rng.choice(possible)
+        return starts
 
     def _goes_on(self, rows: Int[np.ndarray, " r"], agents: Int[np.ndarray, " r"] | np.integer) -> Bool[np.ndarray, " r"]:
         """Return at which global rows an agent is alive and its episode has not ended."""

@@ -1,7 +1,7 @@
 """Turns imagined rewards and values into targets, and their spread into the scale of advantages."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -48,10 +48,10 @@ class ReturnBounds(nn.Module):
         self.register_buffer("high", torch.zeros(num_agents))
 
     @torch.no_grad()
-    def update(self, returns: Float[Tensor, "N b"], *, low: float, high: float, decay: float) -> None:
-        """Take in a batch of returns; `low` and `high` are percentiles from 0 to 100."""
-        self.low.lerp_(percentile(returns, low), 1 - decay)
-        self.high.lerp_(percentile(returns, high), 1 - decay)
+    def update(self, returns: Float[Tensor, "N b"], learns: Bool[Tensor, " N"], *, low: float, high: float, decay: float) -> None:
+        """Take in a batch of returns of those agents that learn from it; `low` and `high` are percentiles from 0 to 100."""
+        self.low.lerp_(torch.where(learns, percentile(returns, low), self.low), 1 - decay)
+        self.high.lerp_(torch.where(learns, percentile(returns, high), self.high), 1 - decay)
 
     def scale(self, minimum: float) -> Float[Tensor, " N"]:
         """Return the divisor of advantages: small returns are not blown up."""

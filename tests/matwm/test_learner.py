@@ -65,6 +65,25 @@ def test_an_agent_update_leaves_the_world_model_alone_and_moves_every_actor_and_
     assert learner.bounds.high.ne(0).all()
 
 
+def test_an_agent_of_whom_the_replay_has_no_row_learns_nothing_and_holds_up_nobody():
+    learner, other = make_learner(SPEC), make_learner(SPEC)
+    here = torch.tensor([True] * 4 + [False] * 4 + [True] * 4)
+    whole = make_windows(SPEC, per_agent=4, length=4)
+    contexts = make_windows(SPEC, per_agent=4, length=4, is_valid=here[:, None].expand(-1, 4))
+    before = parameters(learner.agents)
+    for _ in range(2):
+        values = update_agents(learner, contexts)
+        update_agents(other, whole)
+    after, same = parameters(learner.agents), parameters(other.agents)
+    for name in before:
+        assert torch.equal(after[name][1], before[name][1]), name
+        assert torch.equal(after[name][[0, 2]], same[name][[0, 2]]), name
+    assert (learner.bounds.low[1], learner.bounds.high[1]) == (0, 0)
+    assert torch.equal(learner.bounds.high[[0, 2]], other.bounds.high[[0, 2]])
+    assert {value for name, value in values.numbers.items() if name.startswith("agents/three_0/")} == {0.0}
+    assert values["agents/two_0/entropy"] > 0
+
+
 def test_the_slow_critic_moves_by_a_fiftieth_of_the_way():
     learner = make_learner(SPEC)
     for _ in range(2):

@@ -346,15 +346,27 @@ def test_what_is_stored_of_the_dead_comes_out_nowhere():
     assert contexts[0].is_valid[:, -1].all()
 
 
-def test_the_one_row_left_to_an_agent_is_found_and_none_is_an_error():
+def test_the_one_row_left_to_an_agent_is_found_and_without_any_its_contexts_are_padding():
     replay = make_replay(capacity=500)
     for row in range(500):
         replay.add(counter_step(row, is_first=row == 0, terminated=[False, row == 0, False], gone=[1] if row else []))
     windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
     assert row_numbers(windows)[3:6, -1].tolist() == [0, 0, 0]
     replay.add(counter_step(500, gone=[1]))
-    with pytest.raises(ValueError, match=r"agent 1 is not alive in any of the 500 rows.*raise replay\.capacity"):
-        replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=3, length=2)
+    assert windows.is_valid[:, -1].tolist() == [True] * 3 + [False] * 3 + [True] * 3
+    assert not windows.is_valid[3:6].any()
+    for name in ("obs", "reward", "continues", "action_mask"):
+        assert not getattr(windows, name)[3:6].any(), name
+
+
+def test_the_row_at_which_an_agent_has_ended_starts_nothing_if_it_is_all_that_is_left():
+    replay = make_replay(capacity=3)
+    for row in range(5):
+        replay.add(counter_step(row, is_first=row == 0, is_last=row == 4, terminated=[row == 4] + [False] * 2, gone=[0] if row < 4 else []))
+    windows = replay.sample_contexts(generator_for(0, "t", 0), per_agent=2, length=2)
+    assert windows.is_valid[:, -1].tolist() == [False] * 2 + [True] * 4
+    assert not windows.is_valid[:2].any()
 
 
 def test_a_context_never_reaches_beyond_the_oldest_valid_row():

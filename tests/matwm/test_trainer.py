@@ -177,6 +177,21 @@ def test_one_batch_of_images_is_learned_by_heart():
     assert min(errors[-10:]) < errors[0] / 10, (errors[0], errors[-10:])
 
 
+@pytest.mark.parametrize("every", [0, 2])
+def test_an_agent_that_is_seldom_or_never_there_is_no_hindrance(every):
+    name = {"env.family": "pettingzoo", "env.name": "tests.matwm.envs.mistakes:Reserve", "env.options": {"every": every}}
+    config = tiny_config({**name, "replay.capacity": 24})
+    trainer = resumed(run(make_trainer(None, config), 31))
+    run(trainer, 29)
+    assert digest(trainer) == digest(run(make_trainer(None, config), 60))
+    curves = trainer.history.metrics
+    assert all(math.isfinite(value) for curve in curves.values() for _, value in curve)
+    entropies = [value for _, value in curves["agents/third/entropy"]]
+    assert 0.0 in entropies, "its rows have left the replay, if there were any"
+    assert any(entropies) == bool(every)
+    assert all(value > 0 for _, value in curves["agents/left/entropy"])
+
+
 def test_a_team_whose_size_only_the_environment_knows_is_checked_when_it_is_made():
     arena = {"env.family": "pettingzoo", "env.name": "tests.matwm.arena:parallel_env", "env.options": {"knights": 3}}
     regimes = [{"max_agents": 3, "starts": 4, "horizon": 3}, {"max_agents": None, "starts": 4, "horizon": 30}]

@@ -74,8 +74,8 @@ def test_percentiles_are_numpys_for_each_agent(count, percent):
 def test_bounds_are_moving_averages_from_zero():
     bounds = ReturnBounds(2)
     returns = torch.tensor([[0.0, 10.0], [-100.0, 100.0]])
-    bounds.update(returns, low=0, high=100, decay=0.9)
-    bounds.update(returns, low=0, high=100, decay=0.9)
+    bounds.update(returns, torch.ones(2, dtype=torch.bool), low=0, high=100, decay=0.9)
+    bounds.update(returns, torch.ones(2, dtype=torch.bool), low=0, high=100, decay=0.9)
     share = 1 - 0.9**2
     assert bounds.low.tolist() == pytest.approx([0.0, -100 * share])
     assert bounds.high.tolist() == pytest.approx([10 * share, 100 * share])
@@ -90,7 +90,8 @@ def test_the_scale_is_the_spread_but_at_least_the_minimum():
 
 def test_bounds_are_saved():
     bounds = ReturnBounds(2)
-    bounds.update(torch.tensor([[0.0, 10.0], [-100.0, 100.0]]), low=5, high=95, decay=0.5)
+    bounds.update(torch.tensor([[0.0, 10.0], [-100.0, 100.0]]), torch.tensor([True, False]), low=5, high=95, decay=0.5)
+    assert (bounds.low[1], bounds.high[1]) == (0, 0), "those of who learns nothing stay"
     again = ReturnBounds(2)
     again.load_state_dict(bounds.state_dict())
     assert torch.equal(again.scale(1.0), bounds.scale(1.0))

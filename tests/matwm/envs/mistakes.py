@@ -247,6 +247,21 @@ class CutOne(Plain):
         return seen, rewards, ended, cut, infos
 
 
+class Reserve(Plain):
+    """The third one is there in one of `every` episodes, by its seed; in none if 0."""
+
+    def __init__(self, every=0):
+        super().__init__()
+        self.possible_agents = ["left", "right", "third"]
+        self._every = every
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed)
+        if not self._every or seed % self._every:
+            self.agents = ["left", "right"]
+        return self._all(self._observation), self._all(lambda agent: {})
+
+
 def turn_based():
     return parallel_to_aec(Plain())
 
