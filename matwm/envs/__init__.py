@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from matwm.config import EnvConfig
 from matwm.envs.base import Env, EnvError
+from matwm.envs.output import stdout_aside
 from matwm.scenarios import FAMILIES as KNOWN
 
 FAMILIES: Mapping[str, str] = {
@@ -54,11 +55,12 @@ def is_there(module: str) -> bool:
 
 
 def make_env(config: EnvConfig, render: bool = False) -> Env:
-    """Return the environment of the configuration; with `render`, one that can draw itself.
+    """Return the environment of the configuration; with `render`, one that can draw itself. What making it prints goes to stderr.
 
     Raises:
         EnvError: what it needs is not installed, or it is none that MATWM can play.
     """
     if (problem := missing(config.family)) is not None:
         raise EnvError(f"env.family is {config.family}, but {problem}")
-    return importlib.import_module(FAMILIES[config.family]).make(config, render)
+    with stdout_aside():
+        return importlib.import_module(FAMILIES[config.family]).make(config, render)

@@ -11,6 +11,7 @@ import numpy as np
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import Env, EnvError, said
+from matwm.envs.output import stdout_aside
 from matwm.types import EnvSpec, Tick
 
 STEPS = 50
@@ -54,11 +55,12 @@ def _played(config: EnvConfig, env: Env) -> list[Told]:
     """Return what the first steps of an episode of random legal actions say."""
     rng = np.random.default_rng(0)
     try:
-        tick = env.reset(0)
-        told = [_told(tick)]
-        while not tick.is_over and len(told) <= STEPS:
-            tick = env.step(np.array([rng.choice(np.flatnonzero(legal)) for legal in tick.action_mask]))
-            told.append(_told(tick))
+        with stdout_aside():
+            tick = env.reset(0)
+            told = [_told(tick)]
+            while not tick.is_over and len(told) <= STEPS:
+                tick = env.step(np.array([rng.choice(np.flatnonzero(legal)) for legal in tick.action_mask]))
+                told.append(_told(tick))
     except EnvError as error:
         raise EnvError(f"env.name is {config.name}: {error}") from error
     except Exception as error:  # Whatever somebody's environment raises.

@@ -4,11 +4,9 @@ A unit that dies has terminated; so have all when one side is dead, survivors al
 team's reward, the dead too. The metric `win` is 1 where every enemy is dead and a unit of ours is not.
 """
 
-import contextlib
 import importlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +16,7 @@ from jaxtyping import Int, UInt8
 
 from matwm.config import EnvConfig
 from matwm.envs.legal import check_actions, idle_unless
+from matwm.envs.output import stdout_aside
 from matwm.scenarios.smax import MAPS, Map
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
@@ -188,25 +187,8 @@ def battle(name: str, options: tuple[tuple[str, Any], ...]) -> Battle:
     return Battle(game, jax.jit(begin), jax.jit(advance))
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the package's greetings from the output of commands; one of its imports undoes what `redirect_stdout` does."""
-    ours = sys.stdout
-    ours.flush()
-    kept = os.dup(1)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-        sys.stdout = ours
-
-
 def _made(fight: Map, name: str, options: dict[str, Any]) -> Any:
-    with _quiet():
+    with stdout_aside(is_silent=True):  # Its imports greet.
         smax = importlib.import_module("jaxmarl.environments.smax.smax_env")
         heuristic = importlib.import_module("jaxmarl.environments.smax.heuristic_enemy_smax_env")
     if fight.units is None:

@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: Path) -> "Retraced | None":
     """Train the last interval again; if something else comes out, that is wrong, unless it is bound to."""
+    from matwm.envs.output import stdout_aside
     from pipeline.provenance.retrace import retrace
 
     checkpoint = report.opened[report.sound[0].digest]
@@ -66,7 +67,8 @@ def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: 
         return None
     parent = report.opened.get(checkpoint.parent.digest)
     try:
-        found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
+        with stdout_aside():
+            found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
     except (ProjectError, ConfigError, CheckpointError, TrackingError) as error:
         report.wrong = str(error)
         return None

@@ -1,6 +1,8 @@
 """Bad input is refused before anything is made: one sentence each, with the field's full path."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,22 @@ def test_an_environment_beside_params_is_found_from_a_folder_below(
     monkeypatch.chdir(folder / "below")
     monkeypatch.setattr("sys.path", [*sys.path])
     stage.validate(folder)
+
+
+def test_what_an_environment_prints_is_no_part_of_what_commands_say(tmp_path: Path) -> None:
+    """In a process of its own: here, pytest holds stdout."""
+    params, name = tiny_params(), "tests.matwm.envs.mistakes:Prints"
+    params["env"] = {"family": "pettingzoo", "name": name, "options": {}}
+    folder = folder_with(tmp_path, yaml.safe_dump(params))
+    told = []
+    for arguments in (["validate", "--json"], ["envs", "--json", name]):
+        command = [sys.executable, "-m", "pipeline.cli", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        assert all(printed in ended.stderr for printed in ("made", "reset", "step"))
+        told.append(json.loads(ended.stdout))
+    (validated, [family]) = told
+    assert (set(validated), family["scenarios"][0]["name"]) == ({"segments", "warnings"}, name)
 
 
 def test_every_problem_gets_its_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Environments as people write them by mistake, and some that only look odd."""
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,23 @@ class Reserve(Plain):
         if not self._every or seed % self._every:
             self.agents = ["left", "right"]
         return self._all(self._observation), self._all(lambda agent: {})
+
+
+class Prints(Plain):
+    """Prints wherever it can, in every way there is."""
+
+    def __init__(self):
+        super().__init__()
+        print("made", end="")
+
+    def reset(self, seed=None, options=None):
+        os.write(1, b"reset")
+        return super().reset(seed)
+
+    def step(self, actions):
+        sys.__stdout__.write("step")
+        os.system("echo step")
+        return super().step(actions)
 
 
 def turn_based():
