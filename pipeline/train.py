@@ -7,6 +7,7 @@ journal and the run's facts, and is found again by the key, which says what trai
 import argparse
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return train(root(), name, interruption)
         except EnvError as error:  # also in the midst of training, where notes say more
+            if error.__cause__ is not None and hasattr(error, "__notes__"):  # where in its own code, for whoever writes it
+                traceback.print_exception(error.__cause__)
             sys.stderr.write("\n".join([str(error), *getattr(error, "__notes__", ())]) + "\n")
             return 1
         except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:

@@ -1,13 +1,17 @@
 """Reads what parallel environments of PettingZoo say of themselves, and refuses in a sentence what would go wrong later."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from matwm.envs.base import EnvError, blaming
+from matwm.envs.spaces import as_numbers
 from matwm.manifest import AGENT
 
 PARTS = ("possible_agents", "observation_space", "action_space", "reset", "step")
+RETURNED = ("observations", "rewards", "terminations", "truncations", "infos")
 OUR_METRICS = ("length", "return")
 """What an episode has whatever the environment says."""
 
@@ -45,6 +49,55 @@ def begun(name: str, env: Any, seed: int) -> tuple[Mapping[Any, Any], Mapping[An
     if not isinstance(returned, tuple) or len(returned) != 2 or not all(isinstance(part, Mapping) for part in returned):
         raise EnvError(f"{name} does not return (observations, infos) from reset(seed=...), as PettingZoo's parallel environments do")
     return *returned, here
+
+
+def stepped(name: str, env: Any, actions: Mapping[Any, int]) -> tuple[Mapping[Any, Any], ...]:
+    """Let an environment take a step; return observations, rewards, terminations, truncations and infos.
+
+    Raises:
+        EnvError: it fails (whose cause is what its own code raised), or returns something else.
+    """
+    with blaming(f"step() of {name}"):
+        returned = env.step(actions)
+    if not isinstance(returned, tuple | list):
+        found = f"a {type(returned).__name__}"
+    elif len(returned) != len(RETURNED):
+        found = f"{len(returned)} values"
+    elif odd := [(part, value) for part, value in zip(RETURNED, returned, strict=True) if not isinstance(value, Mapping)]:
+        found = f"{odd[0][0]} that are a {type(odd[0][1]).__name__}"
+    else:
+        return tuple(returned)
+    raise EnvError(f"{name} returns {found} from step(...): expected ({', '.join(RETURNED)}), each a dict by agent, as PettingZoo's do")
+
+
+def check_told(name: str, agents: Iterable[Any], told: Mapping[str, Mapping[Any, Any]]) -> None:
+    """Refuse a step whose dicts, by what they are called, leave out one of the agents who could act in it.
+
+    Raises:
+        EnvError: names the first one and what there is instead.
+    """
+    for agent in agents:
+        for part, by_agent in told.items():
+            if agent not in by_agent:
+                there = ", ".join(map(repr, by_agent)) or "nobody"
+                raise EnvError(f"{name} gave {agent}, who could act in this step, no entry in its {part}: they have {there}")
+
+
+def reward_of(name: str, agent: Any, given: Any) -> np.float32:
+    """Return a reward as the replay keeps it.
+
+    Raises:
+        EnvError: it is not one number, or not finite as float32.
+    """
+    number = as_numbers(given)
+    if number is None or number.shape:
+        raise EnvError(f"{name} gave a reward that is not one number to {agent}: {' '.join(repr(given).split())}")
+    with np.errstate(over="ignore"):
+        reward = np.float32(number)
+    if not np.isfinite(reward):
+        what = "beyond float32" if np.isfinite(number) else "that is not finite"
+        raise EnvError(f"{name} gave a reward {what} to {agent}: {given}")
+    return reward
 
 
 def metrics_of(name: str, infos: Mapping[Any, Any]) -> dict[str, float]:

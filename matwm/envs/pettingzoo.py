@@ -6,7 +6,6 @@ An agent that is flagged terminated or truncated while others go on is gone from
 who were left did not all terminate. Where they did, they are alive and see what it ended with: nothing tells a death from an ending.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from matwm.envs.base import EnvError, NoPictureError, blaming
 from matwm.envs.images import IMAGE_SHAPE
 from matwm.envs.legal import check_actions, checked_mask, idle_unless
-from matwm.envs.parallel import agents_of, begun, metrics_of
+from matwm.envs.parallel import agents_of, begun, check_told, metrics_of, reward_of, stepped
 from matwm.envs.spaces import actions as count_actions
 from matwm.envs.spaces import opened, sight
 from matwm.types import EnvSpec, Obs, Tick
@@ -105,8 +104,11 @@ class PettingZooEnv:
         """
         if not self._is_running:
             raise RuntimeError("no episode is under way: call reset with a seed first")
-        observations, rewards, terminations, truncations, infos = self._env.step(self._named(actions))
+        observations, rewards, terminations, truncations, infos = stepped(self.spec.name, self._env, self._named(actions))
+        given = self._rewards(self._env, rewards)
         before = going_on = self._going_on
+        acted = [agent for agent, could_act in zip(self._ids, before, strict=True) if could_act]
+        check_told(self.spec.name, acted, {"rewards": given, "terminations": terminations, "truncations": truncations})
         ended = cut = np.zeros(len(before), bool)
         if any(terminations.values()) or any(truncations.values()):
             ended, cut = (np.array([bool(flags.get(agent)) for agent in self._ids]) & before for flags in (terminations, truncations))
@@ -119,10 +121,7 @@ class PettingZooEnv:
         if is_over and not cut.any():
             alive = ended & np.array([agent in observations for agent in self._ids])
         obs, masks = self._seen(observations, infos, acts, acts | ended)
-        given = self._rewards(self._env, rewards)
-        reward = [float(given.get(agent, 0.0)) for agent in self._ids]
-        if not math.isfinite(sum(reward)):
-            raise EnvError(f"{self.spec.name} gave a reward that is not finite: {dict(given)}")
+        reward = [reward_of(self.spec.name, agent, given.get(agent, 0.0)) for agent in self._ids]
         is_cut = bool(is_over and cut.any())
         metrics = metrics_of(self.spec.name, infos) if is_over else None
         return self._told(obs, masks, np.array(reward, np.float32), alive, is_cut=is_cut, metrics=metrics)

@@ -2,7 +2,8 @@
 
 An observation is an image if its space is a Box of uint8 with the shape (height, width, channels) or (channels, height, width), of
 1 or 3 channels and at least 8 pixels either way; it becomes 3 x 64 x 64. Everything else becomes a vector of float32: a Box or
-MultiBinary row by row, a Discrete or MultiDiscrete as one-hots. A Dict is read if it is {"observation", "action_mask"}.
+MultiBinary row by row (of several dimensions: `MOST_NUMBERS` at most), a Discrete or MultiDiscrete as one-hots (as many at most). A
+Dict is read if it is {"observation", "action_mask"}.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from matwm.envs.base import EnvError
 from matwm.envs.images import small
 
 LEAST_PIXELS = 8
+MOST_NUMBERS = 4096
+"""An array of several dimensions that has more was meant as a picture."""
 MOST_ACTIONS = np.iinfo(np.int16).max
 """The replay keeps actions as int16."""
 
@@ -53,7 +56,9 @@ def sight(who: str, space: Any) -> Sight:
     if isinstance(space, spaces.MultiBinary):
         return _vector(who, space.shape)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return Sight(spaces.flatdim(space), lambda obs: _one_hots(who, space, obs))
+        if (size := spaces.flatdim(space)) > MOST_NUMBERS:
+            raise EnvError(f"{who} observes {space}: its one-hots have {size:,} entries, {MOST_NUMBERS:,} at most are read: use a Box")
+        return Sight(size, lambda obs: _one_hots(who, space, obs))
     raise EnvError(
         f"{who} observes {space}: MATWM reads Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of one of them and an action mask"
     )
@@ -87,20 +92,33 @@ def actions(who: str, space: Any) -> tuple[int, int]:
     )
 
 
+def as_numbers(given: Any) -> np.ndarray | None:
+    """Return what somebody else gave as an array of truths, whole or real numbers, None if it is something else."""
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):  # The last is how torch refuses.
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
 def _vector(who: str, shape: tuple[int, ...]) -> Sight:
     size = int(np.prod(shape))
     if size == 0:
         raise EnvError(f"{who} observes nothing: its space has the shape {shape}")
-
+    if len(shape) > 1 and size > MOST_NUMBERS:
+        raise EnvError(
+            f"{who} observes an array of the shape {shape}, {size:,} numbers: {MOST_NUMBERS:,} at most are read as a vector, and as a "
+            f"picture uint8 of height x width x 3 or 1, or channels first, from {LEAST_PIXELS} x {LEAST_PIXELS} pixels on"
+        )
     return Sight(size, lambda obs: _numbers(who, obs, shape).reshape(-1))
 
 
 def _numbers(who: str, obs: Any, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        array = np.asarray(obs, np.float32)
-    except (TypeError, ValueError):
-        raise EnvError(f"{who} observed a {type(obs).__name__}, but its observation space says numbers of the shape {shape}") from None
-    return _shaped(who, array, shape)
+    array = as_numbers(obs)
+    if array is None:
+        kind = f"an array of {obs.dtype}" if isinstance(obs, np.ndarray) else f"a {type(obs).__name__}"
+        raise EnvError(f"{who} observed {kind}, but its observation space says numbers of the shape {shape}")
+    return _shaped(who, array.astype(np.float32, copy=False), shape)
 
 
 def _pixels(who: str, obs: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -117,9 +135,12 @@ def _shaped(who: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _one_hots(who: str, space: Any, obs: Any) -> np.ndarray:
-    if not space.contains(np.asarray(obs, space.dtype) if space.shape else space.dtype.type(obs)):
+    given = as_numbers(obs)
+    with np.errstate(invalid="ignore"):  # What is not finite equals no whole number.
+        whole = None if given is None else given.astype(space.dtype)[()]
+    if whole is None or not space.contains(whole) or np.any(whole != given):
         raise EnvError(f"{who} observed {obs!r}, which its observation space {space} does not have")
-    return np.asarray(spaces.flatten(space, obs), np.float32)
+    return np.asarray(spaces.flatten(space, whole), np.float32)
 
 
 def _as_picture(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray] | None:

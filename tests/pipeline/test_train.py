@@ -341,6 +341,11 @@ def test_an_environment_that_fails_in_the_midst_of_training_is_told_with_the_way
     assert way_on == "segment s00: the last good checkpoint is of step 40; once the cause is mended, the same command goes on"
     assert f"\n{first}" in ended.stderr
     assert ("Traceback" in ended.stderr) == (first == "Traceback")
+    if kind == "Late":
+        own, sentence = ended.stderr.split("Traceback", 1)[1].splitlines()[-4:-2]
+        assert own == "LookupError: nobody is there"
+        assert sentence == "step() of tests.matwm.envs.mistakes:Late fails: LookupError: nobody is there"
+        assert "pipeline" not in ended.stderr.split("Traceback", 1)[1].split("LookupError")[0], "nothing but where its own code broke"
 
 
 def test_a_save_that_fails_leaves_the_last_good_checkpoint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

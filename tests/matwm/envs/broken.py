@@ -200,6 +200,105 @@ class ManyActions(Plain):
     choices = spaces.Discrete(32_768)
 
 
+class Answering(Plain):
+    """Its step returns what `answer` makes of what it should."""
+
+    def step(self, actions):
+        return self.answer(*super().step(actions))
+
+
+class FourValues(Answering):
+    def answer(self, seen, rewards, ended, cut, infos):
+        return seen, rewards, ended, infos
+
+
+class Nothing(Answering):
+    def answer(self, *told):
+        pass
+
+
+class NoneForInfos(Answering):
+    def answer(self, seen, rewards, ended, cut, infos):
+        return seen, rewards, ended, cut, None
+
+
+class OneReward(Answering):
+    def answer(self, seen, rewards, *rest):
+        return seen, 1.0, *rest
+
+
+class UpperCase(Answering):
+    def answer(self, seen, rewards, *rest):
+        return seen, {name.upper(): reward for name, reward in rewards.items()}, *rest
+
+
+class OnlyLeftRewarded(Answering):
+    def answer(self, seen, rewards, *rest):
+        return seen, {"left": 1.0}, *rest
+
+
+class FlagForAll(Answering):
+    def answer(self, seen, rewards, ended, cut, infos):
+        return seen, rewards, {"__all__": False}, {"__all__": not self.agents}, infos
+
+
+class NoTruncations(Answering):
+    def answer(self, seen, rewards, ended, cut, infos):
+        return seen, rewards, cut, {}, infos
+
+
+class Rewards(Answering):
+    """By name: what the right one gets."""
+
+    kinds = {
+        "none": None,
+        "text": "1",
+        "complex": 1 + 0j,
+        "array": np.array([1.0]),
+        "nan": np.float32("nan"),
+        "huge": 1e308,
+        "integer": np.int64(2),
+        "truth": True,
+        "zero_dimensional": np.array(0.5, np.float16),
+    }
+
+    def __init__(self, kind):
+        super().__init__()
+        self._kind = kind
+
+    def answer(self, seen, rewards, *rest):
+        return seen, {"left": 1e308 if self._kind == "huge" else 0, "right": self.kinds[self._kind]}, *rest
+
+
+class Seeing(Plain):
+    """By name: its observation space, and what it observes."""
+
+    pairs = {
+        "complex": (spaces.Box(-9, 9, (2,), np.float32), np.array([1 + 2j, 1])),
+        "texts": (spaces.Box(-9, 9, (2,), np.float32), ["1", "2"]),
+        "objects": (spaces.Box(-9, 9, (2,), np.float32), np.array([1, None])),
+        "truths": (spaces.Box(0, 1, (2,), np.int8), [True, False]),
+        "fraction": (spaces.Discrete(9), 0.5),
+        "digit": (spaces.Discrete(9), "1"),
+        "no_number": (spaces.Discrete(9), float("nan")),
+        "pair_of_texts": (spaces.MultiDiscrete([3, 4]), "ab"),
+        "whole_float": (spaces.Discrete(3, start=-1), 1.0),
+        "grey": (spaces.Box(0, 255, (84, 84), np.uint8), np.zeros((84, 84), np.uint8)),
+        "four_channels": (spaces.Box(0, 255, (84, 84, 4), np.uint8), np.zeros((84, 84, 4), np.uint8)),
+        "float_picture": (spaces.Box(0, 1, (64, 64, 3), np.float32), np.zeros((64, 64, 3), np.float32)),
+        "large_table": (spaces.Box(0, 1, (64, 64), np.float32), np.zeros((64, 64), np.float32)),
+        "long_vector": (spaces.Box(0, 1, (5000,), np.float32), np.zeros(5000, np.float32)),
+        "many_numbers": (spaces.Discrete(4097), 0),
+    }
+
+    def __init__(self, kind):
+        super().__init__()
+        self.observed, self._seen = self.pairs[kind]
+
+    def _observation(self, agent):
+        return self._seen
+
+
 class Stranger(Plain):
     def reset(self, seed=None, options=None):
         told = super().reset(seed)

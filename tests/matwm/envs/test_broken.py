@@ -46,13 +46,66 @@ def config(name, **options):
         ("ManyActions", "left of .* has 32768 actions: MATWM can choose from 32,767 at most$"),
         ("Stranger", "third came into .*Stranger, but its possible_agents do not name it$"),
         ("LateStranger", "third came into .*LateStranger, but its possible_agents do not name it$"),
+        (
+            "FourValues",
+            r"FourValues returns 4 values from step\(\.\.\.\): expected \(observations, rewards, terminations, truncations, infos\)",
+        ),
+        ("Nothing", r"Nothing returns a NoneType from step\(\.\.\.\): expected \(observations, rewards"),
+        ("NoneForInfos", r"NoneForInfos returns infos that are a NoneType from step\(\.\.\.\): expected .*, each a dict by agent"),
+        ("OneReward", r"OneReward returns rewards that are a float from step\(\.\.\.\)"),
+        ("UpperCase", "UpperCase gave left, who could act in this step, no entry in its rewards: they have 'LEFT', 'RIGHT'$"),
+        ("OnlyLeftRewarded", "OnlyLeftRewarded gave right, who could act in this step, no entry in its rewards: they have 'left'$"),
+        ("FlagForAll", "FlagForAll gave left, who could act in this step, no entry in its terminations: they have '__all__'$"),
+        ("NoTruncations", "NoTruncations gave left, who could act in this step, no entry in its truncations: they have nobody$"),
+        ("Rewards none", "Rewards gave a reward that is not one number to right: None$"),
+        ("Rewards text", "Rewards gave a reward that is not one number to right: '1'$"),
+        ("Rewards complex", r"Rewards gave a reward that is not one number to right: \(1\+0j\)$"),
+        ("Rewards array", r"Rewards gave a reward that is not one number to right: array\(\[1\.\]\)$"),
+        ("Rewards nan", "Rewards gave a reward that is not finite to right: nan$"),
+        ("Rewards huge", r"Rewards gave a reward beyond float32 to left: 1e\+308$"),
+        ("Seeing complex", r"left of .* observed an array of complex128, but its observation space says numbers of the shape \(2,\)$"),
+        ("Seeing texts", r"left of .* observed a list, but its observation space says numbers of the shape \(2,\)$"),
+        ("Seeing objects", r"left of .* observed an array of object, but its observation space says numbers of the shape \(2,\)$"),
+        ("Seeing fraction", r"left of .* observed 0\.5, which its observation space Discrete\(9\) does not have$"),
+        ("Seeing digit", r"left of .* observed '1', which its observation space Discrete\(9\) does not have$"),
+        ("Seeing no_number", r"left of .* observed nan, which its observation space Discrete\(9\) does not have$"),
+        ("Seeing pair_of_texts", r"left of .* observed 'ab', which its observation space MultiDiscrete\(\[3 4\]\) does not have$"),
+        (
+            "Seeing grey",
+            r"left of .* observes an array of the shape \(84, 84\), 7,056 numbers: 4,096 at most are read as a vector, and as a picture",
+        ),
+        (
+            "Seeing four_channels",
+            r"an array of the shape \(84, 84, 4\), 28,224 numbers: .* uint8 of height x width x 3 or 1, or channels first",
+        ),
+        ("Seeing float_picture", r"an array of the shape \(64, 64, 3\), 12,288 numbers: 4,096 at most"),
+        (
+            "Seeing many_numbers",
+            r"left of .* observes Discrete\(4097\): its one-hots have 4,097 entries, 4,096 at most are read: use a Box$",
+        ),
     ],
 )
 def test_what_fails_is_said_in_one_sentence(name, sentence):
+    name, *kind = name.split()
     with pytest.raises(EnvError, match=sentence) as caught:
-        probe(config(name))
+        probe(config(name, **({"kind": kind[0]} if kind else {})))
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "reward"), [("integer", 2), ("truth", 1), ("zero_dimensional", 0.5)])
+def test_a_reward_is_any_one_number(kind, reward):
+    env = make_env(config("Rewards", kind=kind))
+    env.reset(0)
+    assert env.step(np.array([0, 0])).reward.tolist() == [0, reward]
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"), [("truths", [1, 0]), ("whole_float", [0, 0, 1]), ("large_table", [0] * 4096), ("long_vector", [0] * 5000)]
+)
+def test_what_is_a_vector_is_read(kind, seen):
+    env = make_env(config("Seeing", kind=kind))
+    assert env.reset(0).obs.tolist() == [seen] * 2
 
 
 def test_a_signal_is_no_fault_of_an_environment():
