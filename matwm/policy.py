@@ -52,13 +52,15 @@ class Policy:
         self._context.clear()
 
     def act(self, observation: ArrayLike, action_mask: ArrayLike | None = None, *, greedy: bool = False) -> int:
-        """Return the action on the agent's own (unpadded) observation: sampled, or the likeliest.
+        """Return the index of the action on the agent's own (unpadded) observation: sampled, or the likeliest.
 
+        Index 0 is the first action of its space: what PettingZoo's `step` takes is the index + `action_space(agent).start`.
         An image is given as uint8 (3, 64, 64), or as a picture (height, width, channels) of any size.
-        `action_mask` is True for each of the agent's actions that is legal now; without one all are.
+        `action_mask` is True for each of the agent's actions that is legal now; it may be left out where the environment has no masks.
 
         Raises:
-            ValueError: the observation or the mask is of another size, the one not finite or the other not of 0 and 1, or nothing is legal.
+            ValueError: the observation or the mask is of another size, the one not finite or the other not of 0 and 1, or nothing is
+                legal, or there is no mask where the environment has some.
         """
         spec = self._networks.spec
         seen = np.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
@@ -67,7 +69,7 @@ class Policy:
         else:
             seen[0, 0, : self.obs_size] = self._checked(observation)
         mask = np.zeros((1, 1, spec.action_size), bool)
-        mask[0, 0, : self.num_actions] = True if action_mask is None else checked_mask(self.agent, action_mask, self.num_actions)
+        mask[0, 0, : self.num_actions] = self._legal(action_mask)
         self._context.see(seen)
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             seed_torch(self._seed, f"policy/{self.agent}", self._num_actions_chosen)
@@ -75,6 +77,15 @@ class Policy:
         self._num_actions_chosen += 1
         self._context.did(action[None])
         return int(action[0])
+
+    def _legal(self, action_mask: ArrayLike | None) -> np.ndarray:
+        if action_mask is not None:
+            return checked_mask(self.agent, action_mask, self.num_actions)
+        spec = self._networks.spec
+        if spec.has_action_masks:
+            everything = f"{self.num_actions} ones if all is legal"
+            raise ValueError(f"{self.agent} got no action_mask, but {spec.name} has masks: give the present one, or {everything}")
+        return np.ones(self.num_actions, bool)
 
     def _checked(self, observation: ArrayLike) -> np.ndarray:
         array = np.asarray(observation, np.float32)

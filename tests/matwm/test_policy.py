@@ -133,9 +133,13 @@ def test_a_policy_takes_pictures_of_any_size(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (100, 80, 3), np.uint8)
     saved = trainer.save(LocalStore(tmp_path), ROOT)
     ways = (picture, small(picture))
-    chosen = [[load_policy(saved, "scout_0", seed=seed).act(way) for seed in range(4)] for way in ways]
+    chosen = [[load_policy(saved, "scout_0", seed=seed).act(way, np.ones(5)) for seed in range(4)] for way in ways]
     assert chosen[0] == chosen[1]
     policy = load_policy(saved, "scout_0")
+    with pytest.raises(
+        ValueError, match=r"^scout_0 got no action_mask, but .* has masks: give the present one, or 5 ones if all is legal$"
+    ):
+        policy.act(picture)
     for wrong in (picture / 255, picture[:, :, 0], np.zeros((64, 64, 2), np.uint8)):
         with pytest.raises(ValueError, match=r"but scout_0 sees images: give uint8 \(3, 64, 64\), or \(height, width, 3\)$"):
             policy.act(wrong)
