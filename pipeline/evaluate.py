@@ -50,6 +50,7 @@ def evaluate(project: Path, name: str) -> None:
     from pipeline.validate import missing_devices
 
     tracking.configure(project)
+    places.make_importable(project)
     segment = segments.resolve(read_params(project / places.PARAMS), name, project)
     if problems := missing_devices({name: segment}):
         raise ConfigError(problems)

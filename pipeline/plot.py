@@ -40,6 +40,7 @@ def plot(project: Path) -> list[Path]:
     from pipeline.reporting.report import report
 
     tracking.configure(project)
+    places.make_importable(project)
     graph = segments.resolve_all(read_params(project / places.PARAMS), project)
     lineages = {path[-1].name: path for path in paths(graph) if _is_trained(project, path[-1].name)}
     if not lineages:

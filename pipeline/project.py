@@ -36,6 +36,12 @@ def root(start: Path | None = None) -> Path:
     raise ProjectError(f"{here} is not inside a MATWM project: no folder at or above it has a dvc.yaml")
 
 
+def make_importable(project: Path) -> None:
+    """Let a project's own environments, which lie beside its params.yaml, be found wherever the command was typed."""
+    if str(project) not in sys.path:
+        sys.path.append(str(project))
+
+
 def home(project: Path) -> Path:
     """Return where runs and the MLflow store live: a queued experiment's copy of the project shares those of the project itself."""
     return Path(project.as_posix().split(EXPERIMENTS)[0])

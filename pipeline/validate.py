@@ -64,8 +64,7 @@ def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment])
     from matwm.envs.probe import probe
     from matwm.settings import unplayable
 
-    if str(project) not in sys.path:
-        sys.path.append(str(project))  # A project's own environments lie there, wherever the command was typed.
+    places.make_importable(project)
     problems: list[str] = []
     for config in {str(one.config.env): one.config for one in segments.values()}.values():
         try:

@@ -1,6 +1,7 @@
 """`matwm envs`: lists families of environments and their scenarios, what agents see and do there, and how to install what is missing."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -11,6 +12,7 @@ from matwm import scenarios
 from matwm.config import ConfigError, EnvConfig
 from matwm.sentences import nearest
 from matwm.types import AgentSpec
+from pipeline import project as places
 from pipeline.commands.table import table
 
 COLUMNS = ("scenario", "agents", "observation", "actions", "masks", "steps")
@@ -37,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: there is no such family, or an environment given by its import path cannot be played.
     """
+    with contextlib.suppress(places.ProjectError):  # It can be asked anywhere.
+        places.make_importable(places.root())
     entries = [_family(name, list(filter(_is_path, options.which))) for name in _wanted(options.which)]
     if options.json:
         sys.stdout.write(json.dumps(entries, indent=2) + "\n")

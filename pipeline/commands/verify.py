@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     with places.scratch_folder(project) as scratch:
         report, target = verify(lineage, options.checkpoint, scratch, (lambda sound: None) if options.json else _tell)
         if options.deep and report.wrong is None and target is not None:
+            places.make_importable(project)
             deep = _trained_again(report, target, Whereabouts(lineage), scratch)
     ok = report.wrong is None and not (options.strict and report.warnings)
     if options.json:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,18 @@ def test_an_agent_on_its_own_has_no_teammates_to_plot(root: Path, monkeypatch: p
     monkeypatch.chdir(root)
     assert plot.main() == 0
     assert sorted(path.name for path in (root / "plots/lineage/s00").iterdir()) == ["losses.png", "returns.png", "rewards.png"]
+
+
+def test_an_environment_beside_params_is_found_from_a_folder_below(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"family": "pettingzoo", "name": "drawn_from_below:Plain", "options": {}}
+    write(root, {"s00": BRANCHES["s00"]}, {"env": own})
+    write_metrics(root, "s00", ["left", "right"])
+    (root / "drawn_from_below.py").write_text("from tests.matwm.envs.mistakes import Plain\n", encoding="utf-8")
+    (root / "below").mkdir()
+    monkeypatch.chdir(root / "below")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert plot.main() == 0
+    assert (root / "plots/lineage/s00/returns.png").is_file()
 
 
 def test_nothing_trained_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

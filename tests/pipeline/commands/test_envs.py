@@ -102,6 +102,16 @@ def test_the_example_of_the_readme_is_shown_as_the_readme_says(capsys, monkeypat
     sys.modules.pop("meeting")
 
 
+def test_an_environment_beside_params_is_found_from_a_folder_below(capsys, monkeypatch, tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "beside_params.py").write_text("from tests.matwm.envs.mistakes import Plain\n", encoding="utf-8")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert "  beside_params:Plain  " in told(capsys, "beside_params:Plain")
+    sys.modules.pop("beside_params")
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [("smaxx", "there is no family 'smaxx', did you mean smax?"), ("a:b", "env.name is a:b, but there is no module a among")]
