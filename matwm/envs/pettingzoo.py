@@ -218,7 +218,7 @@ class PettingZooEnv:
                 raise EnvError(f"{who} got an action_mask, which its infos lacked at the start")
         if not spec.image_shape and not np.isfinite(obs).all():
             number = int(np.argmin(np.isfinite(obs).all(1)))
-            raise EnvError(f"{spec.agents[number]} of {spec.name} observed a value that is not finite")
+            raise EnvError(f"{spec.agents[number]} of {spec.name} observed a value that is not finite as float32")
         return obs, masks
 
     def _mask(self, number: int, source: Mapping[str, Any]) -> Bool[np.ndarray, " a"]:

@@ -118,7 +118,8 @@ def _numbers(who: str, obs: Any, shape: tuple[int, ...]) -> np.ndarray:
     if array is None:
         kind = f"an array of {obs.dtype}" if isinstance(obs, np.ndarray) else f"a {type(obs).__name__}"
         raise EnvError(f"{who} observed {kind}, but its observation space says numbers of the shape {shape}")
-    return _shaped(who, array.astype(np.float32, copy=False), shape)
+    with np.errstate(over="ignore"):  # What is beyond float32 is refused as not finite.
+        return _shaped(who, array.astype(np.float32, copy=False), shape)
 
 
 def _pixels(who: str, obs: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -278,6 +278,7 @@ class Seeing(Plain):
         "texts": (spaces.Box(-9, 9, (2,), np.float32), ["1", "2"]),
         "objects": (spaces.Box(-9, 9, (2,), np.float32), np.array([1, None])),
         "truths": (spaces.Box(0, 1, (2,), np.int8), [True, False]),
+        "huge": (spaces.Box(-np.inf, np.inf, (2,), np.float64), np.array([0, 1e300])),
         "fraction": (spaces.Discrete(9), 0.5),
         "digit": (spaces.Discrete(9), "1"),
         "no_number": (spaces.Discrete(9), float("nan")),

@@ -66,6 +66,7 @@ def config(name, **options):
         ("Seeing complex", r"left of .* observed an array of complex128, but its observation space says numbers of the shape \(2,\)$"),
         ("Seeing texts", r"left of .* observed a list, but its observation space says numbers of the shape \(2,\)$"),
         ("Seeing objects", r"left of .* observed an array of object, but its observation space says numbers of the shape \(2,\)$"),
+        ("Seeing huge", "left of .* observed a value that is not finite as float32$"),
         ("Seeing fraction", r"left of .* observed 0\.5, which its observation space Discrete\(9\) does not have$"),
         ("Seeing digit", r"left of .* observed '1', which its observation space Discrete\(9\) does not have$"),
         ("Seeing no_number", r"left of .* observed nan, which its observation space Discrete\(9\) does not have$"),
