@@ -21,8 +21,8 @@ TENSOR_FILES = {
 }
 PARTS = (*TENSOR_FILES, "replay", "progress")
 """What a checkpoint holds; the fingerprint covers all of it but the history."""
-AGENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-"""Names of agents, which are names of files too."""
+AGENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""Names of agents, which are names of files too: far shorter than file systems allow, as curves have them in longer names."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVATION = "reservation"

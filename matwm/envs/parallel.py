@@ -14,6 +14,7 @@ PARTS = ("possible_agents", "observation_space", "action_space", "reset", "step"
 RETURNED = ("observations", "rewards", "terminations", "truncations", "infos")
 OUR_METRICS = ("length", "return")
 """What an episode has whatever the environment says."""
+_NAMES = "names are made of letters, digits, '_', '.' and '-', begin with one of the first three, and have 64 characters at most"
 
 
 def agents_of(name: str, env: Any) -> list[Any]:
@@ -31,7 +32,7 @@ def agents_of(name: str, env: Any) -> list[Any]:
     if not agents:
         raise EnvError(f"{name} has no agents: its possible_agents is empty")
     if odd := [agent for agent in agents if not AGENT.fullmatch(str(agent))]:
-        raise EnvError(f"{name} has an agent called {odd[0]!r}: names are made of letters, digits, '_', '.' and '-'")
+        raise EnvError(f"{name} has an agent called {odd[0]!r}: {_NAMES}")
     if len(set(map(str, agents))) < len(agents):
         raise EnvError(f"{name} has two agents of one name: {', '.join(map(str, agents))}")
     return agents
@@ -115,7 +116,7 @@ def metrics_of(name: str, infos: Mapping[Any, Any]) -> dict[str, float]:
 
 def _number(name: str, metric: str, value: Any) -> float:
     if not AGENT.fullmatch(metric) or metric in OUR_METRICS:
-        why = "which every episode has anyway" if metric in OUR_METRICS else "names are made of letters, digits, '_', '.' and '-'"
+        why = "which every episode has anyway" if metric in OUR_METRICS else _NAMES
         raise EnvError(f"{name} has a metric called {metric!r}: {why}, so give it another name")
     try:
         number = math.nan if isinstance(value, str) else float(value)

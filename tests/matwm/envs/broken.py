@@ -93,6 +93,10 @@ class Slash(Telling):
     told = {"metrics": {"return/left": 7}}
 
 
+class LongMetric(Telling):
+    told = {"metrics": {"x" * 65: 7}}
+
+
 class NoNumber(Telling):
     told = {"metrics": {"score": float("nan")}}
 

@@ -76,6 +76,12 @@ class BadName(Plain):
         self.possible_agents = ["left/right"]
 
 
+class LongName(Plain):
+    def __init__(self, letters=65):
+        super().__init__()
+        self.possible_agents = ["x" * letters, "right"]
+
+
 class Mixed(Plain):
     def observation_space(self, agent):
         return spaces.Box(0, 255, (16, 16, 3), np.uint8) if agent == "left" else self.observed

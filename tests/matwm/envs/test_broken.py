@@ -30,6 +30,7 @@ def config(name, **options):
         ("Metadata", r"env\.name is .*Metadata, and reading it fails: AttributeError: 'list' object has no attribute 'get'"),
         ("Length", "Length has a metric called 'length': which every episode has anyway, so give it another name"),
         ("Slash", "Slash has a metric called 'return/left': names are made of letters"),
+        ("LongMetric", "LongMetric has a metric called 'x{65}': names are made of .*, and have 64 characters at most, so give it another"),
         ("NoNumber", "NoNumber says that its metric score is nan: give a finite number"),
         ("Text", "Text says that its metric outcome is 'win': give a finite number"),
         ("FloatPicture", "left of .* observed float64, but its observation space says uint8$"),

@@ -40,6 +40,7 @@ def ticks_of(name, actions=((0, 0), (1, 1), (1, 0), (0, 1), (1, 1))):
         (f"{MODULE}:something_else", r"is no parallel environment of PettingZoo but a dict, which has no possible_agents"),
         (f"{MODULE}:Nobody", "has no agents: its possible_agents is empty"),
         (f"{MODULE}:BadName", "has an agent called 'left/right': names are made of letters"),
+        (f"{MODULE}:LongName", "has an agent called 'x{65}': names are made of .*, and have 64 characters at most"),
         (f"{MODULE}:Continuous", r"left of .* has continuous actions \(Box.*\): MATWM needs one Discrete choice"),
         (f"{MODULE}:SeveralActions", r"left of .* has actions of several parts \(MultiDiscrete"),
         (f"{MODULE}:OtherDict", r"left of .* observes a Dict of 'position', 'speed': MATWM reads .* so join its entries to one Box"),
@@ -69,6 +70,10 @@ def test_every_mistake_gets_one_clear_sentence(name, sentence, monkeypatch):
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ConfigError), "whoever catches wrong parameters catches this too"
+
+
+def test_a_name_of_64_characters_is_taken():
+    assert make_env(config("LongName", letters=64)).spec.agents == ("x" * 64, "right")
 
 
 def test_arguments_that_it_does_not_take_are_said_with_what_was_given():
