@@ -58,7 +58,7 @@ def test_a_backward_pass_leaves_out_the_gradients_of_data():
     spec = make_env(config.env).spec
     model, windows = make_learner(spec, config).world_model, make_windows(spec, per_agent=2, length=8)
     cost, rows = RowCosts(config, spec), 2 * spec.num_agents * 8
-    z = torch.rand(2 * spec.num_agents, 8, config.world_model.latents * config.world_model.classes)
+    z = torch.rand(2 * spec.num_agents, 8, config.world_model.latent_size)
     assert model.teammates is not None
     for expected, call in (
         (3 * cost.encoder - cost.encoder_in, lambda: model.autoencoder.posterior(windows.obs, windows.agent)),
@@ -75,7 +75,7 @@ def test_the_count_of_convolutions_is_what_torch_counts():
     config = load_config(preset_path("ci-tiny"))
     spec = EnvSpec("pictures", ("a_0", "b_0"), (3 * 64 * 64,) * 2, (2, 2), image_shape=(3, 64, 64))
     cost, model = RowCosts(config, spec), make_learner(spec, config).world_model.autoencoder
-    obs, z = torch.zeros(2, 3, 3, 64, 64, dtype=torch.uint8), torch.rand(2, 3, config.world_model.latents * config.world_model.classes)
+    obs, z = torch.zeros(2, 3, 3, 64, 64, dtype=torch.uint8), torch.rand(2, 3, config.world_model.latent_size)
     for expected, call in ((cost.encoder, lambda: model.posterior(obs, torch.arange(2))), (cost.decoder, lambda: model.decode(z))):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             call()
