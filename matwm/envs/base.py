@@ -1,7 +1,6 @@
 """Says what every environment is to the rest of MATWM: all agents at once, in a fixed order, padded to equal sizes."""
 
-import contextlib
-from collections.abc import Iterator
+from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -85,16 +84,23 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-@contextlib.contextmanager
-def blaming(what: str) -> Iterator[None]:
+class blaming:  # noqa: N801 read like a function, and a class for its speed: one is made in every step
     """Make an EnvError, which begins with `what`, of whatever somebody else's code raises, or exits with."""
-    try:
-        yield
-    except EnvError:
-        raise
-    except Exception as error:
-        raise EnvError(f"{what} fails: {said(error)}") from error
-    except SystemExit as error:
-        if isinstance(error.code, int) and error.code > _SIGNALS:  # No code of theirs: the process is asked to end.
-            raise
-        raise EnvError(f"{what} fails: it calls sys.exit({error.code!r})") from error
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Raise the error instead, if there is one."""
+        if isinstance(error, EnvError):
+            return
+        if isinstance(error, Exception):
+            raise EnvError(f"{self._what} fails: {said(error)}") from error
+        if isinstance(error, SystemExit) and not (isinstance(error.code, int) and error.code > _SIGNALS):
+            # A code beyond is none of theirs: the process is asked to end.
+            raise EnvError(f"{self._what} fails: it calls sys.exit({error.code!r})") from error

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from matwm.envs.base import EnvError, NoPictureError, blaming
 from matwm.envs.images import IMAGE_SHAPE
 from matwm.envs.legal import check_actions, checked_mask, idle_unless
-from matwm.envs.parallel import agents_of, begun, check_told, metrics_of, reward_of, stepped
+from matwm.envs.parallel import agents_of, begun, check_told, metrics_of, rewards_of, stepped
 from matwm.envs.spaces import actions as count_actions
 from matwm.envs.spaces import opened, sight
 from matwm.types import EnvSpec, Obs, Tick
@@ -76,7 +76,9 @@ class PettingZooEnv:
             max_steps=max_steps,
         )
         self._was_reset = self._is_running = False
+        self._obs_shape = (len(names), *self.spec.obs_shape)
         self._here: set[Any] = set()
+        self._acting: list[Any] = []
         self._masks = self.spec.action_exists
         self._going_on = self._terminated = self._started = np.zeros(len(names), bool)
 
@@ -88,6 +90,7 @@ class PettingZooEnv:
         self._refuse_strangers()
         self._was_reset = True
         alive = self._going_on = self._started = np.array([agent in self._here for agent in self._ids])
+        self._acting = self._those(alive)
         if not alive.any():
             raise EnvError(f"{self.spec.name} has no agents after a reset")
         self._terminated = np.zeros(len(alive), bool)
@@ -107,24 +110,24 @@ class PettingZooEnv:
         observations, rewards, terminations, truncations, infos = stepped(self.spec.name, self._env, self._named(actions))
         given = self._rewards(self._env, rewards)
         before = going_on = self._going_on
-        acted = [agent for agent, could_act in zip(self._ids, before, strict=True) if could_act]
-        check_told(self.spec.name, acted, {"rewards": given, "terminations": terminations, "truncations": truncations})
+        check_told(self.spec.name, self._acting, {"rewards": given, "terminations": terminations, "truncations": truncations})
         ended = cut = np.zeros(len(before), bool)
         if any(terminations.values()) or any(truncations.values()):
             ended, cut = (np.array([bool(flags.get(agent)) for agent in self._ids]) & before for flags in (terminations, truncations))
             cut &= ~ended
             going_on = before & ~ended & ~cut
             self._terminated = self._terminated | ended
+            self._acting = self._those(going_on)
         self._check_agents(going_on)
         self._going_on, is_over = going_on, not going_on.any()
         acts = alive = cut if is_over else going_on
         if is_over and not cut.any():
             alive = ended & np.array([agent in observations for agent in self._ids])
         obs, masks = self._seen(observations, infos, acts, acts | ended)
-        reward = [reward_of(self.spec.name, agent, given.get(agent, 0.0)) for agent in self._ids]
+        reward = rewards_of(self.spec.name, self._ids, given)
         is_cut = bool(is_over and cut.any())
         metrics = metrics_of(self.spec.name, infos) if is_over else None
-        return self._told(obs, masks, np.array(reward, np.float32), alive, is_cut=is_cut, metrics=metrics)
+        return self._told(obs, masks, reward, alive, is_cut=is_cut, metrics=metrics)
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """Draw the present state, without changing what follows.
@@ -183,6 +186,9 @@ class PettingZooEnv:
             if not was_there and agent in self._here:
                 raise EnvError(f"{agent} came into {self.spec.name} within an episode: agents are there from the start to their end")
 
+    def _those(self, chosen: Bool[np.ndarray, " N"]) -> list[Any]:
+        return [agent for agent, is_chosen in zip(self._ids, chosen, strict=True) if is_chosen]
+
     def _refuse_strangers(self) -> None:
         if odd := self._here.difference(self._ids):
             raise EnvError(f"{min(map(str, odd))} came into {self.spec.name}, but its possible_agents do not name it")
@@ -192,13 +198,13 @@ class PettingZooEnv:
     ) -> tuple[Obs, Bool[np.ndarray, "N A"]]:
         """Return everybody's observation, and the mask of those who could act now; who has just ended may have a last observation."""
         spec = self.spec
-        obs = np.zeros((len(acts), *spec.obs_shape), spec.obs_dtype)
+        obs = np.zeros(self._obs_shape, spec.obs_dtype)
         masks = idle_unless(acts, spec.action_exists)
-        for number, agent in enumerate(self._ids):
-            if not sees[number]:
+        for number, (agent, does_act, does_see) in enumerate(zip(self._ids, acts.tolist(), sees.tolist(), strict=True)):
+            if not does_see:
                 continue
             if agent not in observations:
-                if acts[number]:
+                if does_act:
                     why = "who goes on" if self._going_on[number] else "who is truncated here: say what it sees last"
                     raise EnvError(f"{spec.name} gave no observation to {agent}, {why}")
                 continue
@@ -212,9 +218,9 @@ class PettingZooEnv:
                 obs[number] = row
             else:
                 obs[number, : how.size] = row
-            if acts[number] and (how.has_mask or self._masks_in_infos[number]):
+            if does_act and (how.has_mask or self._masks_in_infos[number]):
                 masks[number, : spec.num_actions[number]] = self._mask(number, source)
-            elif acts[number] and "action_mask" in source:
+            elif does_act and "action_mask" in source:
                 raise EnvError(f"{who} got an action_mask, which its infos lacked at the start")
         if not spec.image_shape and not np.isfinite(obs).all():
             number = int(np.argmin(np.isfinite(obs).all(1)))
