@@ -11,6 +11,8 @@ from matwm.types import EnvSpec
 
 def idle_unless(acts: Bool[np.ndarray, " N"], legal: Bool[np.ndarray, "N A"], idle: int = 0) -> Bool[np.ndarray, "N A"]:
     """Return a new mask: what is legal for those who act, and the action `idle` alone for the others."""
+    if acts.all():
+        return legal.copy()
     mask = legal & acts[:, None]
     mask[~acts, idle] = True
     return mask
