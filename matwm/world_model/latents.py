@@ -39,8 +39,8 @@ class LatentCode(nn.Module, ABC):
         """How many numbers the dynamics head says of what follows."""
 
     @abstractmethod
-    def prior_logits(self, said: Float[Tensor, "*batch said"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
-        """Return logits of the latent that follows `z`, as it is read, for what the dynamics head says."""
+    def prior_logits(self, said: Float[Tensor, "*batch said"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
+        """Return logits of the latent that follows the classes `latent`, for what the dynamics head says."""
 
     @abstractmethod
     def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
@@ -72,8 +72,8 @@ class OneHotCode(LatentCode):
         """A logit for each class, too."""
         return self.encoder_size
 
-    def prior_logits(self, said: Float[Tensor, "*batch said"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
-        """Return the numbers, by latent: the head knows of z what it needs."""
+    def prior_logits(self, said: Float[Tensor, "*batch said"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
+        """Return the numbers, by latent: the head knows of the latent before what it needs."""
         return self.logits(said)
 
     def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
@@ -98,7 +98,8 @@ class OrdinalCode(LatentCode):
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__(config)
-        self.log_width = nn.Parameter(torch.full((config.latents, 1), math.log(2 * SPAN / config.classes)))
+        self._step = 2 * SPAN / config.classes
+        self.log_width = nn.Parameter(torch.full((config.latents, 1), math.log(self._step)))
         self.register_buffer("levels", torch.linspace(-SPAN, SPAN, config.classes), persistent=False)
 
     @property
@@ -115,10 +116,10 @@ class OrdinalCode(LatentCode):
         """For each latent how far it moves, the logarithm of how wide the curve is in steps of levels, and a logit for each class."""
         return self.shape[0] * (2 + self.shape[1])
 
-    def prior_logits(self, said: Float[Tensor, "*batch said"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
+    def prior_logits(self, said: Float[Tensor, "*batch said"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
         """Return the logarithm of the curves around where the numbers move, with the corrections."""
         move, log_width, correction = said.unflatten(-1, (self.shape[0], -1)).split([1, 1, self.shape[1]], -1)
-        return self._curve(z + move.squeeze(-1), 2 * SPAN / self.shape[1] * log_width.exp()) + correction
+        return self._curve(self.levels[latent] + move.squeeze(-1), self._step * log_width.exp()) + correction
 
     def _curve(self, number: Float[Tensor, "*batch K"], width: Float[Tensor, "*widths K 1"]) -> Float[Tensor, "*batch K L"]:
         return -((number.unsqueeze(-1) - self.levels) / width).square() / 2

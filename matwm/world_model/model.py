@@ -75,12 +75,13 @@ class WorldModel(nn.Module):
         probs = self.autoencoder.posterior(w.obs, w.agent)
         log_posterior = probs.log()
         one_hot = reinmax if config.latent_gradient == "reinmax" else straight_through
-        z = self.autoencoder.code.read(one_hot(probs, sample_index(probs.detach())))
+        index = sample_index(probs.detach())
+        z = self.autoencoder.code.read(one_hot(probs, index))
         positions, allowed = layout(w.is_first, w.is_valid)
         h = self.trunk(self.mixer.dense(z, self._words(w.action, w.agent)), positions, allowed)
-        log_prior = self.prior(h[:, :-1], z[:, :-1].detach()).log()
+        log_prior = self.prior(h[:, :-1], index[:, :-1]).log()
         continue_logits = self.heads.continuation(h).squeeze(-1)
-        reward_logits = self.heads.reward_logits(h, self._arrivals(z, h, paired))
+        reward_logits = self.heads.reward_logits(h, self._arrivals(index, z, h, paired))
         dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
         terms = {
             "reconstruction": (
@@ -124,9 +125,9 @@ class WorldModel(nn.Module):
             metrics["continues"] = losses.masked_mean(torch.sigmoid(continue_logits), acted)
         return total, metrics
 
-    def prior(self, h: Float[Tensor, "*batch D"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch K L"]:
-        """Return probabilities of the latent that follows z, which h has consumed last."""
-        return unimix_probs(self.autoencoder.code.prior_logits(self.heads.dynamics(h), z), self.config.unimix)
+    def prior(self, h: Float[Tensor, "*batch D"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
+        """Return probabilities of the latent that follows `latent`, which h has consumed last."""
+        return unimix_probs(self.autoencoder.code.prior_logits(self.heads.dynamics(h), latent), self.config.unimix)
 
     @torch.no_grad()
     def observe(self, context: Windows, *, horizon: int, from_prior: bool = False) -> FocalState:
@@ -144,7 +145,7 @@ class WorldModel(nn.Module):
         has_past = past_valid.any(1)
         hidden = torch.where(has_past[:, None], h, 0.0)
         if from_prior and length > 1:
-            prior = sample_index(self.prior(h, self.autoencoder.code.read_index(index[:, -2])))
+            prior = sample_index(self.prior(h, index[:, -2]))
             index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
         if self.teammates is None:
             mate_probs, mates_memory = self._no_mates(hidden), None
@@ -161,7 +162,7 @@ class WorldModel(nn.Module):
         """
         mixed = self.mixer.sparse(state.latent, action + self.action_offsets[state.agent])
         h = self.trunk.step(mixed, state.trunk_cache)
-        latent = sample_index(self.prior(h, self.autoencoder.code.read_index(state.latent)))
+        latent = sample_index(self.prior(h, state.latent))
         mate_probs = state.mate_probs
         if self.teammates is not None and state.mates_memory is not None:
             mate_probs = self.teammates.step(latent, state.mates_memory)
@@ -180,7 +181,9 @@ class WorldModel(nn.Module):
         numbers = [read, state.hidden, *([state.mate_probs.flatten(1)] if self.teammates else [])]
         return Features(rows.unflatten(0, (num_agents, -1)), torch.cat(numbers, 1).unflatten(0, (num_agents, -1)))
 
-    def _arrivals(self, z: Float[Tensor, "B T Z"], h: Float[Tensor, "B T D"], paired: Bool[Tensor, "B S"]) -> Float[Tensor, "B T Z"] | None:
+    def _arrivals(
+        self, index: Int[Tensor, "B T K"], z: Float[Tensor, "B T Z"], h: Float[Tensor, "B T D"], paired: Bool[Tensor, "B S"]
+    ) -> Float[Tensor, "B T Z"] | None:
         """Return the latent that followed each row, for the reward head, if it reads that.
 
         Where none is known, at a window's end and where the agent died, it is drawn as imagination draws it.
@@ -188,7 +191,7 @@ class WorldModel(nn.Module):
         if self.heads.arrival is None:
             return None
         with torch.no_grad():
-            drawn = self.autoencoder.code.read_index(sample_index(self.prior(h, z)))
+            drawn = self.autoencoder.code.read_index(sample_index(self.prior(h, index)))
         return torch.cat([torch.where(paired.unsqueeze(-1), z[:, 1:], drawn[:, :-1]), drawn[:, -1:]], 1)
 
     def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:

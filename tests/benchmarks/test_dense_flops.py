@@ -42,7 +42,7 @@ def test_the_count_of_layers_is_what_torch_counts(preset, code):
     for expected, call in (
         (cost.encoder, lambda: model.autoencoder.posterior(windows.obs, windows.agent)),
         (cost.decoder, lambda: model.autoencoder.decode(z)),
-        (cost.prior, lambda: model.prior(h, z)),
+        (cost.prior, lambda: model.prior(h, latent)),
         (cost.outcomes, lambda: model.outcomes(h, latent)),
         (cost.trunk(8), lambda: model.trunk.eval()(h, positions, allowed)),
     ):

@@ -94,7 +94,7 @@ def test_a_rollout_is_what_the_world_model_says_of_its_own_latents_and_actions(l
     before = torch.where(has_past[:, None], h[:, length - 2], 0.0)
     assert torch.allclose(dense(rollout, 16)[:, 1:, 16:32], imagined, atol=1e-5)
     assert torch.allclose(dense(rollout, 16)[:, 0, 16:32], before, atol=1e-5)
-    prior = model.prior(imagined, z[:, length - 1 : -1]).argmax(-1)
+    prior = model.prior(imagined, z[:, length - 1 : -1].unflatten(-1, (-1, 4)).argmax(-1)).argmax(-1)
     arrival = torch.nn.functional.one_hot(prior, 4).flatten(2).float() if model.heads.arrival else None
     assert torch.allclose(rollout.reward, model.heads.reward_mean(imagined, arrival), rtol=1e-3, atol=1e-3)
     assert torch.allclose(rollout.continues, model.heads.continues(imagined), atol=1e-5)
@@ -183,5 +183,5 @@ def test_a_prior_start_is_taken_where_it_is_asked_for(learner, certain):
     assert same[~has_past].all()
     assert not same[has_past].all()
     hidden = dense(prior, 16)[has_past, 0, 16:32]
-    expected = learner.world_model.prior(hidden, hidden.new_zeros(len(hidden), 16)).argmax(-1)
+    expected = learner.world_model.prior(hidden, torch.zeros(len(hidden), 4, dtype=torch.int64)).argmax(-1)
     assert torch.equal(torch.nn.functional.one_hot(expected, 4).flatten(1).float(), dense(prior, 16)[has_past, 0, :16])

@@ -47,9 +47,9 @@ def test_a_narrower_width_makes_an_ordinal_latent_surer(code):
 
 def test_the_prior_of_an_ordinal_latent_moves_the_number_and_corrects_classes(code):
     """What the head says of a latent: how far it moves, the logarithm of its width in steps of 2/3, and a logit for each of 9 classes."""
-    said, z = torch.zeros(3, 11), torch.tensor([-1.5, 0.0, 0.75])
+    said, latent = torch.zeros(3, 11), torch.tensor([2, 4, 5])  # of which the numbers are -1.5, 0 and 0.75
     said[1, 0], said[2, 1], said[0, 2:] = 2.25, -1.0, torch.arange(9.0)
-    logits = code.prior_logits(said.flatten(), z)
+    logits = code.prior_logits(said.flatten(), latent)
     distance = torch.linspace(-3, 3, 9) - torch.tensor([[-1.5], [2.25], [0.75]])
     width = torch.tensor([[1.0], [1.0], [math.exp(-1)]]) * 2 / 3
     expected = -(distance / width).square() / 2
@@ -60,7 +60,7 @@ def test_the_prior_of_an_ordinal_latent_moves_the_number_and_corrects_classes(co
 def test_at_first_an_ordinal_latent_is_expected_to_stay():
     model = make_learner(SPEC, toy_config(SPEC, {"world_model.latent_code": "ordinal"})).world_model
     index = torch.randint(4, (6, 4), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(model.prior(torch.randn(6, 16), model.autoencoder.code.read_index(index)).argmax(-1), index)
+    assert torch.equal(model.prior(torch.randn(6, 16), index).argmax(-1), index)
 
 
 def test_what_is_read_of_classes_is_what_is_read_of_their_one_hots(code):

@@ -97,8 +97,9 @@ def test_the_reward_head_reads_the_latent_that_follows_and_where_none_is_known_o
         head.register_forward_hook(lambda head, given, logits: read.append(given[0]))
     model.loss(windows)
     h, arrival = read
-    z = model.autoencoder.code.read_index(model.autoencoder.posterior(windows.obs, windows.agent).argmax(-1))
-    drawn = model.autoencoder.code.read_index(model.prior(h, z).argmax(-1))
+    index = model.autoencoder.posterior(windows.obs, windows.agent).argmax(-1)
+    z = model.autoencoder.code.read_index(index)
+    drawn = model.autoencoder.code.read_index(model.prior(h, index).argmax(-1))
     assert not torch.equal(z[:, 1:], drawn[:, :-1])
     for row in range(8):
         assert torch.allclose(arrival[:, row], drawn[:, row] if row in (2, 5, 6, 7) else z[:, row + 1]), row
