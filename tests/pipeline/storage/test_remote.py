@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -460,12 +461,18 @@ def test_a_remote_that_is_down_is_loud_and_tried_again(
     assert said[0].startswith(f"a checkpoint is not on the DVC remote: DVC remote store ({tmp_path / 'remote'}) ")
 
 
+def halted(pusher: Pusher) -> "subprocess.Popen[str]":
+    """The process of a push that has begun and, halted, does not end by itself."""
+    while (process := pusher._process) is None:
+        pass
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
 def test_a_pusher_that_is_given_up_leaves_no_process(project: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
     pusher = Pusher(project, work_in(project, save(100)))
     pusher.saved([100])
-    while pusher._process is None:
-        pass
-    process = pusher._process
+    process = halted(pusher)
     pusher.close(patience=0.0)
     assert process.poll() is not None
     assert "is not waited for" in caplog.text
@@ -475,6 +482,7 @@ def test_a_pusher_that_is_given_up_leaves_no_process(project: Path, save: Save, 
 def test_a_pusher_in_a_hurry_gives_up_before_its_patience_ends(project: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
     pusher = Pusher(project, work_in(project, save(100)))
     pusher.saved([100])
+    halted(pusher)
     looks = iter([math.inf, math.inf, 0.0])
     pusher.close(left=lambda: next(looks))
     assert list(looks) == []
