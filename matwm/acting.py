@@ -76,10 +76,7 @@ def choose_actions(
 @torch.no_grad()
 def decide(world_model: WorldModel, actors: Actors, windows: Windows, legal: Bool[Tensor, "n E A"], *, greedy: bool) -> Int[Tensor, "n E"]:
     """Return the same where the networks are, of contexts and masks that are there."""
-    training = world_model.training
-    world_model.eval()
     features = world_model.features(world_model.observe(windows, horizon=0), len(legal))
-    world_model.train(training)
     return actors.choose(features, legal, greedy=greedy)
 
 

@@ -11,12 +11,9 @@ from matwm.world_model import WorldModel
 def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horizon: int, from_prior: bool) -> Rollout:
     """Continue real contexts for `horizon` steps, each row by its focal agent's own policy.
 
-    Agents are isolated: a row's mates exist only as the teammate predictor's probabilities. The world model is put in
-    evaluation mode meanwhile, so that dropout is off.
+    Agents are isolated: a row's mates exist only as the teammate predictor's probabilities.
     """
     num_agents = actors.net.output_bias.shape[0]
-    training = world_model.training
-    world_model.eval()
     state = world_model.observe(contexts, horizon=horizon, from_prior=from_prior)
     features, actions, masks, hidden, latents = [world_model.features(state, num_agents)], [], [], [], []
     for _ in range(horizon):
@@ -29,7 +26,6 @@ def imagine(world_model: WorldModel, actors: Actors, contexts: Windows, *, horiz
         hidden.append(state.hidden)
         latents.append(state.latent)
     reward, continues = world_model.outcomes(torch.stack(hidden, 1), torch.stack(latents, 1))
-    world_model.train(training)
     return Rollout(
         action=torch.stack(actions, 1),
         action_mask=torch.stack(masks, 1),

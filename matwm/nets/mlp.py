@@ -161,7 +161,8 @@ class LevelLinear(CodeLinear):
 
     def sparse(self, index: Int[Tensor, "*batch K"], word: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch D"]:
         """Return the product, which is small."""
-        return self.dense(self.levels[index], word)
+        out = self.dense(self.levels[index])
+        return out if word is None else out + F.embedding(word + self.latent_size, self.weight)
 
     def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B 0"], Float[Tensor, "B K"]]:
         """Return no rows, and the numbers."""

@@ -54,7 +54,8 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "G T T"]) -> Float[Tensor, "B T D"]:
         """Return the block's output of whole windows."""
-        return self.finish(x, attend(self.qkv(x), bias, self.heads, self.dropout if self.training else 0.0))
+        dropout = self.dropout if self.training else 0.0
+        return self.finish(x, attend(self.qkv(x), bias, self.heads, dropout), dropout)
 
     def step(
         self, x: Float[Tensor, "B D"], keys: Float[Tensor, "S B D"], values: Float[Tensor, "S B D"], bias: Float[Tensor, "S B 1"]
@@ -63,16 +64,15 @@ class Block(nn.Module):
         q, keys[-1], values[-1] = self.qkv(x).chunk(3, -1)
         return self.finish(x, attend_once(q, keys, values, bias, self.heads))
 
-    def finish(self, x: Float[Tensor, "*batch D"], read: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    def finish(self, x: Float[Tensor, "*batch D"], read: Float[Tensor, "*batch D"], dropout: float = 0.0) -> Float[Tensor, "*batch D"]:
         """Return the block's output from its input and what the heads read."""
-        drop = self.dropout if self.training else 0.0
-        x = self.norm_attention(x + drop_out(self.project(read), drop))
+        x = self.norm_attention(x + drop_out(self.project(read), dropout))
         narrow = self.narrow(F.relu(self.widen(x)))
-        return self.norm_feedforward(x + drop_out(narrow, drop))
+        return self.norm_feedforward(x + drop_out(narrow, dropout))
 
 
 class CausalTransformer(nn.Module):
-    """Blocks over learned positions; dropout only in training mode."""
+    """Blocks over learned positions; dropout only where whole windows are read in training mode."""
 
     def __init__(self, hidden_size: int, layers: int, heads: int, feedforward_multiple: int, max_positions: int, dropout: float) -> None:
         super().__init__()

@@ -109,7 +109,7 @@ class OrdinalCode(LatentCode):
 
     def logits(self, said: Float[Tensor, "*batch said"]) -> Float[Tensor, "*batch K L"]:
         """Return the logarithm of the curves."""
-        return self._curve(REACH * torch.tanh(said), self.log_width.exp())
+        return -0.5 * self._squared_distances(REACH * torch.tanh(said), self.log_width.exp())
 
     @property
     def dynamics_size(self) -> int:
@@ -119,10 +119,11 @@ class OrdinalCode(LatentCode):
     def prior_logits(self, said: Float[Tensor, "*batch said"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
         """Return the logarithm of the curves around where the numbers move, with the corrections."""
         move, log_width, correction = said.unflatten(-1, (self.shape[0], -1)).split([1, 1, self.shape[1]], -1)
-        return self._curve(self.levels[latent] + move.squeeze(-1), self._step * log_width.exp()) + correction
+        return torch.sub(correction, self._squared_distances(self.levels[latent] + move.squeeze(-1), self._step * log_width.exp()), alpha=0.5)
 
-    def _curve(self, number: Float[Tensor, "*batch K"], width: Float[Tensor, "*widths K 1"]) -> Float[Tensor, "*batch K L"]:
-        return -((number.unsqueeze(-1) - self.levels) / width).square() / 2
+    def _squared_distances(self, number: Float[Tensor, "*batch K"], width: Float[Tensor, "*widths K 1"]) -> Float[Tensor, "*batch K L"]:
+        """Return the squares of how many widths the levels are away from each number."""
+        return ((number.unsqueeze(-1) - self.levels) / width).square()
 
     def read(self, one_hot: Float[Tensor, "*batch K L"]) -> Float[Tensor, "*batch Z"]:
         """Return the number of each."""

@@ -59,7 +59,7 @@ def test_one_more_state_than_actions(learner):
     }
 
 
-def test_nothing_keeps_a_graph_and_the_mode_is_given_back(learner):
+def test_nothing_keeps_a_graph_and_the_mode_is_left_alone(learner):
     learner.world_model.train()
     rollout = rollout_of(learner, contexts_for(UNEVEN))
     assert not any(value.requires_grad for value in vars(rollout).values())
