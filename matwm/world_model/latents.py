@@ -119,7 +119,8 @@ class OrdinalCode(LatentCode):
     def prior_logits(self, said: Float[Tensor, "*batch said"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
         """Return the logarithm of the curves around where the numbers move, with the corrections."""
         move, log_width, correction = said.unflatten(-1, (self.shape[0], -1)).split([1, 1, self.shape[1]], -1)
-        return torch.sub(correction, self._squared_distances(self.levels[latent] + move.squeeze(-1), self._step * log_width.exp()), alpha=0.5)
+        number, width = self.levels[latent] + move.squeeze(-1), self._step * log_width.exp()
+        return torch.sub(correction, self._squared_distances(number, width), alpha=0.5)
 
     def _squared_distances(self, number: Float[Tensor, "*batch K"], width: Float[Tensor, "*widths K 1"]) -> Float[Tensor, "*batch K L"]:
         """Return the squares of how many widths the levels are away from each number."""
