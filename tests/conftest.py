@@ -1,9 +1,11 @@
-"""Checks every shape annotation of the method while tests run, and keeps torch to one thread."""
+"""Checks every shape annotation of the method while tests run, keeps torch to one thread, and the surroundings out of the tests."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -26,6 +28,8 @@ TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True
 
 install_import_hook([f"matwm.{name}" for name in CHECKED], TYPECHECKER)
 torch.set_num_threads(1)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow one is no mistake
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,18 @@ def _subnormal_floats() -> Iterator[None]:
     """Training flushes them to zero, for the whole thread: the next test must not notice."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def _heeded_signals() -> Iterator[None]:
+    """A job that a shell started in the background ignores SIGINT, and so would these tests in it and what they start."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if before[number] is signal.SIG_IGN:
+            signal.signal(number, usual)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,7 +13,8 @@ from matwm.checkpoint import Checkpoint, Parent
 from matwm.stateful import Chunk
 from matwm.store import LocalStore
 from matwm.types import EnvSpec
-from pipeline import cli, runs
+from pipeline import cli, process, runs
+from pipeline.training import session
 from tests.pipeline.lineages import Matwm, copy_of, make_lineage
 from tests.pipeline.projects import Project, until
 from tests.pipeline.servers import Server, empty_store
@@ -43,6 +44,13 @@ def _no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in runs.SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal allows so many seconds for gets all that it needs, on a slow machine too, and none ends the tests' own process."""
+    monkeypatch.setattr(process, "PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 120.0)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +40,6 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "params.yaml").write_text(yaml.safe_dump(tiny_params(segments={"s00": {"from": ROOT, "until": 60}})), encoding="utf-8")
     monkeypatch.chdir(root)
     return root
-
-
-@pytest.fixture(autouse=True)
-def _heeds_ctrl_c() -> Iterator[None]:
-    """A job that a shell started in the background ignores SIGINT, and so would these tests in it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupted_in(place: str, number: int, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -99,19 +89,24 @@ def test_a_signal_that_a_library_swallows_still_stops_what_comes_next() -> None:
 
 
 def test_a_process_that_swallows_its_signal_ends_all_the_same() -> None:
+    """Its patience ends here as soon as the signal is swallowed."""
     program = """
-import signal, time
+import signal, threading, time, types
 from pipeline import process
-process.PATIENCE_SECONDS = 0.3
+is_swallowed, patience = threading.Event(), []
+process.time = types.SimpleNamespace(sleep=lambda seconds: patience.append(seconds) or is_swallowed.wait())
 with process.Interruption():
     try:
         signal.raise_signal(signal.SIGTERM)
     except BaseException:
-        print("swallowed", flush=True)
-    time.sleep(600)
+        while not patience:
+            time.sleep(0.001)
+        print("swallowed", *patience, flush=True)
+    is_swallowed.set()
+    time.sleep(3600)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, cwd=SOURCE)
-    assert (done.returncode, done.stdout) == (143, "swallowed\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=False, cwd=SOURCE)
+    assert (done.returncode, done.stdout) == (143, "swallowed 5.0\n")
 
 
 def test_what_can_be_saved_is_waited_for() -> None:
@@ -123,15 +118,27 @@ def test_what_can_be_saved_is_waited_for() -> None:
         assert interruption.signal == signal.SIGINT, "the first counts"
 
 
+HALTS_WHEN_TORCH_IS_HALF_IMPORTED = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "torch.nn":
+            os.kill(os.getpid(), signal.SIGSTOP)
+sys.meta_path.insert(0, Finder)
+sys.argv = ["", "s00"]
+runpy.run_module("pipeline.train", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_a_process_in_the_midst_of_its_imports_ends_at_a_signal(project: Path) -> None:
-    command = [sys.executable, "-m", "pipeline.train", "s00"]
+    command = [sys.executable, "-c", HALTS_WHEN_TORCH_IS_HALF_IMPORTED]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     process = subprocess.Popen(command, cwd=project, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    maps = Path(f"/proc/{process.pid}/maps")
-    while "libtorch" not in maps.read_text(encoding="utf-8"):
-        time.sleep(0.001)
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    assert "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=600)
     assert (process.returncode, said) == (143, "")
     assert not (project / ".matwm").exists()
 

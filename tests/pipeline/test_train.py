@@ -3,13 +3,13 @@
 import csv
 import json
 import logging
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -380,20 +380,26 @@ def test_what_a_save_costs_is_recorded_once_for_each(project: Path) -> None:
     assert not [name for name in last.history() if "checkpoint/" in name], "measured times are no part of a checkpoint"
 
 
-@pytest.mark.parametrize(("long", "steps"), [(3.0, [40, 43]), (0.4, [40])])
+@pytest.mark.parametrize(("long", "steps"), [(math.inf, [40, 43]), (0.0, [40])])
 def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came_if_that_is_quick(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], long: float, steps: list[int]
 ) -> None:
     write(project)
-    save = LocalStore.save
+    save, wait, is_waited_for = LocalStore.save, Saver.wait, threading.Event()
 
     def slow(self: LocalStore, *rest: Any, **named: Any) -> Any:
-        time.sleep(0.5)
+        assert is_waited_for.wait(300)
         return save(self, *rest, **named)
+
+    def waiting(self: Saver) -> None:
+        if self.is_saving:
+            is_waited_for.set()
+        wait(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "LONG_SAVE_SECONDS", long)
         patch.setattr(LocalStore, "save", slow)
+        patch.setattr(Saver, "wait", waiting)
         assert run(project, interruption=StopAfter(43)) == 128 + signal.SIGTERM
     assert LocalStore(work(project) / "checkpoints").steps() == steps
     assert stores.MlflowStore().steps(tracking.list_runs()[0].run_id) == steps
@@ -476,7 +482,7 @@ def test_a_signal_while_mlflow_is_waited_for_at_the_end_cuts_only_the_waiting_sh
 
     def silent(self: delivery.Delivery) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        answered.append(answer.wait(60))
+        answered.append(answer.wait(600))
 
     with monkeypatch.context() as patch, Interruption() as interruption:
         patch.setattr(delivery.Delivery, "send_status", silent)
@@ -540,15 +546,6 @@ def test_two_processes_never_train_one_segment(tmp_path: Path) -> None:
         pass
 
 
-@pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """A job that a shell started in the background ignores SIGINT, and so would these tests in it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_signal_ends_the_process_at_once_or_when_it_can() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Interruption() as interruption, pytest.raises(SystemExit) as caught:
@@ -591,6 +588,7 @@ def test_points_that_a_power_cut_took_come_back_from_the_checkpoint(
     """The checkpoint was on the disk, the end of the journal was not, and MLflow never had it."""
     write(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 0.1)
     runs.configure(project)
     assert run(project, interruption=StopAfter(60)) == 128 + signal.SIGTERM
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

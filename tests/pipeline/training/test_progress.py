@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import select
+import subprocess
 import sys
 
 import pytest
@@ -63,7 +64,9 @@ def test_a_terminal_of_80_columns_shows_everything(monkeypatch: pytest.MonkeyPat
 
 
 UNDER_A_TERMINAL = """
-import signal, sys, time
+import fcntl, signal, sys, termios, time
+fcntl.ioctl(0, termios.TIOCSCTTY)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 from pipeline.process import Interruption
 from pipeline.training.progress import Display
 with Interruption() as interruption, interruption.deferred(), Display("s00", 10, line_seconds=0.1) as display:
@@ -80,14 +83,16 @@ sys.exit(interruption.exit_code)
 
 
 def test_a_closed_terminal_is_a_signal_like_others_and_no_failure_of_writing() -> None:
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(SOURCE)
-        os.execv(sys.executable, [sys.executable, "-c", UNDER_A_TERMINAL])
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-c", UNDER_A_TERMINAL]
+    child = subprocess.Popen(command, cwd=SOURCE, stdin=its_end, stdout=its_end, stderr=its_end, start_new_session=True)
+    os.close(its_end)
     shown = b""
-    while b"ready" not in shown:
-        assert select.select([terminal], [], [], 60)[0], shown
-        shown += os.read(terminal, 65536)
-    os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 129, shown
+    try:
+        while b"ready" not in shown:
+            assert select.select([terminal], [], [], 300)[0], shown
+            shown += os.read(terminal, 65536)
+        os.close(terminal)
+        assert child.wait(timeout=300) == 129, shown
+    finally:
+        child.kill()
