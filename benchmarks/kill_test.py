@@ -58,8 +58,12 @@ def run(
     *,
     seed: int = 0,
     with_server: bool = False,
+    is_held: bool = False,
 ) -> dict[str, Any]:
-    """Train once undisturbed and once killed; return what was seen, and under `wrong` every difference."""
+    """Train once undisturbed and once killed; return what was seen, and under `wrong` every difference.
+
+    With `is_held` trainings wait in the instant that is aimed at, which else may be over when the kill comes.
+    """
     from pipeline import runs
     from tests.pipeline.kill_checks import Outcome, differences
     from tests.pipeline.kill_harness import WARMUP, Harness, parameters, say
@@ -76,7 +80,8 @@ def run(
     expected = Outcome.of(reference, reference.project.path / "mlflow.db", until)
     server = Server(folder / "server", store) if with_server else None
     database = server.folder / "server.db" if server else project.path / "mlflow.db"
-    scene = Scene(project, WARMUP, server.folder / "artifacts" if server else project.path / "mlruns", is_served=with_server)
+    artifacts = server.folder / "artifacts" if server else project.path / "mlruns"
+    scene = Scene(project, WARMUP, artifacts, is_served=with_server, is_held=is_held)
     try:
         if server:
             server.start()

@@ -15,7 +15,7 @@ import numpy as np
 
 from matwm.checkpoint import CheckpointError, open_checkpoint
 from pipeline import project as places
-from tests.pipeline.projects import Project, is_alive
+from tests.pipeline.projects import Project, processes_in
 
 INSTANTS = ("start-up", "warm-up", "training", "saving", "uploading", "publishing", "recording")
 """Recording: the stage is done, and DVC has not written its lock yet."""
@@ -23,6 +23,10 @@ TARGETS = ("trainer", "dvc", "both")
 POLL_SECONDS = 0.0005
 MISSED_STEPS = 450
 """After so many new steps an aimed kill takes what it gets."""
+AIMED_STEPS = 120
+"""An aim at a step of training is at one of so many next ones."""
+HALVES = {"saving": "/.matwm/work/", "uploading": "/mlruns/", "publishing": ".incoming/"}
+"""Instants that leave something half done, and a part of the path where they do."""
 PROGRESS = re.compile(r"^\S+ step (\d+)/\d+ ", re.MULTILINE)
 
 
@@ -39,19 +43,14 @@ class Scene:
     artifacts: Path
     """The folder under which runs keep their artifacts."""
     is_served: bool = False
+    is_held: bool = False
+    """Whether trainings wait in the instant that is aimed at: the aim then never misses, however slow or fast the machine."""
     segment: str = "s00"
     _verified: set[tuple[str, int, int]] = field(default_factory=set)
 
     def pids(self) -> list[int]:
         """Return every process that runs in the project."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if folder.joinpath("cwd").readlink() == self.project.path and is_alive(int(folder.name)):
-                    found.append(int(folder.name))
-            except OSError:  # it is gone, or not ours
-                continue
-        return found
+        return processes_in(self.project.path)
 
     def trainers(self, session: int | None = None) -> list[int]:
         """Return the processes that train the segment, of one session or of all."""
@@ -60,6 +59,13 @@ class Scene:
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints to go on from."""
         return sorted(step for folder in self._stores() for step in places.steps_in(folder))
+
+    def hold(self, instant: str, rng: np.random.Generator) -> dict[str, str]:
+        """Return the environment in which a training waits in an instant, or soon after the steps that are aimed at."""
+        holds = self.project.hold_in(HALVES[instant], int(rng.integers(1, 9))) if instant in HALVES else {}
+        if instant in ("publishing", "recording"):
+            return holds
+        return {**holds, **self.project.hold(max(self.verify_all(), self.warmup_steps) + AIMED_STEPS)}
 
     def half_saves(self) -> set[str]:
         """Return the temporary folders of checkpoints that are being written, or were when their process died."""
@@ -178,7 +184,7 @@ class Attempt:
         """Return the process that trains."""
         return next(iter(self.scene.trainers(self.process.pid)), None)
 
-    def wait(self, condition: Callable[[], object], seconds: float = 300.0) -> bool:
+    def wait(self, condition: Callable[[], object], seconds: float = 1200.0) -> bool:
         """Watch closely until something holds; return False if the process ends before."""
         end, number = time.monotonic() + seconds, 0
         while not condition():
@@ -200,7 +206,7 @@ class Attempt:
                 return self.wait(lambda: time.monotonic() > moment)
             case "warm-up" | "training":
                 first = self.resumes_from if instant == "warm-up" else max(self.resumes_from, scene.warmup_steps)
-                target = first + int(rng.integers(1, 40 if instant == "warm-up" else 120))
+                target = first + int(rng.integers(1, 40 if instant == "warm-up" else AIMED_STEPS))
                 return self.wait(lambda: self.step() > target)
             case "saving" | "uploading":
                 return self._wait_for_part(instant, rng)
@@ -212,7 +218,7 @@ class Attempt:
     def _wait_for_part(self, instant: str, rng: np.random.Generator) -> bool:
         """Wait for the n-th save or upload of this process, and for a random stretch of it."""
         seen: set[str] = set()
-        number, scene = int(rng.integers(1, 3)), self.scene
+        number, scene = 1 if self.scene.is_held else int(rng.integers(1, 3)), self.scene
 
         def is_there() -> bool:
             now = scene.half_saves() - self.saves_before if instant == "saving" else scene.half_uploads() - self.uploads_before
@@ -230,7 +236,7 @@ class Attempt:
         """Send SIGKILL; return the seconds until no process of the attempt is left.
 
         Raises:
-            HarnessError: some are left after half a minute.
+            HarnessError: some are left after five minutes.
         """
         if target == "trainer":
             self.wait(self.trainer)
@@ -240,6 +246,7 @@ class Attempt:
             self.process.send_signal(signal.SIGKILL)
         else:
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.scene.project.let_go()
         return self.wait_for_end()
 
     def interrupt(self, number: int) -> None:
@@ -248,8 +255,9 @@ class Attempt:
             os.killpg(self.process.pid, number)
         else:
             _send(self.trainer(), number)
+        self.scene.project.let_go()
 
-    def wait_for_end(self, seconds: float = 30.0) -> float:
+    def wait_for_end(self, seconds: float = 300.0) -> float:
         """Wait until no process of this attempt is left; return how long that took."""
         began = time.monotonic()
         while self.process.poll() is None or any(_session(pid) == self.process.pid for pid in self.scene.pids()):
@@ -261,17 +269,18 @@ class Attempt:
 
     def instant(self) -> str:
         """Name what the process is in, or died in."""
-        scene = self.scene
-        if scene.half_saves() - self.saves_before:
-            return "saving"
-        if scene.half_uploads() - self.uploads_before:
-            return "uploading"
-        if scene.is_publishing():
-            return "publishing"
+        if halves := self.halves():
+            return halves[0]
         if self._is_published():
             return "recording"
         step = self.step()
-        return "start-up" if not step else "warm-up" if step < scene.warmup_steps else "training"
+        return "start-up" if not step else "warm-up" if step < self.scene.warmup_steps else "training"
+
+    def halves(self) -> list[str]:
+        """Name all that is half done: threads of one process can be in several instants at once."""
+        scene = self.scene
+        found = (scene.half_saves() - self.saves_before, scene.half_uploads() - self.uploads_before, scene.is_publishing())
+        return [name for name, is_half in zip(HALVES, found, strict=True) if is_half]
 
     def _is_published(self) -> bool:
         return self.scene.published() not in (None, self.published_before)

@@ -22,6 +22,7 @@ from matwm.trainer import Trainer
 from pipeline.process import Interruption
 
 SOURCE = Path(__file__).parents[2]
+HOLDING = Path(__file__).with_name("holding.py")
 COPIED = ["dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "bin", "matwm", "pipeline"]
 COPIED += ["MLproject", "python_env.yaml", "checkpoints/root", "checkpoints/.gitignore", "plots/.gitignore"]
 IDENTITY = {f"GIT_{role}_{what}": f"{role}@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -140,6 +141,23 @@ class Project:
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 
+    def hold(self, step: int) -> dict[str, str]:
+        """Return what a command needs in its environment for its training to wait after a step until `let_go`."""
+        self._sign.touch()
+        return {"MATWM_PYTHON": str(HOLDING), "HOLD_AT": str(step), "HOLD_WHILE": str(self._sign)}
+
+    def hold_in(self, part: str, number: int) -> dict[str, str]:
+        """Return what it needs for the number-th file of a checkpoint under a path with this part never to be written."""
+        return {"MATWM_PYTHON": str(HOLDING), "HOLD_IN": part, "HOLD_FILE": str(number)}
+
+    def let_go(self) -> None:
+        """Let a training that waits go on."""
+        self._sign.unlink(missing_ok=True)
+
+    @property
+    def _sign(self) -> Path:
+        return self.path.with_name(f"{self.path.name} is held")
+
     def run(self, *command: str, code: int = 0, **environment: str) -> str:
         """Run a command, demand its exit status, and return what it printed."""
         done = subprocess.run(
@@ -205,6 +223,18 @@ class StopAfter(Interruption):
     @signal.setter
     def signal(self, value: int | None) -> None:
         pass
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Return every process whose current folder it is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.joinpath("cwd").readlink() == folder and is_alive(int(process.name)):
+                found.append(int(process.name))
+        except OSError:  # it is gone, or not ours
+            continue
+    return found
 
 
 def until(condition: Callable[[], object], seconds: float = 300.0) -> None:

@@ -85,17 +85,18 @@ def test_a_killed_training_goes_on_in_the_same_run_and_ends_the_same(tmp_path: P
     until_step = 320
     project = Project.create(tmp_path / "p", tiny_params(segments={"s00": {"from": ROOT, "until": until_step}}), store_template)
 
-    dvc = project.start("dvc", "repro", "train@s00")
+    dvc = project.start("dvc", "repro", "train@s00", **project.hold(100))
     until(lambda: project.has_saved(80))
     os.kill(project.trainer_pid(), signal.SIGKILL)
-    assert dvc.wait(timeout=60) != 0
+    assert dvc.wait(timeout=300) != 0
     assert not (project.path / "metrics/s00").exists()
 
-    dvc = project.start("dvc", "repro", "train@s00")
+    dvc = project.start("dvc", "repro", "train@s00", **project.hold(180))
     until(lambda: project.has_saved(160))
     orphan = project.trainer_pid()
     os.kill(dvc.pid, signal.SIGKILL)
-    dvc.wait(timeout=60)
+    dvc.wait(timeout=300)
+    project.let_go()
     repro(project)
     assert not is_alive(orphan)
 

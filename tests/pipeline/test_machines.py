@@ -6,9 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from matwm.checkpoint import step_name
 from pipeline import runs, stores
 from pipeline.metrics.journal import TimedPoint
 from pipeline.reporting import giving_back
-from tests.pipeline.projects import Project, tiny_params, until
+from tests.pipeline.projects import Project, processes_in, tiny_params, until
 
 ROOT = "checkpoints/root"
 LAST = 200
@@ -67,29 +65,19 @@ def add_remote(project: Project, url: Path | str) -> None:
     project.git("commit", "-q", "-am", "remote")
 
 
-def stop_at(project: Project, step: int, **environment: str) -> tuple[subprocess.Popen[str], int]:
-    """Train until a step has a checkpoint, and hold the trainer there."""
-    dvc = project.start("dvc", "repro", "train@s00", **environment)
+def stop_at(project: Project, step: int, **environment: str) -> subprocess.Popen[str]:
+    """Train until a step has a checkpoint, and hold training there; what it has to send goes on its way."""
+    dvc = project.start("dvc", "repro", "train@s00", **project.hold(step), **environment)
     until(lambda: project.has_saved(step))
-    trainer = project.trainer_pid()
-    os.kill(trainer, signal.SIGSTOP)
-    return dvc, trainer
+    return dvc
 
 
-def crawl(trainer: int, condition: Callable[[], object]) -> None:
-    """Let a held trainer run for moments, until something has come of it."""
-    while not condition():
-        os.kill(trainer, signal.SIGCONT)
-        time.sleep(0.02)
-        os.kill(trainer, signal.SIGSTOP)
-        time.sleep(0.1)
-
-
-def lose(project: Project, dvc: subprocess.Popen[str], trainer: int) -> None:
+def lose(project: Project, dvc: subprocess.Popen[str]) -> None:
     """Take the machine away: processes and disk."""
     os.kill(dvc.pid, signal.SIGKILL)
-    os.kill(trainer, signal.SIGKILL)
-    dvc.wait(timeout=60)
+    os.kill(project.trainer_pid(), signal.SIGKILL)
+    dvc.wait(timeout=300)
+    until(lambda: not processes_in(project.path))
     shutil.rmtree(project.path)
 
 
@@ -107,10 +95,10 @@ def test_a_lost_machine_loses_at_most_one_interval(tmp_path: Path, store_templat
     remote = tmp_path / "remote"
     add_remote(first, remote)
     first.git("clone", "-q", "--bare", ".", str(origin))
-    dvc, trainer = stop_at(first, 80)
+    dvc = stop_at(first, 80)
     until(lambda: list(remote.glob("matwm/*/*.json")))
+    lose(first, dvc)
     pushed = max(int(path.stem[-9:]) for path in remote.glob("matwm/*/*.json"))
-    lose(first, dvc, trainer)
 
     second = Project(origin).clone(tmp_path / "second", store_template)
     said = second.matwm("repro", "train@s00")
@@ -222,11 +210,11 @@ def test_a_server_alone_is_enough_to_go_on(empty_server: Any, tmp_path: Path, st
     origin = tmp_path / "origin"
     first.git("clone", "-q", "--bare", ".", str(origin))
     secret = empty_server.uri.replace("//", "//me:sesame@")
-    dvc, trainer = stop_at(first, 120, MLFLOW_TRACKING_URI=secret)
-    crawl(trainer, lambda: in_work(first).get("run_id"))
+    dvc = stop_at(first, 120, MLFLOW_TRACKING_URI=secret)
+    until(lambda: in_work(first).get("run_id"))
     run = in_work(first)["run_id"]
-    crawl(trainer, lambda: stores.MlflowStore(empty_server.uri).steps(run))
-    lose(first, dvc, trainer)
+    until(lambda: stores.MlflowStore(empty_server.uri).steps(run))
+    lose(first, dvc)
 
     second = Project(origin).clone(tmp_path / "second", store_template)
     said = second.dvc("repro", "train@s00", MLFLOW_TRACKING_URI=secret)
@@ -249,11 +237,11 @@ def test_with_both_the_newest_sound_checkpoint_counts(empty_server: Any, tmp_pat
     remote, origin = tmp_path / "remote", tmp_path / "origin"
     add_remote(first, remote)
     first.git("clone", "-q", "--bare", ".", str(origin))
-    dvc, trainer = stop_at(first, 80, MLFLOW_TRACKING_URI=empty_server.uri)
+    dvc = stop_at(first, 80, MLFLOW_TRACKING_URI=empty_server.uri)
     until(lambda: list(remote.glob("matwm/*/*.json")))
     first.matwm("push", "s00")
     (index, *_) = sorted(remote.glob("matwm/*/*.json"), reverse=True)
-    lose(first, dvc, trainer)
+    lose(first, dvc)
     newest = int(index.stem[-9:])
     tree = json.loads(index.read_text(encoding="utf-8"))["tree"]
     listed = json.loads((remote / "files/md5" / tree[:2] / tree[2:]).read_text(encoding="utf-8"))

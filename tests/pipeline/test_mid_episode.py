@@ -82,11 +82,11 @@ def test_a_kill_within_an_episode_changes_nothing(
     whole, step = uninterrupted(case)
     project = Project.create(path, case.params(step), store_template)
 
-    dvc = project.start("dvc", "repro", "train@s00")
+    dvc = project.start("dvc", "repro", "train@s00", **project.hold(step))
     until(lambda: project.has_saved(step) or dvc.poll() is not None)
     assert dvc.poll() is None, dvc.communicate()[0]
     os.kill(project.trainer_pid(), signal.SIGKILL)
-    assert dvc.wait(timeout=60) != 0
+    assert dvc.wait(timeout=300) != 0
     said = project.dvc("repro", "evaluate@s00" if case.is_judged else "train@s00")
     assert f"s00 goes on from its own checkpoint of step {step}\n" in said
     assert project.fingerprint_at(case.last) == fingerprint_of(whole)

@@ -19,7 +19,7 @@ from pipeline import cli, runs
 from pipeline.metrics.mismatches import Mismatch, Mismatches
 from pipeline.process import Interruption
 from pipeline.train import train
-from tests.pipeline.projects import SOURCE, Project, tiny_params, until
+from tests.pipeline.projects import HOLDING, SOURCE, Project, tiny_params, until
 
 
 class PowerCutError(Exception):
@@ -82,13 +82,13 @@ def test_one_weight_that_differs_after_a_resume_is_reported_by_name_and_step(
 
 def test_a_checkpoint_that_was_tampered_with_is_found_out_when_training_goes_on(tmp_path: Path, store_template: Path) -> None:
     project = Project.create(tmp_path / "p", tiny_params(segments={"s00": {"from": "checkpoints/root", "until": 160}}), store_template)
-    command = (sys.executable, "-m", "pipeline.train", "s00")
-    process = project.start(*command)
-    until(lambda: any(step >= 100 for step in journal_steps(project)))
+    command = ("-m", "pipeline.train", "s00")
+    process = project.start(str(HOLDING), *command, **project.hold(105))
+    until(lambda: project.has_saved(80) and any(step >= 100 for step in journal_steps(project)))
     process.send_signal(signal.SIGKILL)
     process.wait()
     tamper(next((project.path / ".matwm/work").glob("s00-*/checkpoints")), 80)
-    said = project.run(*command)
+    said = project.run(sys.executable, *command)
     assert "ERROR NOT REPRODUCED: " in said
     assert " at step 90 was " in said.splitlines()[-1]
     assert "came out otherwise when steps were computed again after an interruption" in said.splitlines()[-1]
