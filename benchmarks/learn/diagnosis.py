@@ -69,8 +69,9 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
 
 
 def learner_of(checkpoint: Checkpoint, parts: Mapping[str, State]) -> Learner:
-    """Return a checkpoint's networks from its parts."""
+    """Return a checkpoint's networks from its parts, on the CPU, wherever they were trained."""
     config = restored_config(checkpoint.config, source=str(checkpoint.path / "manifest.json"))
+    config = config.model_copy(update={"run": config.run.model_copy(update={"device": "cpu", "cuda_graphs": False})})
     learner = Learner(checkpoint.spec, config, prepare_torch(config))
     learner.load(parts)
     return learner

@@ -17,7 +17,7 @@ from matwm.params_yaml import load_config, preset_path
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
 from matwm.types import NO_ACTION, EnvSpec
-from tests.matwm.tiny import make_learner, tiny_config, toy_config
+from tests.matwm.tiny import make_learner, make_trainer, tiny_config, toy_config
 
 SPEC = EnvSpec("two", ("a_0", "b_0"), (2, 1), (3, 3))
 
@@ -248,3 +248,15 @@ def test_a_checkpoint_is_diagnosed_on_the_command_line_and_twice_the_same(tmp_pa
     assert "step 48" in shown and "value: correlation" in shown and "agent: open loop" in shown
     assert learning.main(["diagnose", str(tmp_path / "nothing")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_was_trained_on_a_gpu_is_diagnosed_on_the_cpu(tmp_path):
+    trainer = make_trainer()
+    for _ in range(8):
+        trainer.step()
+    trainer.config = tiny_config({"run.device": "cuda", "run.cuda_graphs": True})
+    checkpoint = trainer.save(LocalStore(tmp_path), ROOT)
+    assert checkpoint.config["run"]["device"] == "cuda"
+    found = diagnose(checkpoint, episodes=3, first_seed=1)
+    trainer.config = tiny_config()
+    assert repr(found) == repr(diagnose(trainer.save(LocalStore(tmp_path / "cpu"), ROOT), episodes=3, first_seed=1))
