@@ -44,9 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return options.run(options)
-    except (ConfigError, CheckpointError, NonFiniteLossError, ProjectError, RuntimeError, ValueError) as error:
+    except (ConfigError, CheckpointError, NonFiniteLossError, ProjectError, RuntimeError, ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def train(options: argparse.Namespace) -> int:
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     training.set_defaults(run=train)
     training.add_argument("--scenario", required=True, help="of the preset's family (`matwm envs`), for example simple_spread_v3")
     training.add_argument("--preset", help=PRESET_HELP)
-    training.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(1 2 3)")
+    training.add_argument("--seeds", type=_natural, nargs="+", default=[1, 2, 3], metavar="N", help="(1 2 3)")
     training.add_argument("--steps", type=_positive, default=50_000, metavar="N", help="environment steps (50,000)")
     training.add_argument("--set", dest="words", action="append", default=[], metavar="KEY=VALUE", help="another value; repeat it")
     training.add_argument("--name", default="final", help="of the set of jobs: another configuration needs another one (final)")

@@ -227,3 +227,9 @@ def test_a_wrong_word_is_refused_in_one_sentence(capsys, words, sentence):
     assert learning.main(["train", "--scenario", "simple_spread_v3", *words]) == 1
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
+
+
+def test_a_seed_below_zero_is_refused_by_its_name(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        learning.main(["train", "--scenario", "simple_spread_v3", "--seeds", "-1"])
+    assert "argument --seeds: -1 is no whole number from 0" in capsys.readouterr().err

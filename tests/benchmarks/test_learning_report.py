@@ -206,6 +206,20 @@ def test_a_readme_without_the_marks_is_refused(tmp_path):
         report.write(tmp_path, tmp_path / "README.md", tmp_path)
 
 
+def test_a_readme_that_is_not_there_is_named_in_one_sentence(tmp_path, capsys):
+    assert learning.main(["report", "--readme", str(tmp_path / "NONE.md"), "--results", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "NONE.md" in error and error.count("\n") == 1
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "references", interrupted)
+    assert learning.main(["references", "--scenario", "simple_spread_v3"]) == 130
+
+
 def test_the_readme_shows_the_committed_results():
     shown = report.section_in(README.read_text(encoding="utf-8"))
     assert shown == report.section(learning.RESULTS), "run `.venv/bin/python benchmarks/learning.py report`"
