@@ -6,7 +6,7 @@ import torch
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer
 from tests.matwm.test_trainer import IMAGES, digest, resumed, through_files
-from tests.matwm.tiny import make_trainer, run, tiny_config
+from tests.matwm.tiny import LEVELS, make_trainer, run, tiny_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 CUDA = {"run.device": "cuda"}
@@ -14,8 +14,10 @@ KINDS = [
     pytest.param({}, id="vectors"),
     pytest.param({"run.precision": "bfloat16"}, id="bfloat16"),
     pytest.param(IMAGES, id="images"),
+    pytest.param(LEVELS, id="levels"),
     pytest.param({"run.cuda_graphs": True}, id="graphs"),
     pytest.param({"run.cuda_graphs": True, "run.precision": "bfloat16"}, id="graphs of bfloat16"),
+    pytest.param({**LEVELS, "run.cuda_graphs": True, "run.precision": "bfloat16"}, id="graphs of bfloat16 and levels"),
 ]
 
 

@@ -21,7 +21,7 @@ from matwm.stateful import Chunk, chunks_in, digest_of, fingerprint, join, split
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
 from tests.matwm.envs.mistakes import Plain
-from tests.matwm.tiny import make_trainer, run, scenario_config, tiny_config
+from tests.matwm.tiny import LEVELS, make_trainer, run, scenario_config, tiny_config
 from tests.matwm.toy_envs import CounterEnv, RingEnv
 
 
@@ -52,10 +52,8 @@ RING = tiny_config(
     {
         "replay.capacity": 40,
         "replay.chunk_rows": 8,
-        "world_model.latent_gradient": "reinmax",
-        "world_model.latent_code": "ordinal",
-        "world_model.reward_input": "arrival",
         "world_model.reward_learning_rate": 3e-3,
+        **LEVELS,
     }
 )
 """Interrupted below as cpu-small trains; the other environments with `straight_through`, one-hots and rewards read from h_t."""

@@ -97,6 +97,8 @@ TINY: dict[str, Any] = {
     "evaluation": {"episodes": 2, "seed": 100, "modes": ["sampled"], "interval": 0, "gif": False},
     "tracking": {"experiment": "test", "upload_seconds": 0.5, "progress_seconds": 2.0, "push": False},
 }
+LEVELS = {"world_model.latent_code": "ordinal", "world_model.reward_input": "arrival", "world_model.latent_gradient": "reinmax"}
+"""What latents are in cpu-small, and how it learns from them."""
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"))]
 TEAMS = {1: "simple_v3", 2: "simple_push_v3", 3: "simple_crypto_v3"}
 """A scenario for each size of a toy team: the configuration reads the size from the scenario."""
