@@ -63,20 +63,39 @@ def undisturbed(tmp_path_factory):
 
 
 def wait_until(is_so, process):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not is_so():
         assert process.poll() is None, "the job ended too early"
         assert time.monotonic() < end, "the job has saved nothing"
         time.sleep(0.005)
 
 
+HALTS_IN_A_SAVE = """
+import os, runpy, signal, sys
+from matwm import durable
+_, number, file, *sys.argv = sys.argv
+write, saves = durable.write, [0]
+def halting(path, data):
+    saves[-1] += 1
+    if (len(saves), saves[-1]) == (int(number), int(file)):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if path.name == "manifest.json":
+        saves.append(0)
+    return write(path, data)
+durable.write = halting
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def kill_on_the_way(folder, seed):
-    """Start the job's own process and kill it at a random moment after its third checkpoint."""
-    work = tiny_job(folder).folder
-    process = subprocess.Popen([*command(folder), "--parent", str(os.getpid())], stdout=subprocess.DEVNULL)
+    """Start the job's own process and kill it at a random file of a random checkpoint after its third."""
+    rng = np.random.default_rng(seed)
+    where = [str(rng.integers(4, STEPS // SAVE_EVERY)), str(rng.integers(1, 9))]
+    python, *words = command(folder)
+    words = [python, "-c", HALTS_IN_A_SAVE, *where, *words, "--parent", str(os.getpid())]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=learning.REPOSITORY)
     try:
-        wait_until(lambda: len(list(work.glob("step_*/manifest.json"))) >= 2 and not (work / "step_000000020").exists(), process)
-        time.sleep(float(np.random.default_rng(seed).uniform(0, 0.3)))
+        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1]), where
     finally:
         process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -93,13 +112,13 @@ def test_a_killed_job_given_again_ends_with_the_same_result(tmp_path, undisturbe
 
 
 def test_jobs_side_by_side_that_get_sigterm_save_and_are_gone(tmp_path):
-    words = [*command(tmp_path), "--seeds", "5", "6", "7", "--jobs", "2"]  # the last --seeds counts
+    words = [*command(tmp_path), "--seeds", "5", "6", "7", "--steps", "100000", "--jobs", "2"]  # the last --seeds and --steps count
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     folders = [tmp_path / "work/tiny/simple_spread_v3" / f"seed_{seed}" for seed in (5, 6, 7)]
     try:
         wait_until(lambda: all(list(folder.glob("step_*/manifest.json")) for folder in folders[:2]), process)
         process.send_signal(signal.SIGTERM)
-        told, _ = process.communicate(timeout=60)  # the jobs' end, too: they hold the pipe
+        told, _ = process.communicate(timeout=600)  # the jobs' end, too: they hold the pipe
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM

@@ -65,13 +65,6 @@ def project(root: Path) -> Path:
 
 
 @pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait a second for a store that does not take what is left, not half a minute."""
-    close = tracking.Tracker.close
-    monkeypatch.setattr(tracking.Tracker, "close", lambda self, status, *_, **__: close(self, status, 20.0, 1.0))
-
-
-@pytest.fixture
 def own_server(tmp_path: Path, store_template: Path) -> Iterator[Server]:
     """A server that is down, and has no runs of other tests."""
     server = Server(tmp_path / "server", store_template)
@@ -105,6 +98,15 @@ def write(project: Path, segments: dict[str, Any] | None = None, changes: dict[s
 
 def run(project: Path, name: str = "s00", interruption: Interruption | None = None) -> int:
     return stage.train(project, name, interruption or Interruption())
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Wait a second for a store that does not take what is left, not half a minute."""
+    close = tracking.Tracker.close
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking.Tracker, "close", lambda self, status, *_, **__: close(self, status, 20.0, 1.0))
+        yield
 
 
 def work(project: Path) -> Path:
@@ -289,9 +291,12 @@ def at_steps(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Callable[[], No
 def test_a_disk_that_is_full_for_a_while_costs_nothing(
     project: Path, small_disk: Callable[[bool], None], expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    at_steps(monkeypatch, {75: partial(small_disk, is_full=True), 110: partial(small_disk, is_full=False)})
+    def make_room() -> None:
+        until(lambda: "the checkpoint of step 80 cannot be saved" in caplog.text)
+        small_disk(False)
+
+    at_steps(monkeypatch, {75: partial(small_disk, is_full=True), 110: make_room})
     assert run(project) == 0
-    assert "the checkpoint of step 80 cannot be saved" in caplog.text
     assert "No space left on device" in caplog.text
     assert result(project) == expected
     assert_everything_is_there_once(project)
@@ -301,11 +306,10 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     "… and until the next checkpoint is due",
     "stops with exit code 1 and says what to free; the last good checkpoint is the newest, and the same command goes on from it",
 )
-@pytest.mark.usefixtures("_impatient")
 def test_a_disk_that_stays_full_stops_training_with_the_last_good_checkpoint(
     project: Path, small_disk: Callable[[bool], None], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, impatient():
         at_steps(patch, {75: partial(small_disk, is_full=True)})
         assert run(project) == 1
     said = capsys.readouterr().err
@@ -328,7 +332,6 @@ def test_a_disk_that_stays_full_stops_training_with_the_last_good_checkpoint(
 @fault("the MLflow server down at the start", "training goes on; everything is sent when it answers, or by the next command")
 @fault("… in the middle", "the same")
 @fault("… at the end", "the segment is complete and published; the next command sends what is missing, nothing doubled")
-@pytest.mark.usefixtures("_impatient")
 def test_a_server_may_be_down_whenever_it_likes(
     project: Path,
     own_server: Server,
@@ -339,12 +342,12 @@ def test_a_server_may_be_down_whenever_it_likes(
     server = own_server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     runs.configure(project)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, impatient():
         assert run(project, interruption=StopAt(patch, 50)) == 143
     assert "Training goes on" in caplog.text
     nobody_calls_mlflow()
     server.start()
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, impatient():
         at_steps(patch, {90: server.stop})
         assert run(project) == 0
     assert result(project) == expected, "published, though MLflow does not know"
@@ -363,7 +366,7 @@ def test_a_server_may_be_down_whenever_it_likes(
 def test_the_second_of_two_refuses(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segments = {"s00": {"from": ROOT, "until": 4000}}
     project = Project.create(tmp_path / "p", tiny_params({"run": {"save_interval": 4000}}, segments), store_template)
-    first = project.start("dvc", "repro", "train@s00")
+    first = project.start("dvc", "repro", "train@s00", **project.hold(100))
     try:
         until(lambda: [path for path in project.path.glob(".matwm/work/*/journal.jsonl") if path.stat().st_size])
         second = project.dvc("repro", "train@s00", code=255)
@@ -374,7 +377,8 @@ def test_the_second_of_two_refuses(tmp_path: Path, store_template: Path, monkeyp
             run(project.path)
     finally:
         os.killpg(first.pid, signal.SIGINT)
-        said, _ = first.communicate(timeout=120)
+        project.let_go()
+        said, _ = first.communicate(timeout=600)
     assert "exited with 130" in said
 
 
@@ -422,10 +426,9 @@ def read_only(folder: Path) -> Iterator[None]:
     "the folder of MLflow's artifacts read-only",
     "training goes on and publishes; the checkpoints are kept and given to MLflow by the next command",
 )
-@pytest.mark.usefixtures("_impatient")
 def test_artifacts_that_cannot_be_written_are_given_later(project: Path, expected: str, caplog: pytest.LogCaptureFixture) -> None:
     (project / "mlruns").mkdir()
-    with read_only(project / "mlruns"):
+    with read_only(project / "mlruns"), impatient():
         assert run(project) == 0
     assert "Read-only file system" in caplog.text or "Permission denied" in caplog.text
     assert "lacks" in caplog.text
