@@ -8,7 +8,7 @@ import argparse
 import statistics
 
 import torch
-from measuring import cpu_seconds, machine, wall_seconds
+from measuring import cpu_seconds, known_presets, machine, wall_seconds
 from step_cost import filled_trainer
 
 from matwm.learner import Learner
@@ -49,8 +49,11 @@ def main() -> None:
     parser.add_argument("presets", nargs="*", default=["cpu-small", "paper"], metavar="PRESET", help="(cpu-small paper)")
     parser.add_argument("--repetitions", type=int, default=9, metavar="N", help="(9)")
     options = parser.parse_args()
+    if options.repetitions < 1:
+        parser.exit(2, f"--repetitions {options.repetitions}: at least 1 is needed\n")
+    presets = known_presets(parser, options.presets)
     print(machine())
-    for preset in options.presets:
+    for preset in presets:
         measure(preset, options.repetitions)
 
 

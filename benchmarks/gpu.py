@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from compile import compile_world_model
-from measuring import in_a_process, machine
+from measuring import in_a_process, known_presets, machine
 
-from matwm.config import Config, ConfigError, merge
+from matwm.config import Config, merge
 from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.trainer import build_trainer
 
@@ -63,10 +63,7 @@ def main() -> None:
         config = config_of(options.presets[0], way, precision)
         print(json.dumps(measure(config, options.steps, is_compiled=way.startswith("compiled"))))
         return
-    try:
-        presets = [preset_path(preset).stem for preset in options.presets]
-    except ConfigError as error:
-        parser.exit(2, f"{error}\n")
+    presets = known_presets(parser, options.presets)
     print(f"{torch.cuda.get_device_name()}; {machine()}")
     for preset in presets:
         for precision in PRECISIONS:

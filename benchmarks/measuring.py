@@ -1,5 +1,6 @@
 """What the benchmarks of cost share: timers, the machine's state, an episode's middle, and cases in processes of their own."""
 
+import argparse
 import json
 import os
 import platform
@@ -7,14 +8,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from matwm.acting import EpisodeContext
-from matwm.config import Config
+from matwm.config import Config, ConfigError
+from matwm.params_yaml import preset_path
 from matwm.trainer import Trainer
 
 HALF_AN_EPISODE = 13
@@ -55,6 +57,14 @@ def half_an_episode(trainer: Trainer) -> EpisodeContext:
         if row < rows - 1:
             context.did(actions[row][None])
     return context
+
+
+def known_presets(parser: argparse.ArgumentParser, names: Sequence[str]) -> list[str]:
+    """Return presets named on a command line; where there is none of a name, end with a sentence."""
+    try:
+        return [preset_path(name).stem for name in names]
+    except ConfigError as error:
+        parser.exit(2, f"{error}\n")
 
 
 def in_a_process(script: str, *words: str) -> Any:

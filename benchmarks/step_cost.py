@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from dense_flops import dense_flops
-from measuring import acting_rows, cpu_seconds, half_an_episode, in_a_process, machine, wall_seconds
+from measuring import acting_rows, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
 
 from matwm.acting import choose_actions
 from matwm.checkpoint import Parent
-from matwm.config import Config, ConfigError
+from matwm.config import Config
 from matwm.imagination import imagine
 from matwm.params_yaml import load_config, preset_path
 from matwm.rng import generator_for
@@ -180,12 +180,9 @@ def main() -> None:
         return
     if options.repetitions < 1:
         parser.exit(2, f"--repetitions {options.repetitions}: at least 1 is needed\n")
-    try:
-        paths = [preset_path(preset) for preset in options.presets]
-    except ConfigError as error:
-        parser.exit(2, f"{error}\n")
+    presets = known_presets(parser, options.presets)
     print(machine())
-    for preset in (path.stem for path in paths):
+    for preset in presets:
         repetitions = min(options.repetitions, 3) if preset == "paper" else options.repetitions
         show(in_a_process(__file__, "--repetitions", str(repetitions), preset))
 
