@@ -46,11 +46,13 @@ def _no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
     """What a signal allows so many seconds for gets all that it needs, on a slow machine too, and none ends the tests' own process."""
-    monkeypatch.setattr(process, "PATIENCE_SECONDS", 3600.0)
-    monkeypatch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 120.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "PATIENCE_SECONDS", 3600.0)
+        patch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 120.0)
+        yield
 
 
 @pytest.fixture

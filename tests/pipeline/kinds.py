@@ -6,12 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.pipeline.projects import until
+from tests.pipeline.servers import reserved_port
 
 SECRET = "hidden-from-everyone"
 
@@ -21,10 +23,11 @@ def s3() -> Iterator[tuple[str, list[str]]]:
     """Yield URL and settings of a bucket in memory."""
     if importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") is None:
         pytest.skip("no S3 server to test with: install the extras dev and s3")
-    port = _free_port()
+    reserved = reserved_port()
+    port = reserved.getsockname()[1]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, port, environment):
+    with reserved, _running(command, port, environment):
         import boto3
 
         endpoint = f"http://127.0.0.1:{port}"
@@ -40,7 +43,8 @@ def ssh(folder: Path) -> Iterator[tuple[str, list[str]]]:
     server = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if server is None or importlib.util.find_spec("sshfs") is None:
         pytest.skip("no SSH server to test with: install openssh-server and the extra ssh")
-    port = _free_port()
+    reserved = reserved_port()
+    port = reserved.getsockname()[1]
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True, stdin=subprocess.DEVNULL)
     shutil.copy(folder / "user.pub", folder / "authorized_keys")
@@ -50,25 +54,17 @@ def ssh(folder: Path) -> Iterator[tuple[str, list[str]]]:
     (folder / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    with _running([server, "-D", "-e", "-f", str(folder / "config")], port, dict(os.environ)):
+    with reserved, _running([server, "-D", "-e", "-f", str(folder / "config")], port, dict(os.environ)):
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         yield f"ssh://{user}@127.0.0.1:{port}{folder / 'remote'}", [f"keyfile = {folder / 'user'}", "allow_agent = false"]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextmanager
 def _running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 60
-        while not _answers(port):
-            assert process.poll() is None and time.monotonic() < end, f"{command[0]} does not start"
-            time.sleep(0.05)
+        until(lambda: _answers(port) or process.poll() is not None)
+        assert process.poll() is None, f"{command[0]} does not start"
         yield
     finally:
         process.kill()

@@ -20,9 +20,8 @@ class Server:
     def __init__(self, folder: Path, template: Path) -> None:
         folder.mkdir()
         shutil.copy(template, folder / "server.db")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._port = reserved_port()
+        self.port = self._port.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -31,6 +30,7 @@ class Server:
         """Start it if it is down; return when it answers."""
         if self._process is None:
             command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+            command += ["--uvicorn-opts", "--timeout-keep-alive 3600"]  # else it may hang up in the moment of a request
             command += ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", str(self.folder / "artifacts")]
             environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
             environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
@@ -39,7 +39,8 @@ class Server:
                     [sys.executable, *command], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True,
                 )  # fmt: skip
-        until(self._answers, 120)
+        until(lambda: self._answers() or self._process.poll() is not None)
+        assert self._process.poll() is None, (self.folder / "log.txt").read_text(encoding="utf-8")
 
     def stop(self) -> None:
         """Kill it with everything it started."""
@@ -53,6 +54,14 @@ class Server:
             return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
         except OSError:
             return False
+
+
+def reserved_port() -> socket.socket:
+    """Hold a port that nobody gets but a server told of it, as servers share an address that does not listen: whoever keeps this has it."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 def empty_store(path: Path) -> Path:

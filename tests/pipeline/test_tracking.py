@@ -41,8 +41,15 @@ def keys() -> dict[str, str]:
     return {"matwm.segment": "s00", "matwm.key": str(time.monotonic_ns())}
 
 
+class PatientTracker(Tracker):
+    """Waits for the first answer of any store as long as a slow machine takes."""
+
+    def _begin(self, wait_seconds: float | None) -> None:
+        super()._begin(300.0 if wait_seconds is None else wait_seconds)
+
+
 def tracker(project: Path, work: str = "work", **options: Any) -> Tracker:
-    return Tracker(project, "tests", project / work, upload_seconds=0.02, **options)
+    return PatientTracker(project, "tests", project / work, upload_seconds=0.02, **options)
 
 
 def history(run_id: str | None) -> list[tuple[str, int, float]]:
@@ -322,10 +329,11 @@ def test_a_server_that_is_down_at_the_start_gets_everything_from_a_later_run(
     server.stop()
     told, known = keys(), []
     first = tracker(tmp_path, on_run=known.append)
-    first.start(None, "s00", {"seed": "1"}, told, wait_seconds=0.1)
+    first.start(None, "s00", {"seed": "1"}, told)
     first.log(losses(range(5)))
     first.artifact(save(100).path, "checkpoints")
     missing = first.close("KILLED", patience=0.5)
+    first._thread.join()
     assert first.run_id is None
     assert known == []
     assert missing == (
@@ -377,6 +385,7 @@ def test_what_a_finished_training_could_not_send_is_sent_without_it(server, tmp_
 
 def test_no_call_waits_for_a_server_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
     with silent_server() as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         run = tracker(tmp_path)
@@ -538,7 +547,8 @@ def test_a_thread_that_nobody_waits_for_writes_nothing_in_a_directory_that_may_b
 # Two machines at once.
 
 
-def test_a_run_that_lives_elsewhere_is_refused_and_left_as_it_is(project: Path):
+def test_a_run_that_lives_elsewhere_is_refused_and_left_as_it_is(project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(life, "LEAST_QUIET_SECONDS", 300.0)  # of which a sign of life needs none
     told = keys()
     first, second = tracker(project), tracker(project, "another machine")
     first.start(None, "s00", {}, told)
@@ -559,7 +569,7 @@ def test_a_run_that_lives_elsewhere_is_refused_and_left_as_it_is(project: Path):
 def test_a_machine_whose_run_was_taken_over_sends_nothing_more(project: Path, monkeypatch: pytest.MonkeyPatch, wait_until):
     monkeypatch.setattr(life, "LEAST_QUIET_SECONDS", 0.3)
     told = keys()
-    first = Tracker(project, "tests", project / "work", upload_seconds=300)  # It says nothing for so long that it seems dead.
+    first = PatientTracker(project, "tests", project / "work", upload_seconds=300)  # It says nothing for so long that it seems dead.
     first.start(None, "s00", {}, told)
     first.log(losses(range(5)))
     first.tag({"matwm.until": "8"})  # wakes it
@@ -650,11 +660,11 @@ def test_a_run_of_another_store_is_left_out_with_a_warning(root: Path, caplog: p
 # Looking runs up.
 
 
-def make(segment: str, key: str, **tags: str) -> str:
+def make(segment: str, key: str, started_ms: int | None = None, **tags: str) -> str:
     """Make a run with an ID of MLflow's choice."""
     all_tags = {"matwm.segment": segment, "matwm.key": key, **{f"matwm.{name}": value for name, value in tags.items()}}
     uri = runs.configured_uri()
-    return runs.client(uri).create_run(runs.experiment_id(uri, f"of {segment}"), tags=all_tags, run_name=segment).info.run_id
+    return runs.client(uri).create_run(runs.experiment_id(uri, f"of {segment}"), started_ms, all_tags, segment).info.run_id
 
 
 def test_runs_are_listed_over_all_experiments_newest_first_with_their_lineage(root: Path):
@@ -670,9 +680,7 @@ def test_runs_are_listed_over_all_experiments_newest_first_with_their_lineage(ro
 
 
 def test_the_newest_run_of_a_key_is_found_unless_it_is_deleted(root: Path):
-    older = make("s00", "a")
-    time.sleep(0.002)
-    newer = make("s00", "a")
+    older, newer = make("s00", "a", 1000), make("s00", "a", 1001)
     make("s00", "b")
     make("s01", "a")
     found = tracking.find_by_key("s00", "a")

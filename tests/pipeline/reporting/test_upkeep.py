@@ -14,6 +14,7 @@ from pipeline import cli, process, runs, tracking
 from pipeline.metrics.journal import TimedPoint
 from pipeline.reporting import upkeep
 from pipeline.tracking import Tracker
+from tests.pipeline.projects import until
 
 
 class Point(NamedTuple):
@@ -31,10 +32,7 @@ def begun(project: Path, segment: str = "s00", tags: Mapping[str, str] | None = 
     tracker = Tracker(project, "tests", work_of(project, segment), upload_seconds=0.02)
     tracker.start(None, segment, {"seed": "1"}, {"matwm.segment": segment, "matwm.key": str(time.monotonic_ns()), **(tags or {})})
     tracker.log([Point("loss", step, step / 7) for step in range(3)])
-    end = time.monotonic() + 60
-    while tracker.missing():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: tracker.missing() is None)
     tracker._abandoned.set()
     tracker._wake.set()
     tracker._thread.join()
@@ -58,13 +56,13 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_a_run_of_a_dead_process_is_killed_at_its_last_point_and_a_live_one_is_left_alone(project: Path) -> None:
     dead, alive = begun(project), begun(project, "s01")
     with process.exclusive(work_of(project, "s01") / "lock", "segment s01"):
-        said = upkeep.settle(project)
+        said = upkeep.settle(project, timeout=600)
     assert said == [f"run {str(dead.run_id)[:12]} (s00) was RUNNING, but its process is dead: it is KILLED now"]
     last = max(point.timestamp_ms for point in tracking.metric_history(str(dead.run_id)))
     assert (raw(dead.run_id).info.status, raw(dead.run_id).info.end_time) == ("KILLED", last)
     assert raw(alive.run_id).info.status == "RUNNING"
     assert [run.run_id for run in upkeep.close_dead(project)] == [alive.run_id]
-    assert upkeep.settle(project) == []
+    assert upkeep.settle(project, timeout=600) == []
 
 
 def test_a_run_of_another_machine_is_not_touched(root: Path, tmp_path: Path) -> None:
@@ -90,26 +88,27 @@ def test_what_a_dead_process_could_not_send_is_sent_with_its_times_and_ends_kill
     server.stop()
     told = {"matwm.segment": "s00", "matwm.key": str(time.monotonic_ns())}
     dead = Tracker(tmp_path, "tests", work_of(tmp_path), upload_seconds=0.02)
-    dead.start(None, "s00", {"seed": "1"}, told, wait_seconds=0.1)
     began = time.time_ns() // 1_000_000
+    dead.start(None, "s00", {"seed": "1"}, told, wait_seconds=0.1)
     dead.log([Point("loss", 1, 0.5)])
     dead._abandoned.set()
     dead._wake.set()
-    (missing,) = upkeep.settle(tmp_path)
+    dead._thread.join()
+    (missing,) = upkeep.settle(tmp_path, timeout=600)
     assert (
         missing == f"MLflow at {server.uri} does not answer: start that server, or unset MLFLOW_TRACKING_URI to use this folder's own store"
     )
     server.start()
     with process.exclusive(work_of(tmp_path) / "lock", "segment s00"):
-        assert upkeep.settle(tmp_path) == []
+        assert upkeep.settle(tmp_path, timeout=600) == []
         assert tracking.find_by_key("s00", told["matwm.key"]) is None, "a live process sends it itself"
-    assert upkeep.settle(tmp_path) == []
+    assert upkeep.settle(tmp_path, timeout=600) == []
     run = tracking.find_by_key("s00", told["matwm.key"])
     assert run is not None
     (point,) = tracking.metric_history(run.run_id)
     assert point == TimedPoint("loss", 1, 0.5, point.timestamp_ms)
     assert (run.status, run.ended_ms) == ("KILLED", point.timestamp_ms)
-    assert began - 5000 < run.started_ms <= point.timestamp_ms
+    assert began <= run.started_ms <= point.timestamp_ms
     assert tracking.owes(work_of(tmp_path)) is False
 
 
@@ -118,7 +117,7 @@ def test_a_directory_that_only_adds_to_a_run_of_another_store_owes_this_one_noth
     tracker.attach("0123456789abcdef0123456789abcdef")
     tracker.log([Point("evaluation/sampled/self_play/agent_0", 4, 1.0)])
     tracker.close(None)
-    assert upkeep.settle(root) == []
+    assert upkeep.settle(root, timeout=600) == []
     assert tracking.list_runs() == []
 
 
@@ -141,7 +140,7 @@ def test_whether_there_is_something_to_do_is_known_without_mlflow(root: Path) ->
     begun(root)
     assert upkeep.has_work(root) is True, "its process is dead"
     assert upkeep.has_work(root, {work_of(root)}) is False, "whoever trains it next closes or goes on with it"
-    upkeep.settle(root)
+    upkeep.settle(root, timeout=600)
     assert upkeep.has_work(root) is False
 
 
@@ -175,6 +174,6 @@ def test_a_run_whose_work_directory_is_gone_is_killed_if_its_process_is_dead(roo
     finally:
         process.kill()
         process.wait()
-    assert upkeep.settle(root) == [f"run {run_id[:12]} (s00) was RUNNING, but its process is dead: it is KILLED now"]
+    assert upkeep.settle(root, timeout=600) == [f"run {run_id[:12]} (s00) was RUNNING, but its process is dead: it is KILLED now"]
     (point,) = tracking.metric_history(run_id)
     assert (raw(run_id).info.status, raw(run_id).info.end_time) == ("KILLED", point.timestamp_ms)

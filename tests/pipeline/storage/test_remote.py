@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import math
+import queue
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from pipeline.segments import segment_key
 from pipeline.storage import pushing, remote
 from pipeline.storage.folder_hash import hashed_files, tree_of
 from pipeline.storage.remote import Remote, RemoteError
-from pipeline.training import elsewhere
+from pipeline.training import background, elsewhere
 from pipeline.training.background import Pusher
 from tests.pipeline import kinds
 from tests.pipeline.projects import Project
@@ -387,7 +388,7 @@ def test_a_remote_that_never_answers_is_not_waited_for(
     held = threading.Event()
     runs.configure(project)
     monkeypatch.setattr(elsewhere, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(Remote, "steps", lambda self, key: held.wait(30) and [])
+    monkeypatch.setattr(Remote, "steps", lambda self, key: held.wait(300) and [])
     monkeypatch.setattr(elsewhere.tracking, "find_by_key", lambda segment, key: None)
     assert elsewhere.sources(project, "s00", KEY) == []
     held.set()
@@ -395,11 +396,11 @@ def test_a_remote_that_never_answers_is_not_waited_for(
 
 
 def test_an_mlflow_that_never_answers_is_not_waited_for(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wait_until: Callable[..., None]
 ) -> None:
     asked, held = [], threading.Event()
     knock = runs.knock
-    monkeypatch.setattr(elsewhere.tracking, "find_by_key", lambda segment, key: asked.append(key) or held.wait(30))
+    monkeypatch.setattr(elsewhere.tracking, "find_by_key", lambda segment, key: asked.append(key) or held.wait(300))
     with silent_server() as uri, monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         runs.configure(project)
@@ -410,6 +411,7 @@ def test_an_mlflow_that_never_answers_is_not_waited_for(
     runs.configure(project)
     monkeypatch.setattr(elsewhere, "PATIENCE_SECONDS", 0.05)
     assert elsewhere._in_mlflow(project, "s00", KEY) is None  # a database on a file system that hangs, or a server that hears only
+    wait_until(lambda: asked)
     held.set()
     assert asked == [KEY]
     assert "has not answered within" in caplog.text
@@ -444,7 +446,7 @@ def work_in(project: Path, checkpoint: Checkpoint) -> Path:
 def test_a_saved_checkpoint_is_on_the_remote_when_the_pusher_is_closed(project: Path, save: Save) -> None:
     pusher = Pusher(project, work_in(project, save(100)))
     pusher.saved([100])
-    pusher.close()
+    pusher.close(patience=600.0)
     assert store_of(project).steps(KEY) == [100]
 
 
@@ -454,35 +456,52 @@ def test_a_remote_that_is_down_is_loud_and_tried_again(
     (tmp_path / "remote").write_text("in the way", encoding="utf-8")
     pusher = Pusher(project, work_in(project, save(100)))
     pusher.saved([100])
-    wait_until(lambda: caplog.records)
-    pusher.close()
-    said = [record.message for record in caplog.records]
+    wait_until(lambda: warnings(caplog))
+    pusher.close(patience=600.0)
+    said = warnings(caplog)
     assert len(said) == 2, "once when it failed, once at the end"
     assert said[0].startswith(f"a checkpoint is not on the DVC remote: DVC remote store ({tmp_path / 'remote'}) ")
 
 
-def halted(pusher: Pusher) -> "subprocess.Popen[str]":
-    """The process of a push that has begun and, halted, does not end by itself."""
-    while (process := pusher._process) is None:
-        pass
-    process.send_signal(signal.SIGSTOP)
-    return process
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What pushers have said, and no thread that another test has left."""
+    return [record.message for record in caplog.records if record.name == background.__name__]
 
 
-def test_a_pusher_that_is_given_up_leaves_no_process(project: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def halted(monkeypatch: pytest.MonkeyPatch) -> "queue.Queue[subprocess.Popen[str]]":
+    """The processes of pushes, each halted where it begins, so that it does not end by itself."""
+    begun: queue.Queue[subprocess.Popen[str]] = queue.Queue()
+    start = Pusher._started
+
+    def starting(self: Pusher) -> "subprocess.Popen[str]":
+        process = start(self)
+        process.send_signal(signal.SIGSTOP)
+        begun.put(process)
+        return process
+
+    monkeypatch.setattr(Pusher, "_started", starting)
+    return begun
+
+
+def test_a_pusher_that_is_given_up_leaves_no_process(
+    project: Path, save: Save, halted: "queue.Queue[subprocess.Popen[str]]", caplog: pytest.LogCaptureFixture
+) -> None:
     pusher = Pusher(project, work_in(project, save(100)))
     pusher.saved([100])
-    process = halted(pusher)
+    process = halted.get(timeout=300)
     pusher.close(patience=0.0)
     assert process.poll() is not None
     assert "is not waited for" in caplog.text
     assert subprocess.run(["ps", "-p", str(process.pid)], capture_output=True, check=False).returncode != 0
 
 
-def test_a_pusher_in_a_hurry_gives_up_before_its_patience_ends(project: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pusher_in_a_hurry_gives_up_before_its_patience_ends(
+    project: Path, save: Save, halted: "queue.Queue[subprocess.Popen[str]]", caplog: pytest.LogCaptureFixture
+) -> None:
     pusher = Pusher(project, work_in(project, save(100)))
     pusher.saved([100])
-    halted(pusher)
+    halted.get(timeout=300)
     looks = iter([math.inf, math.inf, 0.0])
     pusher.close(left=lambda: next(looks))
     assert list(looks) == []
@@ -499,11 +518,11 @@ def test_a_process_that_cannot_be_started_once_is_loud_and_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", refuse)
         pusher.saved([100])
-        wait_until(lambda: caplog.records)
+        wait_until(lambda: warnings(caplog))
     pusher.saved([100])
-    pusher.close()
+    pusher.close(patience=600.0)
     said = "a checkpoint is not on the DVC remote: no process can be started (Resource temporarily unavailable). Training goes on; "
-    assert [record.message for record in caplog.records] == [f"{said}it is tried again at the next save"]
+    assert warnings(caplog) == [f"{said}it is tried again at the next save"]
     assert store_of(project).steps(KEY) == [100]
 
 
@@ -523,5 +542,5 @@ def test_a_thread_that_died_or_could_not_be_started_is_replaced(
         pusher.saved([100])
         pusher._thread.join()
     pusher.saved([100])
-    pusher.close()
+    pusher.close(patience=600.0)
     assert store_of(project).steps(KEY) == [100]
