@@ -8,6 +8,9 @@ import pytest
 from benchmarks import learning
 from benchmarks.learn import figures, files, inside, report
 from benchmarks.learn.measures import ABLATIONS, TASKS
+from matwm.envs.scripted import references
+from matwm.evaluation import matchup_name
+from matwm.params_yaml import load_config, preset_path
 
 README = learning.REPOSITORY / "README.md"
 
@@ -185,6 +188,15 @@ def test_every_role_has_a_curve_of_what_training_knew(tmp_path):
     *_, entropies = (axes for axes in figure.axes if axes.get_visible())
     shown = {text.get_text() for text in entropies.get_legend().get_texts()}
     assert shown == {"agent", "role0", "role1", "role2", "role3"}
+
+
+def test_no_chaser_of_simple_tag_is_left_out_of_the_table():
+    env = load_config(preset_path("cpu-small")).env
+    names = {matchup_name(line_up) for line_up in references(env)}
+    for measure in TASKS["simple_tag_v3"].measures:
+        if measure.role == "adversary":
+            prey = measure.matchup.removeprefix("learned_v_")
+            assert len(measure.scripts) == len([name for name in names if name.startswith("chase") and name.endswith(f"_v_{prey}")])
 
 
 def test_what_scripts_get_is_printed(capsys):
