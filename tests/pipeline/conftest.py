@@ -38,12 +38,13 @@ def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests, and of other tests, out; and what tests set, in."""
+    """Keep the settings and the terminal of whoever runs the tests, and of other tests, out; and what tests set, in."""
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     for name, value in runs.SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("COLUMNS", "120")
 
 
 @pytest.fixture(scope="session", autouse=True)

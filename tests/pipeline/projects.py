@@ -26,6 +26,12 @@ HOLDING = Path(__file__).with_name("holding.py")
 COPIED = ["dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "bin", "matwm", "pipeline"]
 COPIED += ["MLproject", "python_env.yaml", "checkpoints/root", "checkpoints/.gitignore", "plots/.gitignore"]
 IDENTITY = {f"GIT_{role}_{what}": f"{role}@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+SETTINGS = {
+    **{"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "LC_ALL": "C.UTF-8"},
+    **{"DVC_GLOBAL_CONFIG_DIR": "/nowhere", "DVC_SYSTEM_CONFIG_DIR": "/nowhere", "DVC_NO_ANALYTICS": "true"},
+    **{"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+}
+"""What somebody has set for git and DVC elsewhere, or the language, is no concern of a project's commands."""
 
 TINY = yaml.safe_load("""
 env:
@@ -98,7 +104,7 @@ class Project:
 
     def clone(self, path: Path, store: Path) -> "Project":
         """Return a fresh `git clone` with an MLflow store of its own."""
-        subprocess.run(["git", "clone", "-q", str(self.path), str(path)], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(["git", "clone", "-q", str(self.path), str(path)], check=True, env=self.environment(), stdin=subprocess.DEVNULL)
         shutil.copy(store, path / "mlflow.db")
         return Project(path)
 
@@ -131,8 +137,8 @@ class Project:
         """Return what a shell with the environment activated would have."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "MATWM_", "GIT_"))}
         binaries = str(Path(sys.executable).parent)
-        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        return {**clean, **IDENTITY, **quiet, "PATH": f"{binaries}{os.pathsep}{clean['PATH']}", "MATWM_PYTHON": sys.executable}
+        path = f"{binaries}{os.pathsep}{clean['PATH']}"
+        return {**clean, **IDENTITY, **SETTINGS, "PATH": path, "MATWM_PYTHON": sys.executable}
 
     def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a command in its own session, output together."""
