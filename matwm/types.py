@@ -1,7 +1,7 @@
 """Defines the types that carry data from the environment to the losses, one per arrow of the picture in the README.
 
 B batch  T window  C context  H horizon  N agents  M mates (N-1)  O observation, padded  A actions, padded
-Z latent (K latents x L classes, one-hots)  D hidden  F features = Z + D + M*A  R reward bins
+Z latent (K latents of L classes, read as one-hots or as levels)  D hidden  F features = Z + D + M*A  R reward bins
 
           o_0 --a_0--> r_0 c_0   o_1 --a_1--> r_1 c_1   o_2 ...
 row t     (o_t, a_t, r_t, c_t): reward and continuation follow from the action beside them
@@ -200,9 +200,9 @@ class Features:
     """What actors and critics read, s_t = [z_t, h_{t-1}, p_t], without the zeros of the one-hots."""
 
     latent_rows: Int[Tensor, "*B K"]
-    """Where the ones of z_t are: the numbers of the Z first rows of a weight (F, out) that z_t picks."""
+    """Where the ones of z_t are: the numbers of the Z first rows of a weight (F, out) that z_t picks; none if it is levels (K = 0)."""
     numbers: Float[Tensor, "*B S"]
-    """The rest, h_{t-1} and p_t: S = D + M*A."""
+    """The rest, h_{t-1} and p_t, behind z_t if that is levels: S = D + M*A, or Z more."""
 
     @cached_property
     def by_row(self) -> tuple[Int[Tensor, "N picks"], Int[Tensor, "N picks"]]:
