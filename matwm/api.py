@@ -79,6 +79,7 @@ def train(
         trainer.drain()
         if store is not None and (trainer.env_step == end or trainer.env_step % settings.run.save_interval == 0):
             trainer.save(store, parent)
+    trainer.parts()  # A GPU may have diverged since anybody looked: this asks.
     return _result(trainer)
 
 

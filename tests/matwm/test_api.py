@@ -7,6 +7,7 @@ from matwm.manifest import ROOT
 from matwm.params_yaml import read_params
 from matwm.readings import NonFiniteLossError
 from matwm.store import LocalStore
+from matwm.trainer import build_trainer
 from matwm.version import NUMERICS
 
 TINY = {
@@ -32,6 +33,20 @@ def test_training_returns_agents_returns_and_curves(params):
     assert {name: len(returns) for name, returns in episode_returns.items()} == dict.fromkeys(agents, 60 // 25)
     assert [step for step, _ in metrics["world_model/total"]] == [20, 30, 40, 50, 60]
     assert 0 <= agents["agent_0"].act([0.0] * 14) < 5
+
+
+def test_training_that_diverged_where_nobody_looked_yet_is_no_result(params, monkeypatch):
+    """As on a GPU, whose losses are read where an interval of the metrics ends."""
+
+    def build(config):
+        trainer = build_trainer(config)
+        trainer.learner.looks_at_once = False
+        return trainer
+
+    monkeypatch.setattr("matwm.api.build_trainer", build)
+    wild = merge(params, {"world_model": {"learning_rate": 1e30}, "run": {"metrics_interval": 1000}})
+    with pytest.raises(NonFiniteLossError, match="at environment step 2"):
+        matwm.train(wild, until=30)
 
 
 def test_going_on_from_a_checkpoint_ends_where_one_run_ends(params, tmp_path):
