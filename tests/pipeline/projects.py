@@ -168,7 +168,7 @@ class Project:
         """Run a command, demand its exit status, and return what it printed."""
         done = subprocess.run(
             command, cwd=self.path, env={**self.environment(), **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+            stderr=subprocess.STDOUT, text=True, check=False, timeout=1800,
         )  # fmt: skip
         assert done.returncode == code, f"{' '.join(command)} exited {done.returncode}, not {code}:\n{done.stdout}"
         return done.stdout
