@@ -46,7 +46,15 @@ def collect(trainer: Trainer, rows: int) -> None:
 
 
 def replayed(trainer: Trainer, checkpoint: Checkpoint) -> Fresh:
-    """Fill the replay with that of a checkpoint; return fresh episodes of its policies."""
+    """Fill the replay with that of a checkpoint; return fresh episodes of its policies.
+
+    Raises:
+        CheckpointError: its environment is not the trainer's.
+    """
+    if checkpoint.spec != trainer.spec:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained on {checkpoint.spec.name}, which is not what is to be played: {trainer.spec.name}"
+        )
     parts = checkpoint.load()
     trainer.replay.load_state_dict(parts["replay"])
     return fresh_play(learner_of(checkpoint, parts))

@@ -16,17 +16,24 @@ def lines(work: Path, results: Path, name: str | None) -> Iterator[str]:
     """Yield a line for each job and measure: the judgements inside training, then, of a finished one, those of its end.
 
     Raises:
-        ValueError: a file is no JSON.
+        ValueError: a file is no JSON, or of no seed.
     """
     places = {file.parent.relative_to(work) for file in work.glob("*/*/seed_*/progress.json")}
     places |= {file.relative_to(results).with_suffix("") for file in results.glob("*/*/seed_*.json")}
-    for place in sorted(places, key=lambda path: (*path.parts[:-1], int(path.name.removeprefix("seed_")))):
+    for place in sorted(places, key=lambda path: (*path.parts[:-1], _seed(path))):
         if name in (None, place.parts[0]):
             result = files.read(results / place.with_suffix(".json"))
             progress = files.read(work / place / "progress.json") or {}
             task = TASKS.get(place.parts[1])
             for measure in task.measures if task else (ALONE,):
                 yield f"{place.as_posix()}  {measure.label}: {'  '.join(_figures(measure, result, progress))}"
+
+
+def _seed(place: Path) -> int:
+    number = place.name.removeprefix("seed_")
+    if not number.isdecimal():
+        raise ValueError(f"{place} is named after no seed (seed_1, seed_2, …): remove it, or name it so")
+    return int(number)
 
 
 def _figures(measure: Measure, result: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> Iterator[str]:

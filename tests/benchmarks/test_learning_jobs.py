@@ -232,6 +232,25 @@ def test_jobs_are_listed_finished_or_not(tmp_path, undisturbed, capsys):
     assert not capsys.readouterr().out
 
 
+def test_a_file_of_no_seed_is_named(tmp_path, capsys):
+    stray = tmp_path / "final" / "simple_spread_v3" / "seed_1 (copy).json"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("{}", encoding="utf-8")
+    assert learning.main(["show", "--work", str(tmp_path / "work"), "--results", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "final/simple_spread_v3/seed_1 (copy) is named after no seed (seed_1, seed_2, …): remove it, or name it so\n"
+    )
+
+
+def test_fixed_play_of_another_environment_is_refused(undisturbed):
+    command = [sys.executable, "benchmarks/fixed_play.py", "simple_tag_v3", "--preset", "ci-tiny"]
+    command += ["--play", str(undisturbed.folder / f"step_{STEPS:09d}")]
+    done = subprocess.run(command, cwd=learning.REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stdout
+    assert "was trained on simple_spread_v3, which is not what is to be played: simple_tag_v3" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
