@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from matwm.acting import random_actions
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer
 from tests.matwm.test_trainer import IMAGES, digest, resumed, through_files
@@ -27,15 +28,21 @@ def trained(changes, steps: int = 20) -> Trainer:
 
 @pytest.mark.parametrize("changes", KINDS)
 def test_the_host_waits_for_nothing_while_it_draws_batches_and_updates(changes):
+    """Rows that came since the last batch are brought to the device on the way."""
     trainer = trained(changes)
+    rng = generator_for(0, "t", 2)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
+        for step in range(21, 31):
+            trainer.collector.step(lambda _, mask: random_actions(rng, mask), env_step=step)
+        rows_behind = trainer.replay.total_rows - trainer.replay._mirror._up_to
         windows, _ = trainer.sample_windows(generator_for(0, "t", 0))
         contexts = trainer.sample_contexts(generator_for(0, "t", 1))
         readings = trainer.learner.update_world_model(windows), trainer.learner.update_agents(contexts)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert rows_behind >= 10 and trainer.replay._mirror._up_to == trainer.replay.total_rows
     assert readings[0]["world_model/total"] > 0
     assert len(readings[1].numbers) > 0
 
