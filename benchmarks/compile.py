@@ -8,7 +8,7 @@ import argparse
 import statistics
 
 import torch
-from measuring import cpu_seconds, known_presets, machine, wall_seconds
+from measuring import at_least, cpu_seconds, known_presets, machine, wall_seconds
 from step_cost import filled_trainer
 
 from matwm.learner import Learner
@@ -25,7 +25,7 @@ def compile_world_model(learner: Learner) -> None:
 def measure(preset: str, repetitions: int) -> None:
     """Print what both updates of one preset cost."""
     config = load_config(preset_path(preset))
-    trainer = filled_trainer(config, max(2000, 2 * config.world_model.window_length))
+    trainer = filled_trainer(config)
     plain, compiled = trainer.learner, Learner(trainer.spec, config, torch.device("cpu"))
     compile_world_model(compiled)
     rng = generator_for(0, "benchmark", 0)
@@ -49,11 +49,10 @@ def main() -> None:
     parser.add_argument("presets", nargs="*", default=["cpu-small", "paper"], metavar="PRESET", help="(cpu-small paper)")
     parser.add_argument("--repetitions", type=int, default=9, metavar="N", help="(9)")
     options = parser.parse_args()
-    if options.repetitions < 1:
-        parser.exit(2, f"--repetitions {options.repetitions}: at least 1 is needed\n")
-    presets = known_presets(parser, options.presets)
+    at_least("--repetitions", options.repetitions, 1)
+    known_presets(options.presets)
     print(machine())
-    for preset in presets:
+    for preset in options.presets:
         measure(preset, options.repetitions)
 
 

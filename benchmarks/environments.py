@@ -184,7 +184,10 @@ def report(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure every case whose family is installed, in a process of its own."""
     parser = argparse.ArgumentParser(description="Measure what environments cost.")
-    parser.add_argument("--family", nargs="+", metavar="F", help="only these (all that are installed)")
+    families = list(dict.fromkeys(case.family for case in CASES))
+    parser.add_argument(
+        "--family", nargs="+", metavar="F", choices=families, help=f"only these (all that are installed): {' '.join(families)}"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing, write the README's table")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()

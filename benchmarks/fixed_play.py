@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # As a script, Python finds 
 from benchmarks.learn.diagnosis import learner_of, open_loop, whole_windows
 from benchmarks.learn.fresh import Fresh, play
 from benchmarks.learn.plan import Judging, make_plan
+from benchmarks.measuring import at_least, refuse
 from matwm.acting import EpisodeContext
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from matwm.config import ConfigError
 from matwm.learner import Learner
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer, build_trainer
@@ -49,7 +49,7 @@ def replayed(trainer: Trainer, checkpoint: Checkpoint) -> Fresh:
     """Fill the replay with that of a checkpoint; return fresh episodes of its policies.
 
     Raises:
-        CheckpointError: its environment is not the trainer's.
+        CheckpointError: its environment is not the trainer's, or no window fits into its replay.
     """
     if checkpoint.spec != trainer.spec:
         raise CheckpointError(
@@ -57,6 +57,11 @@ def replayed(trainer: Trainer, checkpoint: Checkpoint) -> Fresh:
         )
     parts = checkpoint.load()
     trainer.replay.load_state_dict(parts["replay"])
+    rows, length = len(trainer.replay), trainer.config.world_model.window_length
+    if rows < length:
+        raise CheckpointError(
+            f"{checkpoint.path} holds {rows} rows of play, less than world_model.window_length = {length}: name a later one"
+        )
     return fresh_play(learner_of(checkpoint, parts))
 
 
@@ -84,7 +89,7 @@ def judge(trainer: Trainer, fresh: Fresh | None) -> dict[str, float]:
     fresh = fresh or fresh_play(learner)
     steps = open_loop(learner, fresh, FIRST_SEED)
     every = list(range(trainer.spec.num_agents))
-    found = {f"error after {k}": steps[k].numbers(every)["observation"] for k in SHOWN_STEPS}
+    found = {f"error after {k}": steps[k].numbers(every)["observation"] for k in SHOWN_STEPS if k < len(steps)}
     after_one = steps[1].numbers(every)
     found |= {name: after_one[name] for name in ("rare: predicted", "rare: real", "reward correlation")}
     return found | whole_windows(learner, fresh, FIRST_SEED)
@@ -100,12 +105,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000, help="environment steps of play (%(default)s)")
     parser.add_argument("--updates", type=int, default=1500, help="(%(default)s)")
     options = parser.parse_args()
+    at_least("--updates", options.updates, 1)
     try:
         config = make_plan("fixed_play", options.preset, options.scenario, 0, 1, options.set, Judging(2, 0, 2)).config
         trainer = build_trainer(config)
-        fresh = replayed(trainer, open_checkpoint(options.play)) if options.play else collect(trainer, options.rows)
-    except (ConfigError, CheckpointError) as error:
-        sys.exit(str(error))
+        if trainer.spec.image_shape:
+            refuse(f"agents of {options.scenario} see images, and what is judged here are entries of vectors: name another scenario")
+        if options.play:
+            fresh = replayed(trainer, open_checkpoint(options.play))
+        else:
+            at_least("--rows", options.rows, config.world_model.window_length)
+            fresh = collect(trainer, options.rows)
+    except (ValueError, CheckpointError) as error:
+        refuse(str(error))
     seconds = train(trainer, options.updates)
     print(f"{options.scenario} {' '.join(options.set)}: {options.updates} updates of {seconds * 1e3:.1f} CPU ms")
     with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from compile import compile_world_model
-from measuring import in_a_process, known_presets, machine
+from measuring import at_least, in_a_process, known_presets, machine, refuse
 
 from matwm.config import Config, merge
 from matwm.params_yaml import load_config, parse_config, preset_path
@@ -55,17 +55,16 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, metavar=("WAY", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        parser.exit(2, f"torch {torch.__version__} sees no CUDA device here: there is nothing to measure\n")
-    if options.steps < 1:
-        parser.exit(2, f"--steps {options.steps}: at least 1 is needed\n")
+        refuse(f"torch {torch.__version__} sees no CUDA device here: there is nothing to measure")
+    at_least("--steps", options.steps, 1)
     if options.child:
         way, precision = options.child
         config = config_of(options.presets[0], way, precision)
         print(json.dumps(measure(config, options.steps, is_compiled=way.startswith("compiled"))))
         return
-    presets = known_presets(parser, options.presets)
+    known_presets(options.presets)
     print(f"{torch.cuda.get_device_name()}; {machine()}")
-    for preset in presets:
+    for preset in options.presets:
         for precision in PRECISIONS:
             for way in WAYS:
                 found = in_a_process(__file__, way, precision, "--steps", str(options.steps), preset)

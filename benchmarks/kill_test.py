@@ -42,7 +42,7 @@ def main() -> int:
     result |= {"seed": options.seed, "server": options.server, "seconds": round(time.monotonic() - began, 1)}
     sys.stdout.write(summary(result))
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if not options.folder and not result["wrong"]:
         shutil.rmtree(folder)
     else:
@@ -139,17 +139,24 @@ def _times(what: str, seconds: list[float | None]) -> str:
 
 
 def _options() -> argparse.Namespace:
+    from benchmarks.measuring import at_least, ready_folder, refuse
+
     parser = argparse.ArgumentParser(prog="benchmarks/kill_test.py", description="Kill a training again and again; nothing may be lost.")
     parser.add_argument("--kills", type=int, default=100, metavar="N", help="SIGKILLs (100)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the plan of instants and targets (0)")
-    parser.add_argument("--folder", metavar="DIR", help="empty folder for projects and logs, kept (default: a temporary one)")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was seen to FILE")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="empty folder for projects and logs, kept (default: a temporary one)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was seen to FILE")
     parser.add_argument("--server", action="store_true", help="track to a real `mlflow server` instead of a database")
     options = parser.parse_args()
-    if options.kills < 1:
-        parser.error("--kills must be at least 1")
-    if options.folder and Path(options.folder).is_dir() and any(Path(options.folder).iterdir()):
-        parser.error(f"{options.folder} is not empty: name a new folder")
+    at_least("--kills", options.kills, 1)
+    at_least("--seed", options.seed, 0)
+    if options.json and options.json.is_dir():
+        refuse(f"--json {options.json} is a folder: name a file")
+    for option, folder in (("--folder", options.folder), ("--json", options.json and options.json.parent)):
+        if folder:
+            ready_folder(option, folder)
+    if options.folder and any(options.folder.iterdir()):
+        refuse(f"--folder {options.folder} is not empty: name a new folder")
     return options
 
 

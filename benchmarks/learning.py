@@ -55,11 +55,14 @@ def train(options: argparse.Namespace) -> int:
     """Carry out the jobs of the command line, each in a process of its own."""
     from benchmarks.learn import fleet
     from benchmarks.learn.plan import Judging, make_plan
+    from benchmarks.measuring import ready_folder
     from pipeline.process import Interruption
 
     judging = Judging(options.episodes, options.evaluate_every, options.evaluate_episodes)
     preset = options.preset or _preset(options.scenario)
     plans = [make_plan(options.name, preset, options.scenario, seed, options.steps, options.words, judging) for seed in options.seeds]
+    for option, folder in (("--work", options.work), ("--results", options.results)):
+        ready_folder(option, folder)
     with Interruption() as interruption, interruption.deferred():
         if options.parent:
             return _work(options, plans[0], lambda: interruption.signal is not None or os.getppid() != options.parent)

@@ -1,22 +1,24 @@
-"""What the benchmarks of cost share: timers, the machine's state, an episode's middle, and cases in processes of their own."""
+"""What the benchmarks share: timers, the machine's state, an episode's middle, cases in processes of their own, and refusals."""
 
-import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from matwm.acting import EpisodeContext
 from matwm.config import Config, ConfigError
-from matwm.params_yaml import preset_path
+from matwm.envs import missing
+from matwm.params_yaml import load_config, preset_path
 from matwm.trainer import Trainer
 
 HALF_AN_EPISODE = 13
@@ -59,22 +61,50 @@ def half_an_episode(trainer: Trainer) -> EpisodeContext:
     return context
 
 
-def known_presets(parser: argparse.ArgumentParser, names: Sequence[str]) -> list[str]:
-    """Return presets named on a command line; where there is none of a name, end with a sentence."""
+def refuse(sentence: str) -> NoReturn:
+    """End with a sentence about what the command line asks for."""
+    sys.stderr.write(f"{sentence}\n")
+    raise SystemExit(2)
+
+
+def at_least(option: str, value: float, least: float) -> None:
+    """Refuse a value that is too small."""
+    if not value >= least:  # nor is nan
+        refuse(f"{option} {value}: at least {least} is needed")
+
+
+def ready_folder(option: str, folder: Path) -> None:
+    """Make a folder of results; refuse one that cannot be written to before anything is measured."""
     try:
-        return [preset_path(name).stem for name in names]
-    except ConfigError as error:
-        parser.exit(2, f"{error}\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        refuse(f"{option} {folder}: nothing can be written there ({error.strerror}): name another folder")
+
+
+def known_presets(names: Sequence[str]) -> None:
+    """Refuse names of no preset, and presets whose environment is not installed."""
+    for name in names:
+        try:
+            family = load_config(preset_path(name)).env.family
+        except ConfigError as error:
+            refuse(str(error))
+        if problem := missing(family):
+            refuse(f"{name} is of the family {family}, but {problem}")
 
 
 def in_a_process(script: str, *words: str) -> Any:
     """Return what a script prints as JSON about one case: in a process of its own, peak memory is its own.
 
-    Raises:
-        CalledProcessError: it failed, and has said why.
+    Where it fails it has said why: this process ends with its exit code, as a shell would.
     """
-    command = [sys.executable, script, "--child", *words]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    done = subprocess.run([sys.executable, script, "--child", *words], check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode < 0:
+        sys.stderr.write(f"{Path(script).name} {' '.join(words)} was ended by {signal.Signals(-done.returncode).name}\n")
+        raise SystemExit(128 - done.returncode)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return json.loads(done.stdout)
 
 
 def machine() -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from learn.files import rounded
-from measuring import half_an_episode, in_a_process, machine, median_ms
+from measuring import half_an_episode, in_a_process, machine, median_ms, ready_folder
 
 from matwm.acting import choose_actions
 from matwm.collector import Collector
@@ -164,6 +164,7 @@ def main() -> None:
         keep_freed_memory()
         print(json.dumps(measure(json.loads(options.child))))
         return
+    ready_folder("--out", options.out)
     where, points, results = machine(), {}, []
     for varied, values in POINTS.items():
         for value in values:
@@ -172,7 +173,6 @@ def main() -> None:
                 points[point] = in_a_process(__file__, point)
             results.append({"varied": varied, "value": value, "found": points[point]})
             print(varied, value, json.dumps(points[point]), flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
     told = {"machine": where, "usual": USUAL, "points": results}
     (options.out / "scaling.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     usual = ", ".join(f"{value:,} {TITLES[varied]}" for varied, value in USUAL.items())

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from dense_flops import dense_flops
-from measuring import acting_rows, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
+from measuring import acting_rows, at_least, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
 
 from matwm.acting import choose_actions
 from matwm.checkpoint import Parent
@@ -34,12 +34,15 @@ from pipeline.memory import keep_freed_memory
 
 PRESETS = ("ci-tiny", "cpu-small", "paper")
 MATRIX_SIZE = 2048
+ROWS = 2000
+"""Of play in the replay, where two windows are not longer."""
 CALLS = {"act": 20, "environment": 100}
 """Of the parts that are too short to be timed alone."""
 
 
-def filled_trainer(config: Config, rows: int) -> Trainer:
+def filled_trainer(config: Config) -> Trainer:
     """Return a trainer whose replay holds random play."""
+    rows = max(ROWS, 2 * config.world_model.window_length)
     schedule = config.schedule.model_copy(update={"warmup_steps": 10**9})
     trainer = build_trainer(config.model_copy(update={"schedule": schedule}))
     while trainer.env_step < rows:
@@ -117,7 +120,7 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
     """Return the cost of every part of one preset in its own environment."""
     config = load_config(preset_path(preset))
     schedule = config.schedule
-    trainer = filled_trainer(config, max(2000, 2 * config.world_model.window_length))
+    trainer = filled_trainer(config)
     every = {"world model": schedule.world_model_every, "imagine": schedule.agents_every, "actor-critic": schedule.agents_every}
     every["checkpoint"] = config.run.save_interval
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE)
@@ -178,11 +181,10 @@ def main() -> None:
         keep_freed_memory()
         print(json.dumps(measure(options.presets[0], options.repetitions)))
         return
-    if options.repetitions < 1:
-        parser.exit(2, f"--repetitions {options.repetitions}: at least 1 is needed\n")
-    presets = known_presets(parser, options.presets)
+    at_least("--repetitions", options.repetitions, 1)
+    known_presets(options.presets)
     print(machine())
-    for preset in presets:
+    for preset in options.presets:
         repetitions = min(options.repetitions, 3) if preset == "paper" else options.repetitions
         show(in_a_process(__file__, "--repetitions", str(repetitions), preset))
 

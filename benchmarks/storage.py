@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import at_least, ready_folder
 
 from matwm.checkpoint import publish, step_name
 from matwm.manifest import ROOT, chunk_file
@@ -32,6 +33,8 @@ from pipeline import runs, stores
 
 CHECKPOINTS = 10
 LIMIT = 1.15
+LEAST_GIGABYTES = 0.13
+"""Of images: below, not one chunk would come between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ def main() -> int:
     parser.add_argument("--image-gigabytes", type=float, default=1.0)
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     options = parser.parse_args()
+    at_least("--image-gigabytes", options.image_gigabytes, LEAST_GIGABYTES)
+    if options.folder:
+        ready_folder("--folder", options.folder)
     os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///mlflow.db"
     cases = {
         "Simple Tag, `cpu-small`": simple_tag,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import learning
+from benchmarks import fixed_play, learning
 from benchmarks.learn import files
 from benchmarks.learn.diagnosis import IMAGES
 from benchmarks.learn.job import Job, JobError, rows_of
@@ -242,13 +242,26 @@ def test_a_file_of_no_seed_is_named(tmp_path, capsys):
     )
 
 
-def test_fixed_play_of_another_environment_is_refused(undisturbed):
-    command = [sys.executable, "benchmarks/fixed_play.py", "simple_tag_v3", "--preset", "ci-tiny"]
-    command += ["--play", str(undisturbed.folder / f"step_{STEPS:09d}")]
-    done = subprocess.run(command, cwd=learning.REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and not done.stdout
-    assert "was trained on simple_spread_v3, which is not what is to be played: simple_tag_v3" in done.stderr
-    assert done.stderr.count("\n") == 1
+LENGTHS = ("world_model.window_length", "world_model.max_positions", "schedule.warmup_steps")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["simple_tag_v3"], "was trained on simple_spread_v3, which is not what is to be played: simple_tag_v3"),
+        (
+            ["simple_spread_v3", *(f"--set={key}=201" for key in LENGTHS)],
+            "holds 200 rows of play, less than world_model.window_length = 201",
+        ),
+    ],
+)
+def test_fixed_play_is_refused_that_cannot_be_learned_from(undisturbed, monkeypatch, capsys, words, sentence):
+    play = ["--preset", "ci-tiny", "--play", str(undisturbed.folder / f"step_{STEPS:09d}")]
+    monkeypatch.setattr(sys, "argv", ["fixed_play.py", *words, *play])
+    with pytest.raises(SystemExit, match="2"):
+        fixed_play.main()
+    out, error = capsys.readouterr()
+    assert sentence in error and (out, error.count("\n")) == ("", 1)
 
 
 @pytest.mark.parametrize(
