@@ -8,6 +8,7 @@ never has to rewrite a chunk because its first rows left the ring.
 
 import math
 import threading
+from bisect import bisect_right
 from collections.abc import Mapping
 from weakref import WeakSet
 
@@ -47,6 +48,8 @@ class Replay:
         if device is not None and device.type != "cpu":
             self._mirror = Mirror(self._rows["obs"], device, stretch=config.chunk_rows)
         self._episode_start = np.zeros(self._storage, np.int64)
+        self._starts_before = np.zeros((self._storage, n), np.int32)
+        """At how many rows before this one each agent goes on; also for the next row to come. Only differences count."""
         self._mates = np.array([spec.mates(agent) for agent in range(n)], np.int64).reshape(n, n - 1)
         self._num_agents = n
         self._full_chunks: dict[int, Chunk] = {}
@@ -75,6 +78,8 @@ class Replay:
             rows[name][here] = getattr(step, name)
         self._episode_start[here] = row if step.is_first else self._episode_start[before]
         self.total_rows = row + 1
+        goes_on = self._goes_on(np.full(self._num_agents, row), np.arange(self._num_agents))
+        self._starts_before[self.total_rows % self._storage] = self._starts_before[here] + goes_on
 
     def cut(self) -> None:
         """End an episode that cannot go on at its newest row, as a time limit would: what that row's action led to is lost."""
@@ -156,13 +161,21 @@ class Replay:
             if not dead.size:
                 break
             starts[dead] = rng.integers(oldest, self.total_rows, dead.shape)
-        else:  # hardly a row is left to these agents: now it pays to look for it
-            rows = np.arange(oldest, self.total_rows)
+        else:  # hardly a row is left to these agents
             for place in np.flatnonzero(~self._goes_on(starts, agents)):
-                possible = rows[self._goes_on(rows, agents[place])]
-                if possible.size:
-                    starts[place] = rng.choice(possible)
+                starts[place] = self._draw_rare_start(rng, agents[place], otherwise=starts[place])
         return starts
+
+    def _draw_rare_start(self, rng: np.random.Generator, agent: np.integer, *, otherwise: np.integer) -> int:
+        """Draw one of the rows at which an agent goes on by its number among them: a binary search, however long the replay is."""
+
+        def before(row: int) -> int:
+            return int(self._starts_before[row % self._storage, agent])
+
+        first, end = before(self._oldest), before(self.total_rows)
+        if first == end:
+            return int(otherwise)
+        return self._oldest + bisect_right(range(self._oldest, self.total_rows), rng.integers(first, end), key=before) - 1
 
     def _goes_on(self, rows: Int[np.ndarray, " r"], agents: Int[np.ndarray, " r"] | np.integer) -> Bool[np.ndarray, " r"]:
         """Return at which global rows an agent is alive and its episode has not ended."""
@@ -247,6 +260,9 @@ class Replay:
         is_first = self._rows["is_first"][rows % self._storage]
         # Where an episode's first row is no longer here, any earlier row serves: contexts stop at the oldest valid row.
         self._episode_start[rows % self._storage] = np.maximum.accumulate(np.where(is_first, rows, self._stored_from))
+        self._starts_before[self._stored_from % self._storage] = 0
+        for agent in np.arange(self._num_agents):
+            self._starts_before[(rows + 1) % self._storage, agent] = np.cumsum(self._goes_on(rows, agent))
 
     def _restore(self, number: int, chunk: Chunk, length: int) -> None:
         arrays = chunk.arrays

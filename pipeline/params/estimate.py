@@ -124,7 +124,7 @@ def memory(config: Config, until: int, found: Sizes) -> Memory:
         * found.world_model,
         f"actors and critics ({found.agents / 1e6:,.1f} M parameters, with gradients and Adam's moments; actor_critic)": 16 * found.agents
         + 4 * found.slow,
-        f"the replay ({rows:,} rows; replay.capacity)": rows * (found.row + 8),
+        f"the replay ({rows:,} rows; replay.capacity)": rows * (found.row + 8 + 4 * n),
         f"the windows of an update ({windows:,} rows; world_model.windows, window_length)": 4 * windows * (found.obs_size + features),
         f"the imagined states of an update ({states:,}; actor_critic.imagination.regimes)": 4 * states * features,
     }

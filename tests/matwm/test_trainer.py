@@ -383,6 +383,8 @@ def leaves_of(trainer) -> dict[str, Any]:
     for path, value in leaves.items():
         if "_rows." in path and isinstance(value, torch.Tensor) or path.endswith("_episode_start"):
             leaves[path] = value[rows]
+        elif path.endswith("_starts_before"):  # counts from anywhere: only their differences are state
+            leaves[path] = value[rows] - value[rows[:1]]
         elif path.endswith("._array"):  # a table of the history, longer than what it holds
             leaves[path] = value[: leaves[path.removesuffix("array") + "count"]]
     return leaves
