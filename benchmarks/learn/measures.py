@@ -56,7 +56,7 @@ class Task:
 SOURCE = (
     "Other policies: MPE2 1.1.1, discrete actions; MAPPO is a compact implementation, greedy, 50,000 steps the mean of 3 seeds, "
     "1,000,000 one seed: the figures that this project was set to reach, measured before it began. Ours: Simple Reference, "
-    "Simple Adversary against random opponents, and the second script of Simple Tag's adversaries, 1,000 episodes of "
+    "Simple Adversary, and the second script of Simple Tag's adversaries, 1,000 episodes of "
     "`benchmarks/learning.py references --scenario NAME`. Scripts of Simple Spread: each to its nearest landmark; landmarks assigned by "
     "one that sees everything. Scripts of Simple Tag's adversaries: each goes where the prey is; each goes where it will be."
 )
@@ -86,8 +86,10 @@ TASKS: dict[str, Task] = {
         (
             Measure("good agent, random adversary", "random_v_learned", "agent", 7.5, (20.1,)),
             Measure("adversary, random good agents", "learned_v_random", "adversary", -28.0, (-17.8,)),
-            Measure("good agent, self-play", "self_play", "agent", 6.8, (8.6,), has_curve=False),
-            Measure("adversary, self-play", "self_play", "adversary", -27.1, (-16.8,), has_curve=False),
+            Measure("good agent, scripted follower", "follow_v_learned", "agent", -2.6, (9.2,), has_curve=False),
+            Measure("adversary, scripted splitters", "learned_v_split", "adversary", -28.2, (-17.3,), has_curve=False),
+            Measure("good agent, self-play", "self_play", "agent", 7.5, (9.2,), has_curve=False),
+            Measure("adversary, self-play", "self_play", "adversary", -28.0, (-17.3,), has_curve=False),
         ),
     ),
     "simple_reference_v3": Task("Simple Reference", (Measure("each agent", "self_play", "agent", -28.0),)),

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learn import figures, files
+from benchmarks.learn import diagnosis_table, figures, files
+from benchmarks.learn.diagnosis_table import table
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MORE_SOURCE, NOBODY, SOURCE, TASKS, USUAL_PRESET, Measure
 from benchmarks.learn.plan import differences
 
@@ -26,29 +27,36 @@ COLUMNS = (
     "CPU minutes of training",
     "… of judging",
 )
+DIAGNOSES = "diagnosis.md"
 MODEL_FREE = slice(3, 5)
 """Columns that the second table has not: nobody has trained another method there."""
-MEANS = "Mean over the finished seeds ± its standard error (of one seed: over its episodes), in brackets each seed's."
+MEANS = (
+    "Mean over the finished seeds ± its standard error, of the seeds and of the episodes, which they share (of one seed: of its episodes), "
+    "in brackets each seed's."
+)
 
 Runs = dict[int, dict[str, Any]]
 """Seed -> the contents of its result file."""
 
 
 def write(results: Path, readme: Path, docs: Path) -> str:
-    """Write the table between its marks in the README, and the plots; return what there is to say about it.
+    """Write the tables between their marks in the README, the plots, and beside the results what limits learning; return what was found.
 
     Raises:
         ValueError: a result file, or the README, is not as it must be.
     """
     text = readme.read_text(encoding="utf-8")
-    head, found, rest = text.partition(BEGIN)
+    head, begun, rest = text.partition(BEGIN)
     _, ended, tail = rest.partition(END)
-    if not found or not ended:
+    if not begun or not ended:
         raise ValueError(f"{readme} lacks {BEGIN} or {END}, between which the table belongs")
-    for name, picture in figures.pictures(read_all(results)).items():
+    found = read_all(results)
+    for name, picture in figures.pictures(found).items():
         (docs / name).write_bytes(picture)
+    if results.is_dir():
+        (results / DIAGNOSES).write_text(diagnosis_table.document(found), encoding="utf-8")
     readme.write_text(f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}", encoding="utf-8")
-    finished = {name: sum(len(runs) for runs in sets.values()) for name, sets in read_all(results).items()}
+    finished = {name: sum(len(runs) for runs in sets.values()) for name, sets in found.items()}
     return f"finished seeds: {', '.join(f'{count} {name}' for name, count in finished.items())}"
 
 
@@ -60,9 +68,9 @@ def section(results: Path) -> str:
     """
     found = read_all(results)
     usual, others = list(_usual_rows(found)), list(_other_rows(found))
-    parts = [_table(COLUMNS, usual), f"{MEANS} {SOURCE}"] if usual else []
+    parts = [table(COLUMNS, usual), f"{MEANS} {SOURCE}"] if usual else []
     if others:
-        parts += [_table(_fewer(COLUMNS), [_fewer(row) for row in others]), f"{'' if usual else f'{MEANS} '}{MORE_SOURCE}"]
+        parts += [table(_fewer(COLUMNS), [_fewer(row) for row in others]), f"{'' if usual else f'{MEANS} '}{MORE_SOURCE}"]
     parts += [f"![{figures.TITLES[name]}](docs/{name})" for name in figures.names(found)]
     return ("\n\n".join(parts) or "No seed is finished yet.") + "\n"
 
@@ -111,7 +119,7 @@ def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         run = files.read(file) or {}
         if file != folder / f"seed_{run.get('seed')}.json" or run.get("scenario") != folder.name or run.get("name") != folder.parent.name:
             raise ValueError(f"{file} holds the result of {run.get('name')}/{run.get('scenario')} seed {run.get('seed')}")
-        if missing := [key for key in (*COMPARABLE, "preset", "changes") if key not in run]:
+        if missing := [key for key in (*COMPARABLE, "preset", "changes", "diagnosis") if key not in run]:
             raise ValueError(f"{file} does not say {missing[0]}: remove it, or bring it back from git")
         label, key, value = ABLATIONS.get(folder.parent.name, ("", "", None))
         if key and run["changes"].get(key) != value:
@@ -141,11 +149,6 @@ def _other_rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
             yield _row(f"{task.title} (`{task.preset}`): {measure.label}", measure, list(runs.values()))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
-    return "\n".join([next(lines), f"|{' --- |' * len(columns)}", *lines])
-
-
 def _fewer(cells: Sequence[str]) -> list[str]:
     return [*cells[: MODEL_FREE.start], *cells[MODEL_FREE.stop :]]
 
@@ -169,7 +172,7 @@ def _ours(measure: Measure, runs: Sequence[Mapping[str, Any]], mode: str) -> str
     means = [row["mean"] for row in rows]
     if not means:
         return NOBODY
-    if len(means) == 1:
-        return f"**{measure.text(means[0])}** ± {measure.text(rows[0]['stderr'])}"
-    error = statistics.stdev(means) / len(means) ** 0.5
-    return f"**{measure.text(statistics.fmean(means))}** ± {measure.text(error)} ({', '.join(map(measure.text, means))})"
+    of_episodes = statistics.fmean(row["stderr"] ** 2 for row in rows)
+    of_seeds = statistics.variance(means) / len(means) if len(means) > 1 else 0.0
+    shown = f"**{measure.text(statistics.fmean(means))}** ± {measure.text((of_seeds + of_episodes) ** 0.5)}"
+    return f"{shown} ({', '.join(map(measure.text, means))})" if len(means) > 1 else shown

@@ -13,7 +13,9 @@ def tables(text: str) -> list[list[str]]:
     return [block for block in blocks if any(line.startswith("|") for line in block)]
 
 
-@pytest.mark.parametrize("document", ["README.md", "benchmarks/RESULTS.md", "benchmarks/results/scaling.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "benchmarks/RESULTS.md", "benchmarks/results/scaling.md", "benchmarks/results/learning/diagnosis.md"]
+)
 def test_every_table_has_a_head_and_nothing_but_rows(document):
     found = tables((REPOSITORY / document).read_text(encoding="utf-8"))
     assert found

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from benchmarks import learning
-from benchmarks.learn import figures, files, inside, report
+from benchmarks.learn import diagnosis_table, figures, files, inside, report
 from benchmarks.learn.measures import ABLATIONS, TASKS
 from matwm.envs.scripted import references
 from matwm.evaluation import matchup_name
@@ -30,6 +30,7 @@ def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None
     keys = [f"world_model/{key}" for key in ("reward", "reward_marginal", "reconstruction_rmse")]
     keys += [f"agents/{role}/{key}" for key in ("reward_imagined", "reward_real", "entropy_share")]
     result["training"] = {"step": [steps / 2, steps], **{key: [None, 1.0] for key in keys}}
+    result["diagnosis"] = {role: {"value: mean": 2.0 * seed, "reward over 15 steps: real": 1.5}, "world_model": {"reward": 0.25}}
     result |= {"changes": changes or {}, "evaluation": evaluation, "config": {"seed": seed, **(config or {})}} | others
     files.write(results / name / scenario / f"seed_{seed}.json", result)
 
@@ -44,7 +45,8 @@ def readme(tmp_path):
 def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
     results = tmp_path / "results"
     for seed, value in ((1, -17.0), (2, -18.0), (10, -16.0)):
-        put(results, "final", "simple_spread_v3", seed, rows("self_play", "agent", value, value + 0.5), minutes=10 * min(seed, 2))
+        evaluation = [{**row, "stderr": 0.7} for row in rows("self_play", "agent", value, value + 0.5)]  # (1 / 3 + 0.7**2) ** 0.5 is 0.91
+        put(results, "final", "simple_spread_v3", seed, evaluation, minutes=10 * min(seed, 2))
     tag = rows("learned_v_random", "adversary", 20.0, 19.0) + rows("chase_v_learned", "agent", -25.0, -26.0)
     put(results, "final", "simple_tag_v3", 1, tag)
     put(results, "no_recency", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"replay.recency_decay": 1.0})
@@ -59,8 +61,8 @@ def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
         "−16.4; −8.3",
         "−21.4",
         "−13.5",
-        "**−17.0** ± 0.6 (−17.0, −18.0, −16.0)",
-        "**−16.5** ± 0.6 (−16.5, −17.5, −15.5)",
+        "**−17.0** ± 0.9 (−17.0, −18.0, −16.0)",
+        "**−16.5** ± 0.9 (−16.5, −17.5, −15.5)",
         "3",
         "17",
         "3",
@@ -89,6 +91,24 @@ def test_battles_and_images_have_a_table_of_their_own_with_win_rates_in_per_cent
     assert report.section(tmp_path).index("MAPPO") < report.section(tmp_path).index("SMAX 3m")
     report.write(tmp_path, readme, tmp_path)
     assert report.section_in(readme.read_text(encoding="utf-8")) == report.section(tmp_path)
+
+
+def test_what_diagnoses_found_stands_beside_the_results_as_means_over_seeds(tmp_path, readme):
+    for seed in (1, 2):
+        put(tmp_path, "final", "simple_spread_v3", seed, rows("self_play", "agent", -20.0, -21.0))
+    put(tmp_path, "final", "pistonball_v6", 1, rows("self_play", "piston", 80.0, 81.0), preset="image-small", diagnosis="none: images")
+    changes = {"replay.recency_decay": 1.0}
+    put(tmp_path, "no_recency", "simple_spread_v3", 3, rows("self_play", "agent", -20.0, -21.0), changes=changes)
+    report.write(tmp_path, readme, tmp_path)
+    shown = (tmp_path / report.DIAGNOSES).read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines() if line.startswith("|")]
+    heads = [line for line in lines if line[1] == "seeds"]
+    table = {line[0]: dict(zip(head, line, strict=True)) for head in heads for line in lines if len(line) == len(head) and line != head}
+    assert table["Simple Spread: agent"]["value"] == "3.00" and table["Simple Spread: agent"]["seeds"] == "2"
+    assert table["Simple Spread: agent"]["… real"] == "1.50" and table["Simple Spread: agent"]["entropy / ln A"] == "–"
+    assert table["Simple Spread without recency priority: agent"]["value"] == "6.00"
+    assert table["Simple Spread"]["reward, cross-entropy"] == "0.25"
+    assert "Pistonball" not in shown
 
 
 def test_a_curve_is_of_its_own_episodes_alone():
@@ -235,3 +255,5 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch):
 def test_the_readme_shows_the_committed_results():
     shown = report.section_in(README.read_text(encoding="utf-8"))
     assert shown == report.section(learning.RESULTS), "run `.venv/bin/python benchmarks/learning.py report`"
+    diagnoses = (learning.RESULTS / report.DIAGNOSES).read_text(encoding="utf-8")
+    assert diagnoses == diagnosis_table.document(report.read_all(learning.RESULTS))
