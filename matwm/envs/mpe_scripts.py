@@ -16,6 +16,8 @@ Options = Mapping[str, Any]
 Rule = Callable[[Float[np.ndarray, "E O"]], Int[np.ndarray, " E"]]
 
 STILL, LEFT, RIGHT, DOWN, UP = range(5)
+MOVES = 5
+"""Who moves and speaks at once takes action move + MOVES * word."""
 
 COASTING = 0.4
 """How far a body at speed 1 drifts without a push: 0.1 s a step, three quarters of the speed left after each."""
@@ -91,13 +93,24 @@ def say_the_colour(options: Options) -> Rule:
 
 def go_where_told(options: Options) -> Rule:
     """Listener: to the landmark whose number it hears, and stop there; nothing is said before the first step."""
-    landmarks, said = Slots(2, 3), slice(8, 11)
+    return _where_told(slice(8, 11))
 
-    def rule(obs: Float[np.ndarray, "E O"]) -> Int[np.ndarray, " E"]:
-        target = landmarks.of(obs)[np.arange(len(obs)), obs[:, said].argmax(1)]
-        return np.where(obs[:, said].any(1), stop_at(target, VELOCITY.of(obs)[:, 0]), STILL)
 
-    return rule
+def tell_and_go(options: Options) -> Rule:
+    """Agent of Simple Reference: says the number of the landmark that is the other's, and goes where it is told itself."""
+    colour, go = slice(8, 11), _where_told(slice(11, 21))
+    return lambda obs: go(obs) + MOVES * obs[:, colour].argmax(1)
+
+
+def say_nothing(options: Options) -> Rule:
+    """Speaker: always the same word."""
+    return lambda obs: np.zeros(len(obs), np.int64)
+
+
+def wait_between(options: Options) -> Rule:
+    """Listener, and agent of Simple Reference: to the middle of the landmarks, and stop there; without a word."""
+    landmarks = Slots(2, 3)
+    return lambda obs: stop_at(landmarks.of(obs).mean(1), VELOCITY.of(obs)[:, 0])
 
 
 def go_to_goal(options: Options) -> Rule:
@@ -140,6 +153,17 @@ def stop_at(delta: Float[np.ndarray, "E 2"], velocity: Float[np.ndarray, "E 2"])
 def nearest(deltas: Float[np.ndarray, "E K 2"]) -> Float[np.ndarray, "E 2"]:
     """Return the shortest vector of each group."""
     return deltas[np.arange(len(deltas)), np.square(deltas).sum(2).argmin(1)]
+
+
+def _where_told(said: slice) -> Rule:
+    """Return who goes to that of the three landmarks behind its velocity whose number it hears."""
+    landmarks = Slots(2, 3)
+
+    def rule(obs: Float[np.ndarray, "E O"]) -> Int[np.ndarray, " E"]:
+        target = landmarks.of(obs)[np.arange(len(obs)), np.minimum(obs[:, said].argmax(1), 2)]
+        return np.where(obs[:, said].any(1), stop_at(target, VELOCITY.of(obs)[:, 0]), STILL)
+
+    return rule
 
 
 def _chaser_view(options: Options) -> tuple[Slots, Slots]:

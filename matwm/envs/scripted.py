@@ -92,9 +92,15 @@ SIDES: Mapping[str, tuple[Side, ...]] = {
     "simple_formation_v1": (_TEAM,),
     "simple_line_v1": (_TEAM,),
     "simple_push_v3": (Side(("adversary",)), Side(("agent",), {"go": {"agent": mpe.go_to_goal}}, ("random", "still", "go"))),
-    "simple_reference_v3": (_TEAM,),
+    "simple_reference_v3": (Side(("agent",), {"tell_and_go": {"agent": mpe.tell_and_go}, "wait_between": {"agent": mpe.wait_between}}),),
     "simple_speaker_listener_v4": (
-        Side(("speaker", "listener"), {"say_and_go": {"speaker": mpe.say_the_colour, "listener": mpe.go_where_told}}),
+        Side(
+            ("speaker", "listener"),
+            {
+                "say_and_go": {"speaker": mpe.say_the_colour, "listener": mpe.go_where_told},
+                "wait_between": {"speaker": mpe.say_nothing, "listener": mpe.wait_between},
+            },
+        ),
     ),
     "simple_spread_v3": (Side(("agent",), {"nearest_landmark": {"agent": mpe.nearest_landmark}, "assignment": {"agent": mpe.assignment}}),),
     "simple_tag_v3": (

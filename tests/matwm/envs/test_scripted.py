@@ -62,6 +62,12 @@ def test_who_shares_an_aim_has_no_opponents():
     assert scripts(config("simple_spread_v3"), make_env(config("simple_spread_v3")).spec, LineUp((None,))) == {}
 
 
+@pytest.mark.parametrize(("name", "talking"), [("simple_speaker_listener_v4", "say_and_go"), ("simple_reference_v3", "tell_and_go")])
+def test_words_are_worth_something_and_waiting_without_them_is_better_than_nothing(name, talking):
+    told, silent, still = (returns(name, (tactic,), 30).mean() for tactic in (talking, "wait_between", "still"))
+    assert told > silent + 3 > still + 6
+
+
 def test_the_leader_is_on_the_side_of_its_adversaries():
     world = config("simple_world_comm_v3", num_adversaries=2)
     spec = make_env(world).spec
