@@ -53,7 +53,7 @@ def test_the_table_shows_each_measure_with_each_seed(tmp_path, readme):
     put(results, "final", "simple_reference_v3", 1, rows("self_play", "agent", -20.0, -21.0), steps=1000)
     assert "5 final" in report.write(results, readme, tmp_path)
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n\n") and text.endswith("\n\nafter\n") and "old" not in text
+    assert text.startswith("before\n\n") and text.endswith("\n\nafter\n") and "\nold\n" not in text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     table = {line[0]: line[1:] for line in lines}
     spread = [
