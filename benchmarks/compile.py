@@ -5,10 +5,12 @@ turns on the same batch, medians. torch keeps what it has compiled (TORCHINDUCTO
 """
 
 import argparse
+import os
+import shutil
 import statistics
 
 import torch
-from measuring import at_least, cpu_seconds, known_presets, machine, wall_seconds
+from measuring import at_least, cpu_seconds, known_presets, machine, refuse, wall_seconds
 from step_cost import filled_trainer
 
 from matwm.learner import Learner
@@ -51,6 +53,8 @@ def main() -> None:
     options = parser.parse_args()
     at_least("--repetitions", options.repetitions, 1)
     known_presets(options.presets)
+    if not shutil.which(compiler := os.environ.get("CXX", "g++")):
+        refuse(f"torch.compile needs a C++ compiler, and {compiler} is not here: install it, or name another one in CXX")
     print(machine())
     for preset in options.presets:
         measure(preset, options.repetitions)

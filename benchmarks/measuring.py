@@ -1,6 +1,7 @@
 """What the benchmarks share: timers, the machine's state, an episode's middle, cases in processes of their own, and refusals."""
 
 import json
+import math
 import os
 import platform
 import signal
@@ -68,9 +69,9 @@ def refuse(sentence: str) -> NoReturn:
 
 
 def at_least(option: str, value: float, least: float) -> None:
-    """Refuse a value that is too small."""
-    if not value >= least:  # nor is nan
-        refuse(f"{option} {value}: at least {least} is needed")
+    """Refuse a value that is too small, or infinite."""
+    if not least <= value < math.inf:  # nor is nan
+        refuse(f"{option} {value}: {'a finite number' if value == math.inf else f'at least {least}'} is needed")
 
 
 def ready_folder(option: str, folder: Path) -> None:

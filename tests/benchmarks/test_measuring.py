@@ -17,6 +17,7 @@ REFUSED = [
     ("scaling", ["--out", "FILE"], "--out FILE: nothing can be written there (File exists): name another folder"),
     ("storage", ["--folder", "FILE/in"], "--folder FILE/in: nothing can be written there (Not a directory): name another folder"),
     ("storage", ["--image-gigabytes", "nan"], "--image-gigabytes nan: at least 0.13 is needed"),
+    ("storage", ["--image-gigabytes", "inf"], "--image-gigabytes inf: a finite number is needed"),
     ("kill_test", ["--kills", "0"], "--kills 0: at least 1 is needed"),
     ("kill_test", ["--seed", "-1"], "--seed -1: at least 0 is needed"),
     ("kill_test", ["--folder", "FILE"], "--folder FILE: nothing can be written there (File exists)"),
@@ -40,6 +41,16 @@ def test_a_wrong_word_is_refused_in_one_sentence(monkeypatch, tmp_path, capsys, 
     out, error = capsys.readouterr()
     assert (ended.value.code, out, error.count("\n")) == (2, "", 1)
     assert error.startswith(sentence.replace("FILE", str(file)))
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(learning.REPOSITORY / "benchmarks"))
+    main = importlib.import_module("compile").main
+    monkeypatch.setattr(sys, "argv", ["compile", "ci-tiny"])
+    monkeypatch.setenv("CXX", "none-such++")
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("torch.compile needs a C++ compiler, and none-such++ is not here")
 
 
 @pytest.mark.parametrize("option", ["--work", "--results"])
