@@ -3,7 +3,7 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,16 @@ class Job:
         Raises:
             JobError: a result of another configuration is, of this seed or of another: one name has one configuration.
         """
-        now = self.plan.identity()
         for file in sorted(self.result_file.parent.glob("seed_*.json")):
             found = files.read(file) or {}
-            before = {key: found.get(key) for key in now}
-            ours = {**now, "config": {**now["config"], "seed": found.get("seed")}}
-            self._refuse(differences(before, ours), f"finished with seed {found.get('seed')}", f"remove {file}")
+            self._hold_to(found, found.get("seed"), "finished", file)
         return self.result_file.exists()
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Train, judge and write the result; return False if it was stopped before, with everything saved.
 
         Raises:
-            JobError: work of another configuration, or another version of the arithmetic, is there.
+            JobError: work of another configuration, or another version of the arithmetic, is there, of this seed or of another.
             CheckpointError: a checkpoint cannot be written.
             NonFiniteLossError: training diverged.
         """
@@ -82,13 +79,13 @@ class Job:
 
     def _begin(self) -> Trainer:
         """Return a trainer in the newest saved state of this plan."""
+        for file in sorted(self.folder.parent.glob("seed_*/progress.json")):
+            before = (files.read(file) or {})["identity"]
+            self._hold_to(before, before["config"]["seed"], "begun", file.parent)
         found = files.read(self.folder / "progress.json")
-        now = self.plan.identity()
-        if found:
-            self._refuse(differences(found["identity"], now), "begun", f"remove {self.folder}")
-        elif self._store.steps():
+        if not found and self._store.steps():
             raise JobError(f"{self.folder} holds checkpoints, but no progress.json: remove it")
-        self._progress = found or {"identity": now, "code": [], "spent": {}, "curve": {}}
+        self._progress = found or {"identity": self.plan.identity(), "code": [], "spent": {}, "curve": {}}
         code = git_facts(REPOSITORY)
         if code not in self._progress["code"]:
             self._progress["code"].append(code)
@@ -217,10 +214,13 @@ class Job:
         here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return max([here, *(spent["peak_bytes"] for spent in self._progress["spent"].values())])
 
-    def _refuse(self, found: Iterable[str], state: str, remedy: str) -> None:
-        if phrases := list(found):
+    def _hold_to(self, before: Mapping[str, Any], seed: int | None, state: str, place: Path) -> None:
+        """Refuse this plan where, but for the seed, it is not what was finished or begun with a seed of its name."""
+        now = self.plan.identity()
+        ours = {**now, "config": {**now["config"], "seed": seed}}
+        if phrases := list(differences({key: before.get(key) for key in now}, ours)):
             more = f" (and {len(phrases) - 1} more)" if len(phrases) > 1 else ""
-            raise JobError(f"{self.plan}: {state} otherwise: {phrases[0]}{more}: give another --name, or {remedy}")
+            raise JobError(f"{self.plan}: {state} with seed {seed} otherwise: {phrases[0]}{more}: give another --name, or remove {place}")
 
 
 def rows_of(result: Result) -> list[dict[str, Any]]:

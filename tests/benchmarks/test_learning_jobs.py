@@ -192,8 +192,11 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed)
         Job(plan, tmp_path, undisturbed.result_file.parents[2], save_every=20, say=lambda _: None).is_finished()
     begun = tiny_job(tmp_path)
     begun.run(lambda: True)
-    with pytest.raises(JobError, match=r"begun otherwise: steps was 180 and is 300 now"):
+    with pytest.raises(JobError, match=rf"begun with seed {SEED} otherwise: steps was 180 and is 300 now"):
         tiny_job(tmp_path, steps=300).run(lambda: True)
+    with pytest.raises(JobError, match=rf"seed 6: begun with seed {SEED} otherwise: world_model.classes"):
+        Job(plan, tmp_path / "work", tmp_path / "results", save_every=20, say=lambda _: None).run(lambda: True)
+    assert not (tmp_path / "work" / plan.place).exists()
 
 
 def test_a_result_of_other_arithmetic_is_not_taken_for_finished(tmp_path, undisturbed):
