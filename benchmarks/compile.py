@@ -10,7 +10,7 @@ import shutil
 import statistics
 
 import torch
-from measuring import at_least, cpu_seconds, known_presets, machine, refuse, wall_seconds
+from measuring import as_script, at_least, cpu_seconds, known_presets, machine, refuse, wall_seconds
 from step_cost import filled_trainer
 
 from matwm.learner import Learner
@@ -61,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from env_speed import speeds
 from learn import files
-from measuring import in_a_process, machine
+from measuring import as_script, in_a_process, machine
 
 from matwm.config import Config, EnvConfig
 from matwm.envs import make_env, missing
@@ -216,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # As a script, Python finds 
 from benchmarks.learn.diagnosis import learner_of, open_loop, whole_windows
 from benchmarks.learn.fresh import Fresh, play
 from benchmarks.learn.plan import Judging, make_plan
-from benchmarks.measuring import at_least, refuse
+from benchmarks.measuring import as_script, at_least, refuse
 from matwm.acting import EpisodeContext
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from matwm.learner import Learner
@@ -126,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from compile import compile_world_model
-from measuring import at_least, in_a_process, known_presets, machine, refuse
+from measuring import as_script, at_least, in_a_process, known_presets, machine, refuse
 
 from matwm.config import Config, merge
 from matwm.params_yaml import load_config, parse_config, preset_path
@@ -75,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -161,4 +161,6 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from benchmarks.measuring import as_script
+
+    as_script(main)

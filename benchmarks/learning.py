@@ -89,7 +89,9 @@ def _work(options: argparse.Namespace, plan: "Plan", should_stop: Callable[[], b
 def report(options: argparse.Namespace) -> int:
     """Write the README's tables and the plots from the result files."""
     from benchmarks.learn import report as writing
+    from benchmarks.measuring import ready_folder
 
+    ready_folder("--docs", options.docs)
     print(writing.write(options.results, options.readme, options.docs))
     return 0
 

@@ -20,6 +20,7 @@ from matwm.acting import EpisodeContext
 from matwm.config import Config, ConfigError
 from matwm.envs import missing
 from matwm.params_yaml import load_config, preset_path
+from matwm.readings import NonFiniteLossError
 from matwm.trainer import Trainer
 
 HALF_AN_EPISODE = 13
@@ -66,6 +67,18 @@ def refuse(sentence: str) -> NoReturn:
     """End with a sentence about what the command line asks for."""
     sys.stderr.write(f"{sentence}\n")
     raise SystemExit(2)
+
+
+def as_script(main: Callable[[], int | None]) -> NoReturn:
+    """End this process as a script's `main` ends, without a traceback where that is not a fault of the script."""
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except NonFiniteLossError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 1
+    raise SystemExit(code)
 
 
 def at_least(option: str, value: float, least: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from learn.files import rounded
-from measuring import half_an_episode, in_a_process, machine, median_ms, ready_folder
+from measuring import as_script, half_an_episode, in_a_process, machine, median_ms, ready_folder
 
 from matwm.acting import choose_actions
 from matwm.collector import Collector
@@ -182,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

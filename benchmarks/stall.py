@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import in_a_process, machine, wall_seconds
+from measuring import as_script, in_a_process, machine, wall_seconds
 
 from matwm.checkpoint import Checkpoint, step_name
 from matwm.config import ReplayConfig
@@ -182,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from dense_flops import dense_flops
-from measuring import acting_rows, at_least, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
+from measuring import acting_rows, as_script, at_least, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
 
 from matwm.acting import choose_actions
 from matwm.checkpoint import Parent
@@ -190,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

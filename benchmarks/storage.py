@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import at_least, ready_folder
+from measuring import as_script, at_least, ready_folder
 
 from matwm.checkpoint import publish, step_name
 from matwm.manifest import ROOT, chunk_file
@@ -177,4 +176,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_script(main)

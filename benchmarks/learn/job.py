@@ -80,7 +80,9 @@ class Job:
     def _begin(self) -> Trainer:
         """Return a trainer in the newest saved state of this plan."""
         for file in sorted(self.folder.parent.glob("seed_*/progress.json")):
-            before = (files.read(file) or {})["identity"]
+            before = (files.read(file) or {}).get("identity")
+            if not isinstance(before, dict):
+                raise JobError(f"{file} does not say what was begun: remove {file.parent}")
             self._hold_to(before, before["config"]["seed"], "begun", file.parent)
         found = files.read(self.folder / "progress.json")
         if not found and self._store.steps():
@@ -204,10 +206,12 @@ class Job:
     def _line(self, trainer: Trainer) -> str:
         recent = trainer.history.episodes[-SHOWN_EPISODES:]
         roles = trainer.spec.roles().items()
-        means = {role: sum(episode.returns[i] for episode in recent for i in mine) / (len(recent) * len(mine)) for role, mine in roles}
         cost = 1e3 * self._seconds / trainer.env_step
-        shown = ", ".join(f"{role} {mean:.3g}" for role, mean in means.items())
-        return f"{self.plan}: step {trainer.env_step:,} of {self.plan.steps:,}, {cost:.1f} CPU ms a step, return {shown}"
+        line = f"{self.plan}: step {trainer.env_step:,} of {self.plan.steps:,}, {cost:.1f} CPU ms a step"
+        if not recent:
+            return f"{line}, no episode has ended"
+        means = {role: sum(episode.returns[i] for episode in recent for i in mine) / (len(recent) * len(mine)) for role, mine in roles}
+        return f"{line}, return {', '.join(f'{role} {mean:.3g}' for role, mean in means.items())}"
 
     def _peak(self) -> int:
         """Return the most memory that any of the job's processes has had so far, in bytes."""

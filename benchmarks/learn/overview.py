@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.learn import files
 from benchmarks.learn.measures import TASKS, Measure
-from benchmarks.learn.report import final_rows
+from benchmarks.learn.report import final_rows, read_result
 
 ALONE = Measure("each agent", "self_play", "agent", float("nan"))
 """What is shown of scenarios that the table does not have."""
@@ -16,13 +16,14 @@ def lines(work: Path, results: Path, name: str | None) -> Iterator[str]:
     """Yield a line for each job and measure: the judgements inside training, then, of a finished one, those of its end.
 
     Raises:
-        ValueError: a file is no JSON, or of no seed.
+        ValueError: a file is no JSON, of no seed, or does not say all that a result says.
     """
     places = {file.parent.relative_to(work) for file in work.glob("*/*/seed_*/progress.json")}
     places |= {file.relative_to(results).with_suffix("") for file in results.glob("*/*/seed_*.json")}
     for place in sorted(places, key=lambda path: (*path.parts[:-1], _seed(path))):
         if name in (None, place.parts[0]):
-            result = files.read(results / place.with_suffix(".json"))
+            file = results / place.with_suffix(".json")
+            result = read_result(file) if file.exists() else None
             progress = files.read(work / place / "progress.json") or {}
             task = TASKS.get(place.parts[1])
             for measure in task.measures if task else (ALONE,):

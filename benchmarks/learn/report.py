@@ -13,6 +13,8 @@ from benchmarks.learn.plan import differences
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
 COMPARABLE = ("numerics", "steps", "judging", "config")
 """What seeds of one row must have in common, but for the seed."""
+KEYS = ("preset", "changes", "cpu_seconds", "judging_cpu_seconds", "evaluation", "curve", "diagnosis", "training")
+"""What a result must say besides."""
 STEPS = 50_000
 """Rows of jobs with other numbers of steps say so."""
 COLUMNS = (
@@ -43,7 +45,7 @@ def write(results: Path, readme: Path, docs: Path) -> str:
     """Write the tables between their marks in the README, the plots, and beside the results what limits learning; return what was found.
 
     Raises:
-        ValueError: a result file, or the README, is not as it must be.
+        ValueError: there is no result, or a result file, or the README, is not as it must be.
     """
     text = readme.read_text(encoding="utf-8")
     head, begun, rest = text.partition(BEGIN)
@@ -51,10 +53,11 @@ def write(results: Path, readme: Path, docs: Path) -> str:
     if not begun or not ended:
         raise ValueError(f"{readme} lacks {BEGIN} or {END}, between which the table belongs")
     found = read_all(results)
+    if not any(found[FINAL].values()):
+        raise ValueError(f"{results} holds no result {FINAL}/SCENARIO/seed_N.json: the tables stay as they are; name another --results")
     for name, picture in figures.pictures(found).items():
         (docs / name).write_bytes(picture)
-    if results.is_dir():
-        (results / DIAGNOSES).write_text(diagnosis_table.document(found), encoding="utf-8")
+    (results / DIAGNOSES).write_text(diagnosis_table.document(found), encoding="utf-8")
     readme.write_text(f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}", encoding="utf-8")
     finished = {name: sum(len(runs) for runs in sets.values()) for name, sets in found.items()}
     return f"finished seeds: {', '.join(f'{count} {name}' for name, count in finished.items())}"
@@ -72,7 +75,7 @@ def section(results: Path) -> str:
     if others:
         parts += [table(_fewer(COLUMNS), [_fewer(row) for row in others]), f"{'' if usual else f'{MEANS} '}{MORE_SOURCE}"]
     parts += [f"![{figures.TITLES[name]}](docs/{name})" for name in figures.names(found)]
-    return ("\n\n".join(parts) or "No seed is finished yet.") + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def section_in(readme: str) -> str:
@@ -102,6 +105,18 @@ def read_all(results: Path) -> dict[str, dict[str, Runs]]:
     return found
 
 
+def read_result(file: Path) -> dict[str, Any]:
+    """Return what a result file says.
+
+    Raises:
+        ValueError: it is no JSON, or does not say all that a result says.
+    """
+    run = files.read(file) or {}
+    if missing := [key for key in (*COMPARABLE, *KEYS) if key not in run]:
+        raise ValueError(f"{file} does not say {missing[0]}: remove it, or bring it back from git")
+    return run
+
+
 def final_rows(run: Mapping[str, Any], measure: Measure, mode: str) -> list[dict[str, Any]]:
     """Return the rows of a result that a measure is about (one, or none)."""
     return [row for row in run["evaluation"] if row["mode"] == mode and measure.is_of(row)]
@@ -116,11 +131,9 @@ def _hold(one: Mapping[str, Any], other: Mapping[str, Any], but: tuple[str, ...]
 
 def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for file in sorted(folder.glob("seed_*.json"), key=lambda path: (len(path.name), path.name)):
-        run = files.read(file) or {}
+        run = read_result(file)
         if file != folder / f"seed_{run.get('seed')}.json" or run.get("scenario") != folder.name or run.get("name") != folder.parent.name:
             raise ValueError(f"{file} holds the result of {run.get('name')}/{run.get('scenario')} seed {run.get('seed')}")
-        if missing := [key for key in (*COMPARABLE, "preset", "changes", "diagnosis") if key not in run]:
-            raise ValueError(f"{file} does not say {missing[0]}: remove it, or bring it back from git")
         label, key, value = ABLATIONS.get(folder.parent.name, ("", "", None))
         if key and run["changes"].get(key) != value:
             raise ValueError(f"{file} is a result {label}, but {key} is {run['changes'].get(key)!r} in its changes, expected {value!r}")

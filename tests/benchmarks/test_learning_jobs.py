@@ -199,6 +199,20 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path, undisturbed)
     assert not (tmp_path / "work" / plan.place).exists()
 
 
+def test_work_that_does_not_say_what_it_is_is_refused(tmp_path):
+    job = tiny_job(tmp_path)
+    files.write(job.folder.with_name("seed_4") / "progress.json", {})
+    with pytest.raises(JobError, match=r"seed_4/progress.json does not say what was begun: remove .*seed_4"):
+        job.run(lambda: False)
+    assert not job.folder.exists()
+
+
+def test_a_checkpoint_before_the_first_episode_has_ended_says_so(tmp_path):
+    said = []
+    Job(tiny_plan(steps=10), tmp_path, tmp_path / "results", save_every=5, say=said.append).run(lambda: False)
+    assert said[0].endswith("CPU ms a step, no episode has ended") and "return agent" in said[1]
+
+
 def test_a_result_of_other_arithmetic_is_not_taken_for_finished(tmp_path, undisturbed):
     result = files.read(undisturbed.result_file)
     assert result["numerics"] == NUMERICS

@@ -119,10 +119,16 @@ def test_a_curve_is_of_its_own_episodes_alone():
     assert dict(figures.points(run, measure)) == {100: 0.25, 200: 0.5}
 
 
-def test_without_results_it_says_so(tmp_path, readme):
-    report.write(tmp_path / "nothing", readme, tmp_path)
-    assert report.section_in(readme.read_text(encoding="utf-8")) == "No seed is finished yet.\n"
-    assert not list(tmp_path.glob("*.png"))
+def test_without_results_everything_stays_as_it_is(tmp_path, readme, capsys):
+    before = readme.read_text(encoding="utf-8")
+    for results in ("none", "final"):
+        put(tmp_path, "no_recency", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"replay.recency_decay": 1.0})
+        words = ["--readme", str(readme), "--docs", str(tmp_path), "--results", str(tmp_path / results)]
+        assert learning.main(["report", *words]) == 1
+        error = capsys.readouterr().err
+        assert "holds no result final/SCENARIO/seed_N.json" in error and error.count("\n") == 1
+    assert readme.read_text(encoding="utf-8") == before
+    assert not list(tmp_path.glob("*.png")) + list(tmp_path.rglob(report.DIAGNOSES))
 
 
 def test_a_result_in_the_wrong_place_is_refused(tmp_path):
@@ -191,12 +197,15 @@ def test_seeds_of_one_row_that_differ_are_refused(tmp_path, name, other, sentenc
         report.section(tmp_path)
 
 
-def test_a_result_that_does_not_say_how_it_was_judged_is_refused(tmp_path):
+@pytest.mark.parametrize("key", [*report.COMPARABLE, *report.KEYS])
+def test_a_result_that_does_not_say_all_is_refused(tmp_path, capsys, key):
     put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
     file = tmp_path / "final/simple_spread_v3/seed_1.json"
-    file.write_text(json.dumps({key: value for key, value in files.read(file).items() if key != "judging"}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"seed_1.json does not say judging"):
+    file.write_text(json.dumps({name: value for name, value in files.read(file).items() if name != key}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"seed_1.json does not say {key}"):
         report.section(tmp_path)
+    assert learning.main(["show", "--work", str(tmp_path / "work"), "--results", str(tmp_path)]) == 1
+    assert f"seed_1.json does not say {key}" in capsys.readouterr().err
 
 
 def test_every_role_has_a_curve_of_what_training_knew(tmp_path):

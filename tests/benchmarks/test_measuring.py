@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from benchmarks import learning
-from benchmarks.measuring import in_a_process, known_presets
+from benchmarks.measuring import as_script, in_a_process, known_presets
+from matwm.readings import NonFiniteLossError
 
 REPETITIONS = ["ci-tiny", "--repetitions", "0"]
 REFUSED = [
@@ -51,6 +52,31 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err.startswith("torch.compile needs a C++ compiler, and none-such++ is not here")
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def diverged():
+    raise DIVERGED
+
+
+DIVERGED = NonFiniteLossError("the loss")
+ENDS = [(interrupted, 130, ""), (diverged, 1, f"{DIVERGED}\n"), (lambda: None, None, ""), (lambda: 3, 3, "")]
+
+
+@pytest.mark.parametrize(("main", "code", "said"), ENDS)
+def test_a_script_ends_without_a_traceback(capsys, main, code, said):
+    with pytest.raises(SystemExit) as ended:
+        as_script(main)
+    assert (ended.value.code, capsys.readouterr().err) == (code, said)
+
+
+def test_every_script_ends_that_way():
+    scripts = [file for file in (learning.REPOSITORY / "benchmarks").glob("*.py") if "__main__" in file.read_text(encoding="utf-8")]
+    others = [file.stem for file in scripts if not file.read_text(encoding="utf-8").endswith("    as_script(main)\n")]
+    assert len(scripts) > 9 and others == ["learning"]  # which does the same
 
 
 @pytest.mark.parametrize("option", ["--work", "--results"])
