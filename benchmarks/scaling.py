@@ -3,28 +3,33 @@
 One quantity at a time departs from `cpu-small` with four agents: agents (with the preset's own regime for so many), imagined
 horizon, batch (starts and windows alike) and the length of the replay. The environment is synthetic and in-process, so that what
 is measured is the core: CPU milliseconds of each part on one thread, medians, and the growth of the process's memory. A snapshot
-is one with an empty history: what a long one adds is in `stall.py`. Each point is a process of its own. Writes a table and a
+is one with an empty history: what a long one adds is in `stall.py`. A save writes, in the background of training, what is new since
+the one before; to resume is to verify and to load the whole checkpoint. Each point is a process of its own. Writes a table and a
 figure to `benchmarks/results/`, or to another folder (`--out`).
 """
 
 import argparse
 import json
 import resource
+import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from learn.files import rounded
-from measuring import as_script, half_an_episode, in_a_process, machine, median_ms, ready_folder
+from measuring import as_script, cpu_seconds, half_an_episode, in_a_process, machine, median_ms, ready_folder
 
 from matwm.acting import choose_actions
 from matwm.collector import Collector
 from matwm.config import Config
 from matwm.envs.episode_log import EpisodeLog
 from matwm.learner import Learner
+from matwm.manifest import ROOT
 from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
+from matwm.store import LocalStore
 from matwm.trainer import Trainer, prepare_torch
 from matwm.types import EnvSpec, Step, Tick
 from pipeline.memory import keep_freed_memory
@@ -35,8 +40,9 @@ POINTS: dict[str, list[int]] = {AGENTS: [2, 4, 8, 16], HORIZON: [5, 10, 15, 30],
 USUAL = {AGENTS: 4, HORIZON: 15, BATCH: 1, ROWS: 10_000}
 """The horizon is the preset's."""
 TITLES = {AGENTS: "agents", HORIZON: "imagined steps", BATCH: "times the batch of cpu-small", ROWS: "rows in the replay"}
-PARTS = ("act", "sample windows", "sample contexts", "world model", "agents' update", "snapshot")
+PARTS = ("act", "sample windows", "sample contexts", "world model", "agents' update", "snapshot", "save", "resume")
 EPISODE = 25
+SAVES = 3
 
 
 class Crowd:
@@ -118,6 +124,14 @@ def measure(point: dict[str, int]) -> dict[str, float]:
         "snapshot": median_ms(trainer.snapshot, 3),
     }
     found["memory"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - imported) / 1024
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(folder)
+        saves = []
+        for _ in range(1 + SAVES):
+            trainer.step()
+            saves.append(1e3 * cpu_seconds(lambda: trainer.save(store, ROOT)))
+        found["save"] = statistics.median(saves[1:])  # The first writes the whole replay.
+        found["resume"] = median_ms(lambda: trainer.resume(store.open(store.steps()[-1])), 1)
     return {"starts": len(contexts.agent)} | {part: rounded(figure) for part, figure in found.items()}
 
 
