@@ -12,7 +12,7 @@ from matwm.version import NUMERICS
 from pipeline.params import assignments, overrides
 
 CURVE_SEED = 20_000
-"""Environment seed of the first episode of the judgements inside training: the final ones' episodes are not looked at before."""
+"""Environment seed of the first episode of the judgements inside training: the last judgement has other episodes."""
 TUNING_SEED = 15_000
 """… of the last judgement of jobs that are in no table: who tunes does not look at those of the table, either."""
 
