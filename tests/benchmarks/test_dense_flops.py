@@ -22,6 +22,22 @@ def test_the_count_is_that_of_the_specification():
     assert sum(found[part] for part in ("world model", "imagine", "actor-critic")) / 1e9 == pytest.approx(439, rel=0.05)
 
 
+def test_the_count_of_cpu_small_is_its_parts_worked_out_by_hand():
+    """Operations a row: two for each weight; four agents of 16 numbers and an identity of four, latents of 32 levels, h of 128 numbers."""
+    config = load_config(preset_path("cpu-small"))
+    found = dense_flops(config, make_env(config.env).spec, acting_rows=13)
+    encoder, decoder, mixer, prior, outcomes = 47_360, 46_080, 13_312, 180_224, 204_544
+    actor, critic, features = 2 * (175 * 128 + 128 * 128 + 128 * 5), 2 * (175 * 128 + 128 * 128 + 128 * 63), 2 * 175 * 128
+    trunk = {seen: 2 * (2 * 128 * 128 * 8 + 4 * 128 * seen) for seen in (8, 15.5, 32)}
+    mates = {seen: 2 * (32 * 64 + 64 * 15) + 2 * 64 * 64 * 8 + 4 * 64 * seen for seen in (8, 15.5, 32)}
+    row = encoder + decoder + mixer + trunk[32] + prior + outcomes + mates[32]
+    assert found["world model"] == 16 * 32 * (3 * row - 2 * (16 + 4) * (128 + 32) - 2 * 32 * 64)
+    context = 8 * (encoder + mates[8]) + 7 * (mixer + trunk[8])
+    assert found["imagine"] == 96 * (context + 15 * (mixer + trunk[15.5] + prior + mates[15.5] + outcomes + actor))
+    learned = (3 * actor - features) + (3 * critic - features)  # and a slow critic, and values of the states behind the horizon
+    assert found["actor-critic"] == 96 * (15 * (learned + critic) + critic)
+
+
 @pytest.mark.parametrize("code", ["one_hot", "ordinal"])
 @pytest.mark.parametrize("preset", ["cpu-small", "ci-tiny"])
 def test_the_count_of_layers_is_what_torch_counts(preset, code):
