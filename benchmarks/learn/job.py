@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learn import files
-from benchmarks.learn.diagnosis import IMAGES, diagnose
+from benchmarks.learn.facts import diagnosis_of, parameters_of, rows_of
 from benchmarks.learn.measures import TASKS
 from benchmarks.learn.plan import CURVE_SEED, Plan, differences
 from benchmarks.learn.thinning import thinned
-from matwm.checkpoint import Checkpoint, step_name
+from matwm.checkpoint import step_name
 from matwm.envs.scripted import LineUp, opponents, sides
-from matwm.evaluation import Mode, Result, evaluate, matchup_name
+from matwm.evaluation import Mode, evaluate, matchup_name
 from matwm.manifest import ROOT
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
@@ -79,12 +79,13 @@ class Job:
 
     def _begin(self) -> Trainer:
         """Return a trainer in the newest saved state of this plan."""
-        for file in sorted(self.folder.parent.glob("seed_*/progress.json")):
-            before = (files.read(file) or {}).get("identity")
+        begun = {file.parent: files.read(file) or {} for file in sorted(self.folder.parent.glob("seed_*/progress.json"))}
+        for folder, progress in begun.items():
+            before = progress.get("identity")
             if not isinstance(before, dict):
-                raise JobError(f"{file} does not say what was begun: remove {file.parent}")
-            self._hold_to(before, before["config"]["seed"], "begun", file.parent)
-        found = files.read(self.folder / "progress.json")
+                raise JobError(f"{folder / 'progress.json'} does not say what was begun: remove {folder}")
+            self._hold_to(before, before["config"]["seed"], "begun", folder)
+        found = begun.get(self.folder)
         if not found and self._store.steps():
             raise JobError(f"{self.folder} holds checkpoints, but no progress.json: remove it")
         self._progress = found or {"identity": self.plan.identity(), "code": [], "spent": {}, "curve": {}}
@@ -153,7 +154,7 @@ class Job:
         if not rows:
             return False
         checkpoint, began = self._store.open(plan.steps), time.process_time()
-        diagnosis = _diagnosis(checkpoint, plan.judging.curve_episodes)
+        diagnosis = diagnosis_of(checkpoint, plan.judging.curve_episodes)
         self._judging_seconds += time.process_time() - began
         facts = {
             "name": plan.name,
@@ -166,7 +167,7 @@ class Job:
             "cpu_seconds": round(self._seconds, 1),
             "judging_cpu_seconds": round(self._judging_seconds, 1),
             "peak_bytes": peak,
-            "parameters": _parameters(trainer),
+            "parameters": parameters_of(trainer),
             **plan.identity(),
             "evaluation": rows,
             "curve": self._progress["curve"],
@@ -225,28 +226,3 @@ class Job:
         if phrases := list(differences({key: before.get(key) for key in now}, ours)):
             more = f" (and {len(phrases) - 1} more)" if len(phrases) > 1 else ""
             raise JobError(f"{self.plan}: {state} with seed {seed} otherwise: {phrases[0]}{more}: give another --name, or remove {place}")
-
-
-def rows_of(result: Result) -> list[dict[str, Any]]:
-    """Return what a result file says of a match-up: a row for each learned role, and for each metric of the environment."""
-    rows: list[dict[str, Any]] = []
-    learned = [role for role, numbers in result.spec.roles().items() if set(numbers) <= set(result.learned)]
-    judged = [("role", role, result.roles[role]) for role in learned]
-    for kind, name, summary in [*judged, *(("metric", metric, summary) for metric, summary in result.metrics.items())]:
-        values = {key: files.rounded(getattr(summary, key)) for key in ("mean", "stderr", "median")}
-        rows.append({"mode": result.mode, "matchup": result.matchup, kind: name, **values, "episodes": summary.episodes})
-    return rows
-
-
-def _diagnosis(checkpoint: Checkpoint, episodes: int) -> dict[str, dict[str, float]] | str:
-    """Return the numbers of a diagnosis, or why there are none."""
-    if checkpoint.spec.image_shape:
-        return IMAGES
-    found = diagnose(checkpoint, episodes=episodes, first_seed=CURVE_SEED)
-    columns = {**found.play, "world_model": found.world_model}
-    return {column: {name: files.rounded(value) for name, value in numbers.items()} for column, numbers in columns.items()}
-
-
-def _parameters(trainer: Trainer) -> int:
-    modules = (trainer.learner.world_model, trainer.learner.actors, trainer.learner.critics)
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
