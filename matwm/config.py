@@ -122,6 +122,14 @@ class WorldModelConfig(Section):
     reward_input: Literal["hidden", "arrival"] = field(
         "what rewards are read from: the hidden state, or the latent that follows, too", branch="fixed", default="hidden"
     )
+    reward_reads: Literal["own", "joint"] = field(
+        "whose next latents the reward head reads: the agent's own, or those of all agents", branch="fixed", default="own"
+    )
+    dynamics_reads: Literal["own", "actions", "joint"] = field(
+        "what predicts the next latent: the agent's own hidden state; its teammates' actions, too; or also their latents",
+        branch="fixed",
+        default="own",
+    )
     head_layers: int = field("hidden layers of the reward, continuation and mask heads", branch="fixed", ge=1, le=64)
     head_width: int = field("their width", branch="fixed", ge=1, le=16384)
     dynamics_layers: int = field("hidden layers of the dynamics head", branch="fixed", ge=0, le=64)
@@ -143,6 +151,11 @@ class WorldModelConfig(Section):
     clip_norm: float = field("largest gradient norm", branch="free", gt=0)
 
     @property
+    def reads_mates_latents(self) -> bool:
+        """Whether the loss needs the latents of all agents at the same moments."""
+        return "joint" in (self.dynamics_reads, self.reward_reads)
+
+    @property
     def latent_size(self) -> int:
         """Z: how many numbers networks read of a latent state."""
         return self.latents * (1 if self.latent_code == "ordinal" else self.classes)
@@ -161,6 +174,19 @@ class ImaginationConfig(Section):
 
     context_length: int = field("C, rows of real context", branch="free", ge=1)
     start_state: Literal["posterior", "prior"] = field("latent of the first imagined state", branch="free")
+    mates: Literal["absent", "predicted", "imagined"] = field(
+        "who moves an agent's imagined world beside itself: nobody; its teammates, all imagined from the same moment, by the actions "
+        "that its own predictor draws; or by their present policies",
+        branch="free",
+        default="absent",
+    )
+    opponents_predicted: float = field(
+        "with mates: imagined, the share of the starts at which agents of other roles act as the predictor draws, not by their policies",
+        branch="free",
+        ge=0,
+        le=1,
+        default=0.0,
+    )
     regimes: list[Regime] = field("by number of agents, ascending", branch="free", min_length=1)
 
     @model_validator(mode="after")
@@ -182,6 +208,13 @@ class ActorCriticConfig(Section):
     layers: int = field("hidden layers of actor and critic", branch="fixed", ge=1, le=64)
     width: int = field("their width", branch="fixed", ge=1, le=16384)
     bins: BinsConfig
+    action_factors: list[int] | None = field(
+        "sizes of the parts of an action whose index counts them in row-major order, such as [10, 5]: ten words, five moves beside each; "
+        "policies then choose the parts independently; null: one choice among all actions",
+        branch="fixed",
+        min_length=2,
+        default=None,
+    )
     actor_unimix: float = field("share of uniform in the policy", branch="free", ge=0, lt=1)
     discount: float = field("gamma a step", branch="free", gt=0, le=1)
     lambda_: float = field("lambda of the return (Eq. 12)", branch="free", ge=0, le=1, alias="lambda")
@@ -196,7 +229,30 @@ class ActorCriticConfig(Section):
     adam_betas: list[Decay] = field("Adam decays of the two moments", branch="free", min_length=2, max_length=2)
     adam_epsilon: float = field("Adam epsilon", branch="free", gt=0)
     clip_norm: float = field("largest gradient norm of each agent", branch="free", gt=0)
+    epochs: int = field(
+        "gradient steps on each imagined batch; with more than one, policy ratios are clipped (PPO)", branch="free", ge=1, le=100, default=1
+    )
+    ratio_clip: float = field(
+        "how far a policy's ratio counts from 1 (PPO), where epochs is more than 1", branch="free", gt=0, lt=1, default=0.2
+    )
+    return_debias: bool = field(
+        "correct the moving averages of the two bounds for their start at 0, as Adam corrects its moments", branch="free", default=False
+    )
+    critic_reads: Literal["own", "joint"] = field(
+        "what a critic reads: its agent's state, or the latents of all agents, too", branch="fixed", default="own"
+    )
+    team_reward: Literal["none", "role", "all"] = field(
+        "whose mean imagined reward an agent maximises: its own alone, that of its role, or that of all agents",
+        branch="free",
+        default="none",
+    )
     imagination: ImaginationConfig
+
+    @model_validator(mode="after")
+    def _factors_are_choices(self) -> Self:
+        if self.action_factors is not None and min(self.action_factors) < 2:
+            raise ValueError(f"action_factors are {self.action_factors}: a part has at least 2 values, leave others out")
+        return self
 
     @model_validator(mode="after")
     def _percentiles_in_order(self) -> Self:
@@ -219,8 +275,19 @@ class ScheduleConfig(Section):
     warmup_steps: int = field("environment steps of random actions before the first update", branch="free", ge=1)
     world_model_every: int = field("environment steps a world-model update", branch="free", ge=1)
     agents_every: int = field("environment steps an actor-critic update", branch="free", ge=1)
+    agents_from: int = field(
+        "environment steps of random actions before the first actor-critic update, if more than warmup_steps",
+        branch="free",
+        ge=0,
+        default=0,
+    )
     batch_is_total: bool = field("batch sizes are totals over agents, not per agent", branch="free")
     acting_context: int = field("rows of the current episode that a policy sees", branch="free", ge=1)
+
+    @property
+    def random_steps(self) -> int:
+        """Environment steps before policies act and learn."""
+        return max(self.warmup_steps, self.agents_from)
 
     def per_agent(self, batch: int, num_agents: int) -> int:
         """Return each agent's share of a batch: a total over agents is shared out evenly and rounded up."""
@@ -334,6 +401,7 @@ class Config(Section):
         ):
             if rows > wm.max_positions:
                 yield f"{path} is {rows}, more than world_model.max_positions = {wm.max_positions}"
+        yield from self._misfits_of_mates()
         if self.env.num_agents is not None:
             yield from self.team_misfits(self.env.num_agents)
         if self.schedule.acting_context > self.replay.capacity:
@@ -345,6 +413,31 @@ class Config(Section):
             yield (
                 f"schedule.warmup_steps is {self.schedule.warmup_steps}, less than world_model.window_length = {wm.window_length}: "
                 "the first update would find no whole window"
+            )
+
+    def _misfits_of_mates(self) -> Iterator[str]:
+        wm, ac, imagination = self.world_model, self.actor_critic, self.actor_critic.imagination
+        joint = {
+            "world_model.dynamics_reads": wm.dynamics_reads,
+            "world_model.reward_reads": wm.reward_reads,
+            "actor_critic.critic_reads": ac.critic_reads,
+            "actor_critic.team_reward": ac.team_reward,
+        }
+        if imagination.mates == "absent":
+            for path, value in joint.items():
+                if value not in ("own", "none"):
+                    yield f"{path} is {value}, but actor_critic.imagination.mates is absent: set that to imagined or predicted"
+        if wm.reward_reads == "joint" and wm.reward_input == "hidden":
+            yield "world_model.reward_reads is joint, but world_model.reward_input is hidden: set that to arrival"
+        if imagination.opponents_predicted and imagination.mates != "imagined":
+            yield (
+                f"actor_critic.imagination.opponents_predicted is {imagination.opponents_predicted}, but "
+                f"actor_critic.imagination.mates is {imagination.mates}: set that to imagined, or opponents_predicted to 0.0"
+            )
+        if (imagination.mates == "predicted" or imagination.opponents_predicted) and not wm.teammates.enabled:
+            yield (
+                "actor_critic.imagination draws agents' actions from the teammate predictor, but world_model.teammates.enabled is false: "
+                "set that to true, or mates to imagined and opponents_predicted to 0.0"
             )
 
     def team_misfits(self, num_agents: int) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.actor_critic import Actors, Critics, ReturnBounds
+from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
 from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weights
 from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.graphs import Graphed
-from matwm.imagination import imagine
+from matwm.imagination import Control, control_of, imagine
+from matwm.nets.distributions import pick
 from matwm.optimizer import NamedAdam
 from matwm.precision import matrix_products
 from matwm.readings import Readings
@@ -24,7 +26,21 @@ from matwm.stateful import State
 from matwm.types import EnvSpec, Features, Rollout, Windows
 from matwm.world_model import WorldModel
 
-DataT = TypeVar("DataT", Rollout, Windows)
+DataT = TypeVar("DataT", Rollout, Windows, Control)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the passes over one rollout aim at; none of it carries a gradient."""
+
+    returns: Float[Tensor, "N b H"]
+    value: Float[Tensor, "N b H+1"]
+    scale: Float[Tensor, " N"]
+    advantage: Float[Tensor, "N b H"]
+    weight: Float[Tensor, "N rows"]
+    slow_value: Float[Tensor, "N rows"]
+    log_prob: Float[Tensor, "N rows"] | None = None
+    """Of each action as it was drawn; None where there is one pass."""
 
 
 class Learner:
@@ -36,9 +52,15 @@ class Learner:
         self.world_model = WorldModel(spec, config.world_model).to(device)
         size = self.world_model.feature_size
         self.actors = Actors(spec.num_agents, size, spec.action_size, ac).to(device)
+        if ac.critic_reads == "joint":
+            one_hot = config.world_model.latent_code == "one_hot"
+            size = joint_size(size, config.world_model.latent_size, spec.num_agents, one_hot=one_hot)
         self.critics = Critics(spec.num_agents, size, ac).to(device)
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
-        self.bounds = ReturnBounds(spec.num_agents).to(device)
+        self.bounds = ReturnBounds(spec.num_agents, debias=ac.return_debias).to(device)
+        teams = spec.roles().values() if ac.team_reward == "role" else [range(spec.num_agents)]
+        self._teams = [torch.tensor(list(team), device=device) for team in teams]
+        self._controls: dict[int, Control | None] = {}
         self.looks_at_once = device.type == "cpu"
         """Whether an update raises if it finds numbers that are not finite, or leaves that to whoever looks at them."""
         self._has_diverged = torch.zeros((), device=device)
@@ -109,28 +131,61 @@ class Learner:
         return readings
 
     def _agents_step(self, **windows: Tensor) -> Readings:
-        ac, num_agents, contexts = self.config.actor_critic, self.spec.num_agents, Windows(**windows)
-        from_prior = ac.imagination.start_state == "prior"
-        with self.products():
-            rollout = imagine(
-                self.world_model, self.actors, contexts, horizon=self.config.regime(num_agents).horizon, from_prior=from_prior
-            )
-        rollout = map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))  # (N, b, H, ...)
-        learns = contexts.is_valid[:, -1].view(num_agents, -1).any(1)
-        with self.products():
-            loss, metrics = self._agents_loss(rollout, learns)
-        loss.backward()
-        metrics["gradient_norm"] = self._clip_each_agent(ac.clip_norm)
-        metrics["reward_real"] = real_reward(contexts, num_agents)
+        ac, contexts = self.config.actor_critic, Windows(**windows)
+        whole = self._imagine(contexts)
+        rollout, counts = self._learnt_from(whole, contexts)
+        learns, targets = counts.any(1), None
+        beside = {"reward_real": real_reward(contexts, self.spec.num_agents)}
         if self.spec.has_action_masks:
-            metrics["illegal"] = illegal_share(contexts, rollout)
-        names = [f"agents/{name}/{key}" for key in metrics for name in self.spec.agents]
-        readings = Readings(names, torch.cat([value.detach() * learns for value in metrics.values()]))
-        self._apply(self.agents_optimizer, readings)
+            beside["illegal"] = illegal_share(contexts, whole)
+        passes: list[Readings] = []
+        for _ in range(ac.epochs):
+            with self.products():
+                loss, metrics, targets = self._agents_loss(rollout, counts, targets)
+            loss.backward()
+            metrics |= {"gradient_norm": self._clip_each_agent(ac.clip_norm), **beside}
+            names = [f"agents/{name}/{key}" for key in metrics for name in self.spec.agents]
+            passes.append(Readings(names, torch.cat([value.detach() * learns for value in metrics.values()])))
+            self._apply(self.agents_optimizer, passes[-1])
         with torch.no_grad():
             for slow, fast in zip(self.slow_critics.parameters(), self.critics.parameters(), strict=True):
                 slow.lerp_(fast, 1 - ac.slow_decay)
-        return readings
+        return passes[-1]
+
+    def _imagine(self, contexts: Windows) -> Rollout:
+        """Return the rollout of all agents from the contexts, (N, m, ...)."""
+        imagination, num_agents = self.config.actor_critic.imagination, self.spec.num_agents
+        with self.products():
+            rollout = imagine(
+                self.world_model,
+                self.actors,
+                contexts,
+                horizon=self.config.regime(num_agents).horizon,
+                from_prior=imagination.start_state == "prior",
+                together=imagination.mates != "absent",
+                control=self._control(len(contexts.agent) // num_agents),
+            )
+        return map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))
+
+    def _control(self, moments: int) -> Control | None:
+        """Return who acts by its policy at so many moments, made once."""
+        if moments not in self._controls:
+            control = control_of(self.config.actor_critic.imagination, self.spec, moments)
+            self._controls[moments] = control and map_tensors(control, lambda tensor: tensor.to(self.device))
+        return self._controls[moments]
+
+    def _learnt_from(self, whole: Rollout, contexts: Windows) -> tuple[Rollout, Bool[Tensor, "N b"]]:
+        """Return of a rollout (N, m, ...) what agents learn from, (N, b, ...), and at which starts they are alive."""
+        ac, num_agents = self.config.actor_critic, self.spec.num_agents
+        rollout, counts = whole, contexts.is_valid[:, -1].view(num_agents, -1)
+        if ac.team_reward != "none":
+            rollout = replace(rollout, reward=team_rewards(rollout.reward, rollout.alive[..., :-1], self._teams))
+        if ac.critic_reads == "joint":
+            rollout = with_mates_latents(rollout, self.config.world_model.latent_size)
+        if (control := self._control(counts.shape[1])) is not None:
+            agent = torch.arange(num_agents, device=counts.device)[:, None]
+            rollout, counts = map_tensors(rollout, lambda tensor: tensor[agent, control.rows]), counts[agent, control.rows]
+        return rollout, counts
 
     def _apply(self, optimizer: NamedAdam, readings: Readings) -> None:
         """Take a gradient step, unless what was read on the way is not finite.
@@ -151,46 +206,82 @@ class Learner:
         moments = [one.adam.state.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
         return [*of_networks, *(tensor for states in moments for state in states for tensor in state.values()), self._has_diverged]
 
-    def _agents_loss(self, rollout: Rollout, learns: Bool[Tensor, " N"]) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the sum of Eq. 10 and 11 over agents on a rollout (N, b, ...), and what to log of each agent, (N,)."""
+    def _agents_loss(
+        self, rollout: Rollout, counts: Bool[Tensor, "N b"], targets: "Targets | None"
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], "Targets"]:
+        """Return the sum of Eq. 10 and 11 over agents on a rollout (N, b, ...), and what to log of each agent, (N,).
+
+        The first pass over a rollout makes the targets, which later passes are given.
+        """
         ac = self.config.actor_critic
         states, final = states_of(rollout)
-        each = rollout.action.shape[1:]  # (b, H)
+        acting = self._as_actors_read(states)
         bins = self.critics.bins
         log_values = F.log_softmax(self.critics(states), -1)
-        with torch.no_grad():
-            value = torch.cat([bins.expectation(log_values.exp()).unflatten(1, each), bins.mean(self.critics(final)).unsqueeze(-1)], -1)
-            returns = lambda_returns(rollout.reward, rollout.continues, value, discount=ac.discount, lambda_=ac.lambda_)
-            self.bounds.update(returns.flatten(1), learns, low=ac.return_low, high=ac.return_high, decay=ac.return_decay)
-            scale = self.bounds.scale(ac.return_scale_min)
-            advantage = (returns - value[..., :-1]) / scale[:, None, None]
-            weight = trajectory_weights(rollout.continues) * learns[:, None, None]
-            slow_value = bins.mean(self.slow_critics(states))
-        log_probs = self.actors.log_probs(states, rollout.action_mask.flatten(1, 2))
+        log_probs = self.actors.log_probs(acting, rollout.action_mask.flatten(1, 2))
+        if targets is None:
+            targets = self._targets(rollout, counts, log_values.detach(), self.critics(final), self.slow_critics(states))
+        action, ratio = rollout.action.flatten(1), None
+        if ac.epochs > 1:
+            taken = pick(log_probs, action)
+            drawn_with = taken.detach() if targets.log_prob is None else targets.log_prob
+            ratio, targets = (taken - drawn_with).exp(), replace(targets, log_prob=drawn_with)
         policy_loss, entropy = actor_loss(
-            log_probs, rollout.action.flatten(1), advantage.flatten(1), weight.flatten(1), entropy_weight=ac.entropy
+            log_probs,
+            action,
+            targets.advantage.flatten(1),
+            targets.weight,
+            entropy_weight=ac.entropy,
+            ratio=ratio,
+            ratio_clip=ac.ratio_clip,
         )
         value_loss = critic_loss(
-            log_values,
-            returns.flatten(1),
-            slow_value,
-            weight.flatten(1),
-            bins,
-            slow_weight=ac.slow_weight,
+            log_values, targets.returns.flatten(1), targets.slow_value, targets.weight, bins, slow_weight=ac.slow_weight
         )
         metrics = {
             "actor_loss": policy_loss,
             "critic_loss": value_loss,
             "entropy": entropy,
             "entropy_share": entropy / self._largest_entropy,
-            "value": value.mean((1, 2)),
-            "return": returns.mean((1, 2)),
-            "return_scale": scale,
-            "advantage_magnitude": advantage.abs().mean((1, 2)),
-            "return_clipped": (returns.abs() > bins.bins[-1]).float().mean((1, 2)),
+            "value": targets.value.mean((1, 2)),
+            "return": targets.returns.mean((1, 2)),
+            "return_scale": targets.scale,
+            "advantage_magnitude": targets.advantage.abs().mean((1, 2)),
+            "return_clipped": (targets.returns.abs() > bins.bins[-1]).float().mean((1, 2)),
             "reward_imagined": rollout.reward.mean((1, 2)),
         }
-        return (policy_loss + value_loss).sum(), metrics
+        if ratio is not None:
+            metrics["ratio_clipped"] = ((ratio.detach() - 1).abs() > ac.ratio_clip).float().mean(1)
+        return (policy_loss + value_loss).sum(), metrics, targets
+
+    @torch.no_grad()
+    def _targets(
+        self,
+        rollout: Rollout,
+        counts: Bool[Tensor, "N b"],
+        log_values: Float[Tensor, "N rows R"],
+        final: Float[Tensor, "N b R"],
+        slow: Float[Tensor, "N rows R"],
+    ) -> "Targets":
+        """Return what the passes over a rollout aim at, from the critics' outputs on its states; update the bounds of returns."""
+        ac, bins = self.config.actor_critic, self.critics.bins
+        value = torch.cat([bins.expectation(log_values.exp()).unflatten(1, rollout.action.shape[1:]), bins.mean(final).unsqueeze(-1)], -1)
+        returns = lambda_returns(rollout.reward, rollout.continues, value, discount=ac.discount, lambda_=ac.lambda_)
+        each = None if ac.imagination.mates == "absent" else counts.repeat_interleave(returns.shape[-1], 1)
+        self.bounds.update(returns.flatten(1), counts.any(1), low=ac.return_low, high=ac.return_high, decay=ac.return_decay, counts=each)
+        scale = self.bounds.scale(ac.return_scale_min)
+        advantage = (returns - value[..., :-1]) / scale[:, None, None]
+        weight = trajectory_weights(rollout.continues) * counts[..., None]
+        return Targets(returns, value, scale, advantage, weight.flatten(1), bins.mean(slow))
+
+    def _as_actors_read(self, states: Features) -> Features:
+        """Return states without the teammates' latents, which critics alone read."""
+        if self.config.actor_critic.critic_reads == "own":
+            return states
+        own = self.world_model.feature_size
+        picks = states.latent_rows.shape[-1] // self.spec.num_agents
+        size = own - (self.config.world_model.latent_size if picks else 0)
+        return Features(states.latent_rows[..., :picks].contiguous(), states.numbers[..., :size].contiguous())
 
     def products(self) -> AbstractContextManager[None]:
         """Return the context in which the networks compute while training."""

@@ -95,8 +95,12 @@ class Replay:
         """Return whether a window of this length fits."""
         return len(self) >= length
 
-    def sample_windows(self, rng: np.random.Generator, *, per_agent: int, length: int) -> tuple[Windows, dict[str, float]]:
+    def sample_windows(
+        self, rng: np.random.Generator, *, per_agent: int, length: int, together: bool = False
+    ) -> tuple[Windows, dict[str, float]]:
         """Draw windows for the world model, `per_agent` for each agent, and say what to log of them.
+
+        With `together` all agents see the same stretches: window k of every agent has the same rows.
 
         `overlaps` counts windows that overlap for want of room; `age` is their rows' mean distance from the newest row.
 
@@ -105,21 +109,25 @@ class Replay:
         the focal agent is dead are padding, zeros as they would be before a context; a dead mate has no action.
         """
         assert self.can_sample_windows(length), f"{len(self)} rows hold no window of {length}"
-        ages = self._draw_ages(rng, (self._num_agents, per_agent, MAX_REJECTIONS + 1), len(self) - length + 1)
+        draws = 1 if together else self._num_agents
+        ages = self._draw_ages(rng, (draws, per_agent, MAX_REJECTIONS + 1), len(self) - length + 1)
         candidates = self.total_rows - length - ages
-        starts = np.empty((self._num_agents, per_agent), np.int64)
+        starts = np.empty((draws, per_agent), np.int64)
         overlaps = 0
-        for agent in range(self._num_agents):
+        for agent in range(draws):
             for number in range(per_agent):
                 choice, is_overlap = _first_free(candidates[agent, number], starts[agent, :number], length)
                 starts[agent, number] = candidates[agent, number, choice]
                 overlaps += is_overlap
-        rows = starts.reshape(-1, 1) + np.arange(length)
+        rows = np.repeat(starts, self._num_agents // draws, axis=0).reshape(-1, 1) + np.arange(length)
         described = {"overlaps": float(overlaps), "age": float(self.total_rows - 1 - rows.mean())}
         return self._gather(rows, np.ones(rows.shape, bool)), described
 
-    def sample_contexts(self, rng: np.random.Generator, *, per_agent: int, length: int) -> Windows:
+    def sample_contexts(self, rng: np.random.Generator, *, per_agent: int, length: int, together: bool = False) -> Windows:
         """Draw start rows for imagination, uniformly for each agent, with what went before them in the same episode.
+
+        With `together` context k of every agent starts at the same row, one at which at least one agent goes on; those of
+        agents that do not are padding.
 
         The last row of each context is the start row. Any row may be one at which the agent is alive: also an episode's first
         and the last of one that ran out of time, but not of one that ended truly.
@@ -127,7 +135,11 @@ class Replay:
         such row, in a team that is not always whole, are padding throughout.
         """
         agents = np.repeat(np.arange(self._num_agents), per_agent)
-        starts = self._draw_starts(rng, agents)
+        if together:
+            everyone = np.broadcast_to(np.arange(self._num_agents), (per_agent, self._num_agents))
+            starts = np.tile(self._draw_starts(rng, everyone), self._num_agents)
+        else:
+            starts = self._draw_starts(rng, agents[:, None])
         starts, is_start = starts[:, None], self._goes_on(starts, agents)[:, None]
         rows = starts + np.arange(1 - length, 1)
         first = np.maximum(self._episode_start[starts % self._storage], self._oldest)
@@ -152,30 +164,38 @@ class Replay:
             ages = np.log1p(uniform * math.expm1(count * log_decay)) / log_decay
         return np.minimum(ages.astype(np.int64), count - 1)
 
-    def _draw_starts(self, rng: np.random.Generator, agents: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
-        """Draw a row for each of `agents` at which it goes on; for one that does nowhere, any."""
+    def _draw_starts(self, rng: np.random.Generator, agents: Int[np.ndarray, "B any"]) -> Int[np.ndarray, " B"]:
+        """Draw a row for each row of `agents` at which one of them goes on; for those who do nowhere, any."""
         oldest = self._oldest
-        starts = rng.integers(oldest, self.total_rows, agents.shape)
+        starts = rng.integers(oldest, self.total_rows, len(agents))
         for _ in range(MAX_REJECTIONS):
-            dead = np.flatnonzero(~self._goes_on(starts, agents))
+            dead = np.flatnonzero(~self._any_goes_on(starts, agents))
             if not dead.size:
                 break
             starts[dead] = rng.integers(oldest, self.total_rows, dead.shape)
         else:  # hardly a row is left to these agents
-            for place in np.flatnonzero(~self._goes_on(starts, agents)):
-                starts[place] = self._draw_rare_start(rng, agents[place], otherwise=starts[place])
+            for place in np.flatnonzero(~self._any_goes_on(starts, agents)):
+                starts[place] = self._draw_rare_start(rng, rng.permutation(agents[place]), otherwise=starts[place])
         return starts
 
-    def _draw_rare_start(self, rng: np.random.Generator, agent: np.integer, *, otherwise: np.integer) -> int:
-        """Draw one of the rows at which an agent goes on by its number among them: a binary search, however long the replay is."""
+    def _any_goes_on(self, rows: Int[np.ndarray, " B"], agents: Int[np.ndarray, "B any"]) -> Bool[np.ndarray, " B"]:
+        """Return at which of the rows at least one of the agents beside it goes on."""
+        return np.any(self._goes_on(np.repeat(rows, agents.shape[1]), agents.ravel()).reshape(agents.shape), axis=1)
 
-        def before(row: int) -> int:
-            return int(self._starts_before[row % self._storage, agent])
+    def _draw_rare_start(self, rng: np.random.Generator, agents: Int[np.ndarray, " any"], *, otherwise: np.integer) -> int:
+        """Draw a row at which the first of `agents` goes on that does anywhere.
 
-        first, end = before(self._oldest), before(self.total_rows)
-        if first == end:
-            return int(otherwise)
-        return self._oldest + bisect_right(range(self._oldest, self.total_rows), rng.integers(first, end), key=before) - 1
+        Rows are drawn by their number among those of the agent: a binary search, however long the replay is.
+        """
+        for agent in agents:
+
+            def before(row: int, agent: np.integer = agent) -> int:
+                return int(self._starts_before[row % self._storage, agent])
+
+            first, end = before(self._oldest), before(self.total_rows)
+            if first < end:
+                return self._oldest + bisect_right(range(self._oldest, self.total_rows), rng.integers(first, end), key=before) - 1
+        return int(otherwise)
 
     def _goes_on(self, rows: Int[np.ndarray, " r"], agents: Int[np.ndarray, " r"] | np.integer) -> Bool[np.ndarray, " r"]:
         """Return at which global rows an agent is alive and its episode has not ended."""

@@ -1,5 +1,6 @@
 """Says whether training that goes on from loaded state can, and does, go by its configuration."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,14 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
 
 def unplayable(config: Config, spec: EnvSpec) -> list[str]:
     """Return why an environment cannot be trained on with this configuration: a sentence each, none if it can be."""
-    return [] if config.env.num_agents is not None else list(config.team_misfits(spec.num_agents))
+    problems = [] if config.env.num_agents is not None else list(config.team_misfits(spec.num_agents))
+    factors = config.actor_critic.action_factors
+    if factors and math.prod(factors) != spec.action_size:
+        problems.append(
+            f"actor_critic.action_factors are {factors}, which make {math.prod(factors)} actions, but {spec.name} has {spec.action_size}: "
+            "give the sizes of the parts of an action, or null"
+        )
+    return problems
 
 
 def too_few_rows(config: Config, env_step: int, rows: int) -> str | None:

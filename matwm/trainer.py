@@ -163,16 +163,21 @@ class Trainer:
         """Draw the windows of one update of the world model, and say what to log of them."""
         config = self.config
         each = config.schedule.per_agent(config.world_model.windows, self.spec.num_agents)
-        return self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length)
+        together = config.world_model.reads_mates_latents
+        return self.replay.sample_windows(rng, per_agent=each, length=config.world_model.window_length, together=together)
 
     def sample_contexts(self, rng: np.random.Generator) -> Windows:
         """Draw the contexts from which agents imagine for one update."""
         config, num_agents = self.config, self.spec.num_agents
+        imagination = config.actor_critic.imagination
         each = config.schedule.per_agent(config.regime(num_agents).starts, num_agents)
-        return self.replay.sample_contexts(rng, per_agent=each, length=config.actor_critic.imagination.context_length)
+        if imagination.mates == "predicted":
+            each *= num_agents  # at each moment one agent alone acts by its policy
+        together = imagination.mates != "absent"
+        return self.replay.sample_contexts(rng, per_agent=each, length=imagination.context_length, together=together)
 
     def _choose(self, context: EpisodeContext, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
-        if self.env_step < self.config.schedule.warmup_steps:
+        if self.env_step < self.config.schedule.random_steps:
             return random_actions(generator_for(self.config.seed, "warmup", self.env_step), mask)
         if self._graphed_decision is None:
             with self.learner.products():
@@ -191,7 +196,7 @@ class Trainer:
             windows, described = self.sample_windows(generator_for(config.seed, "replay/windows", step))
             self._log(self.learner.update_world_model(windows))
             self.history.add({f"replay/{key}": value for key, value in {**described, "rows": float(len(self.replay))}.items()})
-        if step % config.schedule.agents_every == 0:
+        if step % config.schedule.agents_every == 0 and step >= config.schedule.random_steps:
             contexts = self.sample_contexts(generator_for(config.seed, "replay/contexts", step))
             self._log(self.learner.update_agents(contexts))
 

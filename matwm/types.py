@@ -224,6 +224,8 @@ class Rollout:
     latent_rows: Int32[Tensor, "*B H+1 K"]
     """As in `Features`, and likewise `numbers`."""
     numbers: Float[Tensor, "*B H+1 S"]
+    alive: Bool[Tensor, "*B H+1"]
+    """Who is there in each state, as its teammates see it; imagined one by one whoever was at the start always is."""
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:

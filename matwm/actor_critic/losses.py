@@ -26,11 +26,20 @@ def actor_loss(
     weight: Float[Tensor, "N B"],
     *,
     entropy_weight: float,
+    ratio: Float[Tensor, "N B"] | None = None,
+    ratio_clip: float = 0.2,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Return each agent's REINFORCE loss with entropy bonus (Eq. 10), and its mean entropy in nats."""
-    taken = pick(log_probs, action)
+    """Return each agent's loss with entropy bonus (Eq. 10), and its mean entropy in nats.
+
+    Without `ratio` it is REINFORCE. With it, of the present probability of each action to the one it was drawn with, it is the
+    clipped surrogate of PPO (Schulman et al. 2017, Eq. 7): gain beyond the clip is not sought.
+    """
     bonus = entropy(log_probs)
-    loss = -(weight * (advantage * taken + entropy_weight * bonus)).mean(-1)
+    if ratio is None:
+        gain = advantage * pick(log_probs, action)
+    else:
+        gain = torch.minimum(ratio * advantage, ratio.clamp(1 - ratio_clip, 1 + ratio_clip) * advantage)
+    loss = -(weight * (gain + entropy_weight * bonus)).mean(-1)
     return loss, bonus.detach().mean(-1)
 
 

@@ -14,14 +14,26 @@ from matwm.types import Features
 class Actors(nn.Module):
     """Policies pi_i(a | s): logits over padded actions, of which the mask removes what is illegal or no action at all."""
 
+    parts_of_actions: Tensor | None
+    """1 where an action (column) has a value of one of its parts (row); None where actions have no parts."""
+
     def __init__(self, num_agents: int, feature_size: int, action_size: int, config: ActorCriticConfig) -> None:
         super().__init__()
         self.unimix = config.actor_unimix
-        self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, action_size, output_scale=0.01)
+        factors = config.action_factors
+        outputs = sum(factors) if factors else action_size
+        self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, outputs, output_scale=0.01)
+        self.register_buffer("parts_of_actions", _parts_of_actions(factors, action_size) if factors else None, persistent=False)
 
     def log_probs(self, features: Features, mask: Bool[Tensor, "N b A"]) -> Float[Tensor, "N b A"]:
-        """Return log-probabilities, -inf where the mask is False."""
-        logits = self.net(features).masked_fill(~mask, float("-inf"))
+        """Return log-probabilities, -inf where the mask is False.
+
+        With `action_factors` an action's logit is the sum of its parts': what nothing forbids is chosen part by part.
+        """
+        logits = self.net(features)
+        if self.parts_of_actions is not None:
+            logits = logits @ self.parts_of_actions
+        logits = logits.masked_fill(~mask, float("-inf"))
         if self.unimix == 0.0:
             return F.log_softmax(logits, -1)
         mixed = (1 - self.unimix) * F.softmax(logits, -1) + self.unimix / mask.sum(-1, keepdim=True)
@@ -45,3 +57,8 @@ class Critics(nn.Module):
     def forward(self, features: Features) -> Float[Tensor, "N b R"]:
         """Return logits over the bins of return."""
         return self.net(features)
+
+
+def _parts_of_actions(factors: list[int], action_size: int) -> Float[Tensor, "parts A"]:
+    values = torch.stack(torch.unravel_index(torch.arange(action_size), factors))  # (parts, A)
+    return torch.cat([F.one_hot(value, size).T.float() for value, size in zip(values, factors, strict=True)])

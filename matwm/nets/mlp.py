@@ -26,6 +26,13 @@ def mlp(size_in: int, width: int, layers: int, size_out: int, *, zero_output: bo
     return nn.Sequential(*modules, output)
 
 
+def zero_linear(size_in: int, size_out: int) -> nn.Linear:
+    """Return a Linear without bias that starts at zero."""
+    linear = nn.Linear(size_in, size_out, bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear
+
+
 class SkipMLP(nn.Module):
     """The perceptron of `mlp` beside a Linear, which alone counts at first: what is nearly linear is learned soon."""
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from matwm.config import WorldModelConfig
 from matwm.nets.distributions import reinmax, sample_index, straight_through, unimix_probs
+from matwm.nets.team import mates_beside
 from matwm.nets.transformer import Cache, CausalTransformer, layout
 from matwm.types import EnvSpec, Features, Windows
 from matwm.world_model import losses
@@ -53,7 +54,7 @@ class WorldModel(nn.Module):
         self.trunk = CausalTransformer(
             config.hidden_size, config.layers, config.heads, config.feedforward_multiple, config.max_positions, config.dropout
         )
-        self.heads = Heads(config, self.autoencoder.code, spec.action_size, has_action_masks=spec.has_action_masks)
+        self.heads = Heads(config, self.autoencoder.code, spec.num_agents - 1, spec.action_size, has_action_masks=spec.has_action_masks)
         predicts_mates = config.teammates.enabled and spec.num_agents > 1
         self.teammates = TeammatePredictor(config, spec, self.autoencoder.code) if predicts_mates else None
         self.register_buffer("obs_exists", torch.from_numpy(spec.obs_exists), persistent=False)
@@ -68,7 +69,10 @@ class WorldModel(nn.Module):
         return self.config.latent_size + self.config.hidden_size + mates
 
     def loss(self, windows: Windows) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return Eq. 3 (means over the rows that count) and what to log of it."""
+        """Return Eq. 3 (means over the rows that count) and what to log of it.
+
+        Where the configuration reads teammates' latents, window k of every agent must be the same stretch.
+        """
         w, config = windows, self.config
         acted = w.is_valid & (w.action >= 0)
         paired = acted[:, :-1] & w.is_valid[:, 1:]
@@ -79,9 +83,10 @@ class WorldModel(nn.Module):
         z = self.autoencoder.code.read(one_hot(probs, index))
         positions, allowed = layout(w.is_first, w.is_valid)
         h = self.trunk(self.mixer.dense(z, self._words(w.action, w.agent)), positions, allowed)
-        log_prior = self.prior(h[:, :-1], index[:, :-1]).log()
+        mates = self._of_mates(w.mate_actions, z)
+        log_prior = self.prior(h[:, :-1], index[:, :-1], None if mates is None else mates[:, :-1]).log()
         continue_logits = self.heads.continuation(h).squeeze(-1)
-        reward_logits = self.heads.reward_logits(h, self._arrivals(index, z, h, paired))
+        reward_logits = self.heads.reward_logits(h, self._arrivals(index, z, h, paired, mates, w.mate_actions))
         dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
         terms = {
             "reconstruction": (
@@ -125,9 +130,11 @@ class WorldModel(nn.Module):
             metrics["continues"] = losses.masked_mean(torch.sigmoid(continue_logits), acted)
         return total, metrics
 
-    def prior(self, h: Float[Tensor, "*batch D"], latent: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch K L"]:
-        """Return probabilities of the latent that follows `latent`, which h has consumed last."""
-        return unimix_probs(self.autoencoder.code.prior_logits(self.heads.dynamics(h), latent), self.config.unimix)
+    def prior(
+        self, h: Float[Tensor, "*batch D"], latent: Int[Tensor, "*batch K"], mates: Float[Tensor, "*batch X"] | None = None
+    ) -> Float[Tensor, "*batch K L"]:
+        """Return probabilities of the latent that follows `latent`, which h has consumed last, and what is read of the teammates."""
+        return unimix_probs(self.autoencoder.code.prior_logits(self.heads.transition(h, mates), latent), self.config.unimix)
 
     @torch.no_grad()
     def observe(self, context: Windows, *, horizon: int, from_prior: bool = False) -> FocalState:
@@ -145,7 +152,8 @@ class WorldModel(nn.Module):
         has_past = past_valid.any(1)
         hidden = torch.where(has_past[:, None], h, 0.0)
         if from_prior and length > 1:
-            prior = sample_index(self.prior(h, index[:, -2]))
+            mates = self._of_mates(context.mate_actions[:, -2], self._read(index[:, -2]))
+            prior = sample_index(self.prior(h, index[:, -2], mates))
             index = torch.cat([index[:, :-1], torch.where(has_past[:, None], prior, index[:, -1])[:, None]], 1)
         if self.teammates is None:
             mate_probs, mates_memory = self._no_mates(hidden), None
@@ -155,14 +163,16 @@ class WorldModel(nn.Module):
         return FocalState(context.agent, latent, hidden, mate_probs, self._action_mask(latent, context.agent), trunk_cache, mates_memory)
 
     @torch.no_grad()
-    def advance(self, state: FocalState, action: Int[Tensor, " B"]) -> FocalState:
+    def advance(self, state: FocalState, action: Int[Tensor, " B"], mate_actions: Int[Tensor, "B M"] | None = None) -> FocalState:
         """Imagine one step: return the state that follows `action`; what the action earned is read from its `hidden`.
 
-        The memories are written in place: a state can be advanced only once.
+        Where `dynamics_reads` is not `own`, `mate_actions` are the teammates', -1 for those that are dead; if it is `joint`, row k
+        of every agent must be the same moment. The memories are written in place: a state can be advanced only once.
         """
         mixed = self.mixer.sparse(state.latent, action + self.action_offsets[state.agent])
         h = self.trunk.step(mixed, state.trunk_cache)
-        latent = sample_index(self.prior(h, state.latent))
+        mates = None if mate_actions is None else self._of_mates(mate_actions, self._read(state.latent))
+        latent = sample_index(self.prior(h, state.latent, mates))
         mate_probs = state.mate_probs
         if self.teammates is not None and state.mates_memory is not None:
             mate_probs = self.teammates.step(latent, state.mates_memory)
@@ -170,9 +180,14 @@ class WorldModel(nn.Module):
         return replace(state, latent=latent, hidden=h, mate_probs=mate_probs, action_mask=mask)
 
     @torch.no_grad()
-    def outcomes(self, hidden: Float[Tensor, "B H D"], latent: Int[Tensor, "B H K"]) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
-        """Return the expected rewards and the probabilities of going on after the actions that led to these states."""
-        arrival = self.autoencoder.code.read_index(latent) if self.heads.arrival else None
+    def outcomes(
+        self, hidden: Float[Tensor, "B H D"], latent: Int[Tensor, "B H K"], mate_actions: Int[Tensor, "B H M"] | None = None
+    ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
+        """Return the expected rewards and the probabilities of going on after the actions that led to these states.
+
+        Where `reward_reads` is `joint`, `mate_actions` tell who is dead (-1), and row k of every agent must be the same moment.
+        """
+        arrival = self._beside(self._read(latent), mate_actions) if self.heads.arrival else None
         return self.heads.reward_mean(hidden, arrival), self.heads.continues(hidden)
 
     def features(self, state: FocalState, num_agents: int) -> Features:
@@ -182,17 +197,50 @@ class WorldModel(nn.Module):
         return Features(rows.unflatten(0, (num_agents, -1)), torch.cat(numbers, 1).unflatten(0, (num_agents, -1)))
 
     def _arrivals(
-        self, index: Int[Tensor, "B T K"], z: Float[Tensor, "B T Z"], h: Float[Tensor, "B T D"], paired: Bool[Tensor, "B S"]
-    ) -> Float[Tensor, "B T Z"] | None:
-        """Return the latent that followed each row, for the reward head, if it reads that.
+        self,
+        index: Int[Tensor, "B T K"],
+        z: Float[Tensor, "B T Z"],
+        h: Float[Tensor, "B T D"],
+        paired: Bool[Tensor, "B S"],
+        mates: Float[Tensor, "B T X"] | None,
+        mate_actions: Int[Tensor, "B T M"],
+    ) -> Float[Tensor, "B T arrivals"] | None:
+        """Return the latent that followed each row, for the reward head, if it reads that; and the teammates', if it reads them.
 
         Where none is known, at a window's end and where the agent died, it is drawn as imagination draws it.
         """
         if self.heads.arrival is None:
             return None
         with torch.no_grad():
-            drawn = self.autoencoder.code.read_index(sample_index(self.prior(h, index)))
-        return torch.cat([torch.where(paired.unsqueeze(-1), z[:, 1:], drawn[:, :-1]), drawn[:, -1:]], 1)
+            drawn = self._read(sample_index(self.prior(h, index, mates)))
+        arrived = torch.cat([torch.where(paired.unsqueeze(-1), z[:, 1:], drawn[:, :-1]), drawn[:, -1:]], 1)
+        return self._beside(arrived, mate_actions)
+
+    def _of_mates(self, mate_actions: Int[Tensor, "*batch M"], z: Float[Tensor, "*batch Z"]) -> Float[Tensor, "*batch X"] | None:
+        """Return what the dynamics head reads of the teammates, zeros for those without an action; None if nothing.
+
+        That is for each of them its action, as a one-hot of the size of latents, and with `dynamics_reads: joint` its latent.
+        """
+        reads = self.config.dynamics_reads
+        if reads == "own" or not self.mates_shape[0]:
+            return None
+        acts = (mate_actions >= 0).unsqueeze(-1)
+        parts = [F.one_hot(mate_actions.clamp(min=0), self.mates_shape[1]) * (2.0 * acts)]
+        if reads == "joint":
+            parts.append(mates_beside(z, self.mates_shape[0] + 1) * acts)
+        return torch.cat(parts, -1).flatten(-2)
+
+    def _beside(self, arrived: Float[Tensor, "*batch Z"], mate_actions: Int[Tensor, "*batch M"] | None) -> Float[Tensor, "*batch arrivals"]:
+        """Return what the reward head reads of arrivals: an agent's own, and with `reward_reads: joint` its teammates' behind it."""
+        if self.config.reward_reads == "own" or not self.mates_shape[0]:
+            return arrived
+        assert mate_actions is not None, "reward_reads is joint: who of the teammates lives is needed"
+        of_mates = mates_beside(arrived, self.mates_shape[0] + 1) * (mate_actions >= 0).unsqueeze(-1)
+        return torch.cat([arrived, of_mates.flatten(-2)], -1)
+
+    def _read(self, index: Int[Tensor, "*batch K"]) -> Float[Tensor, "*batch Z"]:
+        """Return what networks read of classes."""
+        return self.autoencoder.code.read_index(index)
 
     def _words(self, action: Int[Tensor, "B T"], agent: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
         """Return action words; a row without an action keeps a negative one, which the mixer reads as nothing."""

@@ -117,6 +117,8 @@ MOVES: dict[str, Any] = {
     "world_model.dropout": 0.0,
     "world_model.encoder_layers": 2,
     "world_model.reward_input": "arrival",
+    "world_model.reward_reads": "joint",
+    "world_model.dynamics_reads": "joint",
     "world_model.encoder_width": 17,
     "world_model.head_layers": 2,
     "world_model.head_width": 17,
@@ -149,6 +151,7 @@ MOVES: dict[str, Any] = {
     "actor_critic.width": 17,
     "actor_critic.bins.count": 23,
     "actor_critic.bins.bound": 5.0,
+    "actor_critic.action_factors": [5, 2],
     "actor_critic.actor_unimix": 0.1,
     "actor_critic.discount": 0.9,
     "actor_critic.lambda": 0.5,
@@ -163,8 +166,15 @@ MOVES: dict[str, Any] = {
     "actor_critic.adam_betas": [0.5, 0.9],
     "actor_critic.adam_epsilon": 1e-3,
     "actor_critic.clip_norm": 1e-3,
+    "actor_critic.epochs": 2,
+    "actor_critic.ratio_clip": 0.3,
+    "actor_critic.return_debias": True,
+    "actor_critic.critic_reads": "joint",
+    "actor_critic.team_reward": "role",
     "actor_critic.imagination.context_length": 2,
     "actor_critic.imagination.start_state": "prior",
+    "actor_critic.imagination.mates": "imagined",
+    "actor_critic.imagination.opponents_predicted": 1.0,
     "actor_critic.imagination.regimes": [{"max_agents": None, "starts": 8, "horizon": 4}],
     "replay.capacity": 20,
     "replay.recency_decay": 1.0,
@@ -172,6 +182,7 @@ MOVES: dict[str, Any] = {
     "schedule.warmup_steps": 13,
     "schedule.world_model_every": 2,
     "schedule.agents_every": 3,
+    "schedule.agents_from": 15,
     "schedule.batch_is_total": False,
     "schedule.acting_context": 1,
     "run.precision": "bfloat16",
@@ -196,6 +207,17 @@ NOT_MOVED = {
     "run.threads": "may change sums in the last bit, or not",
     "run.cuda_graphs": "needs run.device: cuda",
 }
+TOGETHER = {"actor_critic.imagination.mates": "imagined"}
+NEEDS: dict[str, dict[str, Any]] = {
+    "world_model.reward_reads": {**TOGETHER, "world_model.reward_input": "arrival"},
+    "world_model.dynamics_reads": TOGETHER,
+    "actor_critic.critic_reads": TOGETHER,
+    "actor_critic.team_reward": TOGETHER,
+    "actor_critic.imagination.opponents_predicted": {**TOGETHER, "env.name": "simple_tag_v3"},
+    "actor_critic.ratio_clip": {"actor_critic.epochs": 3},
+    "actor_critic.action_factors": {"env.name": "simple_reference_v3"},
+}
+"""What a value has its say beside."""
 BASE = {"env.name": "simple_spread_v3", "world_model.free_nats": 0.0, "actor_critic.return_scale_min": 1e-4}
 """Every step has a reward; of untrained tiny networks every KL lies below the free nats, and every return below the smallest scale."""
 
@@ -224,7 +246,9 @@ def test_the_moves_below_are_of_all_fields():
 def test_training_changes_with_exactly_the_values_that_are_marked_as_shaping_it(path, unmoved):
     shapes = {name: marks["shapes"] for name, _, marks in leaves(tiny_config())}[path]
     kind, make_env = ("counter", CounterEnv) if path.endswith("action_mask") else ("mpe", None)
-    assert (outcome({path: MOVES[path]}, make_env) != unmoved[kind]) == shapes
+    needs = NEEDS.get(path, {})
+    before = outcome(needs) if needs else unmoved[kind]
+    assert (outcome({**needs, path: MOVES[path]}, make_env) != before) == shapes
 
 
 def test_shaping_holds_the_marked_values_under_their_names():

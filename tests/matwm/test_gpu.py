@@ -7,7 +7,7 @@ from matwm.acting import random_actions
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer
 from tests.matwm.test_trainer import IMAGES, digest, resumed, through_files
-from tests.matwm.tiny import LEVELS, make_trainer, run, tiny_config
+from tests.matwm.tiny import LEVELS, TOGETHER, make_trainer, run, tiny_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 CUDA = {"run.device": "cuda"}
@@ -16,9 +16,11 @@ KINDS = [
     pytest.param({"run.precision": "bfloat16"}, id="bfloat16"),
     pytest.param(IMAGES, id="images"),
     pytest.param(LEVELS, id="levels"),
+    pytest.param(TOGETHER, id="together"),
     pytest.param({"run.cuda_graphs": True}, id="graphs"),
     pytest.param({"run.cuda_graphs": True, "run.precision": "bfloat16"}, id="graphs of bfloat16"),
     pytest.param({**LEVELS, "run.cuda_graphs": True, "run.precision": "bfloat16"}, id="graphs of bfloat16 and levels"),
+    pytest.param({**LEVELS, **TOGETHER, "run.cuda_graphs": True, "run.precision": "bfloat16"}, id="graphs of bfloat16, levels, together"),
 ]
 
 
@@ -56,9 +58,10 @@ def test_a_run_that_was_interrupted_ends_bit_for_bit_where_one_that_was_not_does
     assert part.history == whole.history
 
 
-def test_updates_that_are_launched_as_graphs_are_the_updates():
+@pytest.mark.parametrize("changes", [{}, {**LEVELS, **TOGETHER}], ids=["alone", "together"])
+def test_updates_that_are_launched_as_graphs_are_the_updates(changes):
     """Twenty of each on the same batches and draws, the last ten after a load into what was recorded."""
-    eager, graphed = trained({}), trained({"run.cuda_graphs": True})
+    eager, graphed = trained(changes), trained({**changes, "run.cuda_graphs": True})
     start = through_files(eager.parts())
     for half in range(2):
         graphed.load(start)

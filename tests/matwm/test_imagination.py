@@ -56,6 +56,7 @@ def test_one_more_state_than_actions(learner):
         "continues": (rows, H),
         "latent_rows": (rows, H + 1, 4),
         "numbers": (rows, H + 1, learner.world_model.feature_size - 16),
+        "alive": (rows, H + 1),
     }
 
 

@@ -335,5 +335,6 @@ def test_first_imagined_actions_are_held_against_the_real_mask_of_the_start_row(
     contexts.action_mask[:, -1] = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]).bool()
     rows = torch.zeros(2, 2, 3, 4).int()
     action = torch.tensor([[[0, 1], [1, 0]], [[0, 0], [2, 0]]])
-    rollout = Rollout(action, action.new_zeros(2, 2, 2, 3).bool(), action.float(), action.float(), rows, rows.float())
+    alive = torch.ones(2, 2, 3).bool()
+    rollout = Rollout(action, action.new_zeros(2, 2, 2, 3).bool(), action.float(), action.float(), rows, rows.float(), alive)
     assert illegal_share(contexts, rollout).tolist() == [0.0, 1.0]

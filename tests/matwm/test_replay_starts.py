@@ -58,7 +58,7 @@ def test_starts_are_those_that_a_look_at_every_row_finds_also_after_a_restart(ro
     for one in (replay, *resumed, used):
         seldom(one, more, there)
         agents = np.repeat(np.arange(N), 12)
-        starts = one._draw_starts(generator_for(0, "t", more), agents)
+        starts = one._draw_starts(generator_for(0, "t", more), agents[:, None])
         assert starts.tolist() == scanned(one, generator_for(0, "t", more), agents, there).tolist()
 
 
@@ -101,7 +101,7 @@ def test_a_search_looks_at_few_rows(rows, monkeypatch):
     replay._starts_before = replay._starts_before.view(Counted)
     monkeypatch.setattr(Counted, "looks", 0)
     agents = np.repeat(np.arange(N), 4)
-    starts = replay._draw_starts(generator_for(0, "t", 0), agents)
+    starts = replay._draw_starts(generator_for(0, "t", 0), agents[:, None])
     assert starts[4:8].tolist() == [0] * 4
     searches = 4 * (2 + rows.bit_length()) + 4 * 2  # of the seldom agent, and of the one that is nowhere
     assert 0 < Counted.looks <= 2 * len(agents) + searches

@@ -20,7 +20,7 @@ from matwm.settings import in_force, too_few_rows
 from matwm.stateful import fingerprint
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from tests.matwm.test_config import BASE, MOVES
+from tests.matwm.test_config import BASE, MOVES, NEEDS
 from tests.matwm.tiny import make_trainer, run, tiny_config
 from tests.matwm.toy_envs import CounterEnv
 
@@ -30,13 +30,15 @@ MARKS = {path: marks for path, _, marks in leaves(tiny_config())}
 CHANGED = {
     **MOVES,
     "schedule.warmup_steps": 30,  # beyond the fork: one before it has no say any more
+    "schedule.agents_from": 30,
     "run.threads": 2,
     "run.device": "cpu",  # the only one that every machine has
     "run.cuda_graphs": False,  # what it can be there
 }
 SHAPING = [path for path, marks in MARKS.items() if marks["shapes"] and marks["branch"] != "fixed"]
 MASKS = "world_model.loss_weights.action_mask"
-NOT_IN_NUMBERS = {"run.device", "run.threads", "run.cuda_graphs", MASKS}
+NOT_IN_NUMBERS = {"run.device", "run.threads", "run.cuda_graphs", MASKS, "actor_critic.imagination.opponents_predicted"}
+"""… of Simple Spread on a CPU: there is one role, so nobody has opponents (tests/matwm/test_together.py has some)."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +76,14 @@ def unchanged(parent: Checkpoint) -> str:
 
 @pytest.mark.parametrize("path", SHAPING)
 def test_a_changed_value_is_in_force_after_loading_and_trains_otherwise(parent: Checkpoint, unchanged: str, path: str) -> None:
-    trainer = branch(parent, tiny_config({**PARENT, path: CHANGED[path]}))
+    needs = {key: value for key, value in NEEDS.get(path, {}).items() if not key.startswith("env.")}
+    trainer = branch(parent, tiny_config({**PARENT, **needs, path: CHANGED[path]}))
     found = [value for name, value in in_force(trainer.learner, trainer.replay, trainer.collector) if name == path]
     assert found
     assert all(value == CHANGED[path] for value in found)
     if path not in NOT_IN_NUMBERS:
-        assert everything(run(trainer, END - FORK)) != unchanged
+        before = everything(run(branch(parent, tiny_config({**PARENT, **needs})), END - FORK)) if needs else unchanged
+        assert everything(run(trainer, END - FORK)) != before
 
 
 def test_the_weight_of_action_masks_acts_where_there_are_masks() -> None:

@@ -40,6 +40,8 @@ TINY: dict[str, Any] = {
         "encoder_layers": 1,
         "encoder_width": 16,
         "reward_input": "hidden",
+        "reward_reads": "own",
+        "dynamics_reads": "own",
         "head_layers": 1,
         "head_width": 16,
         "dynamics_layers": 1,
@@ -70,6 +72,7 @@ TINY: dict[str, Any] = {
         "layers": 1,
         "width": 16,
         "bins": {"count": 21, "bound": 6.0},
+        "action_factors": None,
         "actor_unimix": 0.0,
         "discount": 0.985,
         "lambda": 0.95,
@@ -84,14 +87,28 @@ TINY: dict[str, Any] = {
         "adam_betas": [0.9, 0.999],
         "adam_epsilon": 1e-5,
         "clip_norm": 100.0,
+        "epochs": 1,
+        "ratio_clip": 1e-5,
+        "return_debias": False,
+        "critic_reads": "own",
+        "team_reward": "none",
         "imagination": {
             "context_length": 4,
             "start_state": "posterior",
+            "mates": "absent",
+            "opponents_predicted": 0.0,
             "regimes": [{"max_agents": 3, "starts": 6, "horizon": 3}, {"max_agents": None, "starts": 8, "horizon": 3}],
         },
     },
     "replay": {"capacity": 200, "recency_decay": 0.99, "chunk_rows": 16},
-    "schedule": {"warmup_steps": 12, "world_model_every": 1, "agents_every": 2, "batch_is_total": True, "acting_context": 5},
+    "schedule": {
+        "warmup_steps": 12,
+        "world_model_every": 1,
+        "agents_every": 2,
+        "agents_from": 0,
+        "batch_is_total": True,
+        "acting_context": 5,
+    },
     "run": {"device": "cpu", "precision": "float32", "cuda_graphs": False, "threads": 1, "save_interval": 10, "metrics_interval": 5},
     "retention": {"keep_last": None, "keep_every": None, "keep_best": 0},
     "evaluation": {"episodes": 2, "seed": 100, "modes": ["sampled"], "interval": 0, "gif": False},
@@ -102,6 +119,19 @@ LEVELS = {"world_model.latent_code": "ordinal", "world_model.reward_input": "arr
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"))]
 TEAMS = {1: "simple_v3", 2: "simple_push_v3", 3: "simple_crypto_v3"}
 """A scenario for each size of a toy team: the configuration reads the size from the scenario."""
+TOGETHER: dict[str, Any] = {
+    "world_model.reward_input": "arrival",
+    "world_model.reward_reads": "joint",
+    "world_model.dynamics_reads": "joint",
+    "actor_critic.critic_reads": "joint",
+    "actor_critic.team_reward": "role",
+    "actor_critic.epochs": 2,
+    "actor_critic.return_debias": True,
+    "actor_critic.imagination.mates": "imagined",
+    "actor_critic.imagination.opponents_predicted": 0.5,
+    "actor_critic.imagination.regimes": [{"max_agents": None, "starts": 16, "horizon": 3}],
+}
+"""All agents imagined from the same moments, with everything that this can be combined with."""
 
 
 def tiny_data(changes: dict[str, Any] | None = None) -> dict[str, Any]:

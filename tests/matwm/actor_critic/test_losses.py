@@ -66,3 +66,33 @@ def test_the_best_critic_says_the_target():
         critic_loss(F.log_softmax(logits, -1), target, target, torch.ones(1, 1), bins, slow_weight=1.0).sum().backward()
         optimizer.step()
     assert bins.mean(logits).item() == pytest.approx(7.3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("taken", "advantage", "learns"),
+    [(0.5, 1.0, True), (0.59, 1.0, True), (0.61, 1.0, False), (0.39, 1.0, True), (0.39, -1.0, False), (0.61, -1.0, True)],
+)
+def test_a_ratio_beyond_the_clip_is_left_where_it_is_and_one_on_the_way_back_is_not(taken, advantage, learns):
+    """The action was drawn with probability 0.5; the clip of 0.2 lies at 0.4 and 0.6."""
+    log_prob = torch.tensor([[math.log(taken)]], requires_grad=True)
+    log_probs = torch.stack([log_prob, (1 - log_prob.exp()).log()], -1)
+    ratio = log_prob.exp() / 0.5
+    one = torch.ones(1, 1)
+    loss, _ = actor_loss(log_probs, torch.tensor([[0]]), advantage * one, one, entropy_weight=0.0, ratio=ratio, ratio_clip=0.2)
+    loss.sum().backward()
+    expected = -advantage * ratio.item() if learns else 0.0
+    assert log_prob.grad.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_first_pass_of_many_has_the_gradient_of_the_only_one():
+    """At a ratio of 1 the surrogate's gradient is REINFORCE's."""
+    gradients = []
+    for clipped in (False, True):
+        logits = torch.tensor([[[0.3, -0.2, 1.0], [0.0, 0.5, -1.0]]], requires_grad=True)
+        log_probs, action = F.log_softmax(logits, -1), torch.tensor([[2, 0]])
+        taken = log_probs.gather(-1, action[..., None]).squeeze(-1)
+        ratio = (taken - taken.detach()).exp() if clipped else None
+        advantage, weight = torch.tensor([[1.5, -0.5]]), torch.tensor([[1.0, 0.7]])
+        actor_loss(log_probs, action, advantage, weight, entropy_weight=0.1, ratio=ratio)[0].sum().backward()
+        gradients.append(logits.grad)
+    assert torch.allclose(*gradients, atol=1e-7)

@@ -75,3 +75,22 @@ def test_sampling_follows_the_policy():
         actors.net.output_bias[:] = torch.tensor([0.6, 0.4, 1e-9, 1e-9]).log()
     action = actors.choose(features_of(20000), torch.ones(N, 20000, A, dtype=torch.bool), greedy=False)
     assert (action == 0).float().mean(1).tolist() == pytest.approx([0.6] * N, abs=0.015)
+
+
+def test_parts_of_an_action_are_chosen_independently_where_nothing_is_forbidden():
+    """Six actions as two words and three moves: action = 3 * word + move."""
+    seed_torch(0, "test", 0)
+    actors = Actors(N, F, 6, tiny_config({"actor_critic.action_factors": [2, 3]}).actor_critic)
+    with torch.no_grad():
+        actors.net.output_weight.mul_(300)
+    features, everything = features_of(5), torch.ones(N, 5, 6, dtype=torch.bool)
+    probs = actors.log_probs(features, everything).exp().unflatten(-1, (2, 3))
+    words, moves = probs.sum(-1, keepdim=True), probs.sum(-2, keepdim=True)
+    assert torch.allclose(probs, words * moves, atol=1e-6)
+    assert actors.net.output_bias.shape == (N, 1, 2 + 3)
+    logits = actors.net(features)
+    assert torch.allclose(words.squeeze(-1), logits[..., :2].softmax(-1), atol=1e-6)
+    assert torch.allclose(moves.squeeze(-2), logits[..., 2:].softmax(-1), atol=1e-6)
+    forbidden = everything.clone()
+    forbidden[..., 4] = False
+    assert actors.log_probs(features, forbidden)[..., 4].eq(float("-inf")).all()

@@ -96,3 +96,39 @@ def test_bounds_are_saved():
     again.load_state_dict(bounds.state_dict())
     assert torch.equal(again.scale(1.0), bounds.scale(1.0))
     assert set(bounds.state_dict()) == {"low", "high"}
+
+
+def test_percentiles_of_what_counts_are_those_of_what_is_left():
+    rng = torch.Generator().manual_seed(2)
+    values, counts = torch.randn(3, 9, generator=rng), torch.rand(3, 9, generator=rng) < 0.6
+    for percent in (0.0, 5.0, 50.0, 95.0, 100.0):
+        found = percentile(values, percent, counts)
+        expected = [np.percentile(row[mine].numpy(), percent) for row, mine in zip(values, counts, strict=True)]
+        assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    everything = torch.ones_like(counts)
+    assert percentile(values, 5.0, everything).tolist() == pytest.approx(percentile(values, 5.0).tolist(), abs=1e-6)
+
+
+def filled(bounds, times, learns=(True, True)):
+    for _ in range(times):
+        returns = torch.tensor([[0.0, 10.0], [0.0, 4.0]])
+        bounds.update(returns, torch.tensor(learns), low=0, high=100, decay=0.9)
+    return bounds
+
+
+def test_the_first_scale_is_the_first_spread_where_the_start_at_0_is_corrected():
+    assert filled(ReturnBounds(2, debias=True), 1).scale(1e-3).tolist() == pytest.approx([10.0, 4.0], rel=1e-5)
+    assert filled(ReturnBounds(2), 1).scale(1e-3).tolist() == pytest.approx([1.0, 0.4], rel=1e-5)
+    late = filled(ReturnBounds(2, debias=True), 1, learns=(True, False))
+    assert filled(late, 1).scale(1e-3).tolist() == pytest.approx([10.0, 4.0], rel=1e-5)
+
+
+def test_a_state_saved_with_the_other_setting_is_taken_as_it_is_and_not_corrected():
+    plain, corrected = filled(ReturnBounds(2), 3), filled(ReturnBounds(2, debias=True), 3)
+    assert set(plain.state_dict()) == {"low", "high"}
+    on = ReturnBounds(2, debias=True)
+    on.load_state_dict(plain.state_dict())
+    assert torch.equal(on.scale(1e-3), plain.scale(1e-3))
+    off = ReturnBounds(2)
+    off.load_state_dict(corrected.state_dict())
+    assert torch.equal(off.scale(1e-3), plain.scale(1e-3))
