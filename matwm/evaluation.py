@@ -1,7 +1,8 @@
 """Judges policies by whole episodes: against each other, against frozen opponents, and beside the scripts' own returns.
 
 Episode e starts from the environment seed `first_seed + e` in every match-up. All other draws come from `first_seed` and the
-match-up's name: a result does not depend on what else is evaluated, and nothing outside notices that it was.
+match-up's name: a result does not depend on what else is evaluated, and nothing outside notices that it was. Where agents tell
+each other of goals, each match-up is played a second time with other words (see communication.py).
 """
 
 import contextlib
@@ -16,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 
 from matwm.acting import EpisodeContext, Seen, choose_actions
 from matwm.actor_critic import Actors
+from matwm.communication import Communication, other_goals, with_other_goals, word_counts
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import Env
 from matwm.envs.scripted import LineUp, Script, opponents, references, scripts, sides
+from matwm.envs.words import Channel, channels
 from matwm.rng import generator_for, seed_torch
 from matwm.scenarios import FAMILIES
 from matwm.types import NO_ACTION, EnvSpec, Tick
@@ -71,6 +74,8 @@ class Result:
     """-1 after an episode's end: with the seed they bring an episode back."""
     outcomes: Mapping[str, Float[np.ndarray, " E"]] = field(default_factory=dict)
     """What the environment said of each episode at its end, such as `win`: 1 or 0."""
+    communication: tuple[Communication, ...] = ()
+    """What was said and heard, for each channel of the scenario."""
     agents: Mapping[str, Summary] = field(init=False)
     roles: Mapping[str, Summary] = field(init=False)
     """Of the mean over the role's agents in each episode, which is one observation."""
@@ -171,6 +176,7 @@ class _Table:
         self._at_once = 1 if FAMILIES[env.family].is_heavy else LOCKSTEP
         self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, self._at_once))]
         self.spec = self._envs[0].spec
+        self._channels = channels(env)
 
     def __enter__(self) -> "_Table":
         return self
@@ -180,23 +186,46 @@ class _Table:
             env.close()
 
     def play(self, line_up: LineUp, mode: Mode | None, team: _Team | None) -> Result:
-        """Play all episodes of a match-up, `LOCKSTEP` at a time, or one by one where the family is heavy."""
+        """Play all episodes of a match-up, and where there are words to swap, play them again with other ones."""
+        played = self._play_all(line_up, mode, team)
+        swapped = self._play_all(line_up, mode, team, is_swapped=True) if self._channels else played
+        communication = tuple(self._compared(channel, played, swapped) for channel in self._channels)
+        learned = tuple(team.numbers) if team else ()
         name = matchup_name(line_up)
+        return Result(name, mode, learned, self.spec, self._seeds, played.returns, played.actions, played.outcomes, communication)
+
+    def _play_all(self, line_up: LineUp, mode: Mode | None, team: _Team | None, *, is_swapped: bool = False) -> "Played":
+        """Play `LOCKSTEP` episodes at a time, or one by one where the family is heavy."""
         groups: list[Played] = []
+        stream = f"evaluation/{mode or 'reference'}/{matchup_name(line_up)}"
         for group, start in enumerate(range(0, len(self._seeds), self._at_once)):
-            stream = f"evaluation/{mode or 'reference'}/{name}"
             choose = self._chooser(scripts(self._config, self.spec, line_up), team, stream, group)
             if team is not None:
                 seed_torch(self._first_seed, stream, group)
                 team.begin()
-            groups.append(play_episodes(self._envs, self._seeds[start : start + self._at_once], choose))
-        longest = max(group.actions.shape[1] for group in groups)
-        padded = [np.pad(g.actions, ((0, 0), (0, longest - g.actions.shape[1]), (0, 0)), constant_values=NO_ACTION) for g in groups]
-        learned = tuple(team.numbers) if team else ()
-        returns = np.concatenate([group.returns for group in groups])
-        told = [key for key in groups[0].outcomes if all(key in group.outcomes for group in groups)]
-        outcomes = {key: np.concatenate([group.outcomes[key] for group in groups]) for key in told}
-        return Result(name, mode, learned, self.spec, self._seeds, returns, np.concatenate(padded), outcomes)
+            seeds = self._seeds[start : start + self._at_once]
+            if is_swapped:
+                choose = self._misled(choose, np.arange(start, start + len(seeds)))
+            groups.append(play_episodes(self._envs, seeds, choose))
+        return _joined(groups)
+
+    def _misled(self, choose: Choose, episodes: Int[np.ndarray, " E"]) -> Choose:
+        """Return the same policies, whose speakers see other goals. They draw what they would have drawn."""
+        return lambda obs, mask: choose(with_other_goals(self._channels, self.spec, obs, episodes), mask)
+
+    def _compared(self, channel: Channel, played: "Played", swapped: "Played") -> Communication:
+        """Return what a channel did in episodes that were played as they are, and with words swapped."""
+        speaker, listener = self.spec.agents.index(channel.speaker), self.spec.agents.index(channel.listener)
+        goals = channel.goals_seen(played.first_obs[:, speaker])
+        return Communication(
+            channel,
+            counts=word_counts(channel, goals, played.actions[:, :, speaker]),
+            goals=goals,
+            ends=channel.nearest(played.last_obs[:, listener]),
+            swapped_goals=other_goals(channel, goals, np.arange(len(goals))),
+            swapped_ends=channel.nearest(swapped.last_obs[:, listener]),
+            swapped_returns=swapped.returns[:, listener],
+        )
 
     def _chooser(self, casting: Mapping[int, Script], team: _Team | None, stream: str, group: int) -> Choose:
         sizes, counts = self.spec.obs_sizes, self.spec.num_actions
@@ -222,6 +251,9 @@ class Played:
     returns: Float[np.ndarray, "E N"]
     actions: Int[np.ndarray, "E T N"]
     outcomes: Mapping[str, Float[np.ndarray, " E"]]
+    first_obs: Seen
+    last_obs: Seen
+    """After the last step of each episode."""
 
 
 def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> Played:
@@ -230,6 +262,7 @@ def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> 
     An episode that is over keeps its place in the batch, but takes no further step.
     """
     ticks: list[Tick] = [env.reset(seed) for env, seed in zip(envs, seeds, strict=False)]
+    first_obs = np.stack([tick.obs for tick in ticks])
     returns = np.zeros((len(ticks), envs[0].spec.num_agents))
     history: list[Int[np.ndarray, "E N"]] = []
     while running := [e for e, tick in enumerate(ticks) if not tick.is_over]:
@@ -242,7 +275,17 @@ def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> 
         history.append(taken)
     told = [key for key in ticks[0].metrics if all(key in tick.metrics for tick in ticks)]
     outcomes = {key: np.array([tick.metrics[key] for tick in ticks], np.float64) for key in told}
-    return Played(returns, np.stack(history, axis=1), outcomes)
+    return Played(returns, np.stack(history, axis=1), outcomes, first_obs, np.stack([tick.obs for tick in ticks]))
+
+
+def _joined(groups: Sequence[Played]) -> Played:
+    """Return groups of episodes as one, the actions of shorter ones padded."""
+    longest = max(group.actions.shape[1] for group in groups)
+    padded = [np.pad(g.actions, ((0, 0), (0, longest - g.actions.shape[1]), (0, 0)), constant_values=NO_ACTION) for g in groups]
+    told = [key for key in groups[0].outcomes if all(key in group.outcomes for group in groups)]
+    outcomes = {key: np.concatenate([group.outcomes[key] for group in groups]) for key in told}
+    returns, first_obs, last_obs = (np.concatenate([getattr(g, name) for g in groups]) for name in ("returns", "first_obs", "last_obs"))
+    return Played(returns, np.concatenate(padded), outcomes, first_obs, last_obs)
 
 
 def _only(actors: Actors, numbers: Sequence[int]) -> Actors:
