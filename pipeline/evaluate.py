@@ -2,7 +2,8 @@
 
 metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's returns by mode and match-up, the scripts'
                                      beside them, what the environment says of episodes, such as `win`, and the `max_steps`
-                                     at which they are truncated, on which returns depend
+                                     at which they are truncated, on which returns depend; where agents have words, what these say
+                                     of goals (see metrics/words.py)
 metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from; what the environment says has rows
                                      of the "role" `metrics/win`
 metrics/<segment>/evaluated.csv      what MLflow is told, and when (see times.py)
@@ -44,7 +45,7 @@ def evaluate(project: Path, name: str) -> None:
     from matwm.store import LocalStore
     from pipeline import project as places
     from pipeline import segments, tracking
-    from pipeline.metrics import best, times
+    from pipeline.metrics import best, times, words
     from pipeline.metrics.journal import read_points
     from pipeline.reporting.report import report
     from pipeline.validate import missing_devices
@@ -72,6 +73,7 @@ def evaluate(project: Path, name: str) -> None:
         artifacts.append((pictures / GIF, "plots"))
     step = checkpoint.step
     points = [p for result in learned for p in best.points(step, str(result.mode), result.matchup, _judged(result), result.metrics)]
+    points += [p for result in learned for p in words.points(step, str(result.mode), result.matchup, result.communication)]
     report(project, name, segment.config.tracking, points=points, artifacts=artifacts, tags=best.tags(segment.config.evaluation))
     facts = places.run_record(project, name)
     work = places.work_folder(project, name, str(facts.get("key", "")))
@@ -104,6 +106,8 @@ def _judged(result: "Result") -> "dict[str, Summary]":
 
 
 def _for_people(step: int, learned: "Sequence[Result]", references: "Sequence[Result]") -> dict[str, Any]:
+    from pipeline.metrics import words
+
     nested: dict[str, Any] = {"step": step, "max_steps": learned[0].spec.max_steps}
     for result in learned:
         agents = {agent: _rounded(summary, STATISTICS[:4]) for agent, summary in _judged(result).items()}
@@ -115,6 +119,8 @@ def _for_people(step: int, learned: "Sequence[Result]", references: "Sequence[Re
         if result.metrics:
             told = {name: _rounded(summary, ("mean", "stderr", "episodes")) for name, summary in result.metrics.items()}
             nested.setdefault("metrics", {}).setdefault(result.mode or "references", {})[result.matchup] = told
+        if told := words.for_people(result.communication, DIGITS):
+            nested.setdefault(words.WORDS, {}).setdefault(result.mode or "references", {})[result.matchup] = told
     return nested
 
 

@@ -1,6 +1,7 @@
 """Stage `plot`: figures of every lineage, from the root to each segment that nothing continues from its end.
 
-plots/lineage/<segment>/{returns,losses,rewards,teammates,evaluation}.png; the numbers are in metrics/<segment>/*.csv, which are cumulative.
+plots/lineage/<segment>/{returns,losses,rewards,teammates,evaluation,words}.png; the numbers are in metrics/<segment>/*.csv, where those
+of training are cumulative. Words are drawn where agents tell each other of goals, of the judged steps of every segment of the lineage.
 """
 
 import csv
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING
 from pipeline.process import follow_parent
 
 if TYPE_CHECKING:
+    from matwm.envs.words import Channel
     from pipeline.drawing.figures import Curve, Figure, Lineage
     from pipeline.drawing.scoreboard import Score
+    from pipeline.drawing.words import Moment, Speaker
     from pipeline.segments import ResolvedSegment
 
 TERMS = ("total", "reconstruction", "reward", "continuation", "dynamics", "representation", "teammates", "action_mask")
@@ -80,6 +83,7 @@ def paths(graph: "Mapping[str, ResolvedSegment]") -> "list[list[ResolvedSegment]
 def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]":
     """Return the figures of a lineage by name, from the metrics of its last segment; those without data are left out."""
     from pipeline.drawing import figures, scoreboard
+    from pipeline.drawing import words as speaking
 
     lineage = _lineage(path, folder.parent)
     training, episodes = read_curves(folder / "training.csv"), read_curves(folder / "episodes.csv")
@@ -97,6 +101,9 @@ def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]"
         drawn["teammates"] = figures.teammates(lineage, accuracy, majority)
     if (folder / "evaluation.csv").is_file():
         drawn["evaluation"] = scoreboard.evaluation(lineage, *read_scores(folder / "evaluation.csv"))
+    if speakers := read_words(folder.parent, path):
+        starts = [stretch.start for stretch in lineage.stretches if stretch.start]
+        drawn["words"] = speaking.words(f"Words by goals, {_judged_mode(path)} – {lineage.title}", speakers, starts)
     return drawn
 
 
@@ -131,6 +138,50 @@ def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
         for row in rows
     ]
     return int(rows[0]["step"]), int(rows[0]["episodes"]), scores
+
+
+def read_words(metrics: Path, path: "Sequence[ResolvedSegment]") -> "list[Speaker]":
+    """Return what speakers said on the way to the end of a lineage, by the evaluations of its segments; nothing of scenarios without words.
+
+    Raises:
+        ProjectError: a file of metrics is damaged.
+    """
+    from matwm.envs.words import channels
+    from pipeline.drawing.words import Speaker
+    from pipeline.metrics import times, words
+
+    known = channels(path[-1].config.env)
+    if not known:
+        return []
+    ends = [*(segment.origin.step for segment in path[1:]), path[-1].until]
+    points = [
+        point
+        for segment, end in zip(path, ends, strict=True)
+        for point in times.recorded_points(metrics / segment.name)
+        if point.step <= end
+    ]
+    spoken = [(channel, words.by_step(points, _judged_mode(path), SELF_PLAY, channel.speaker)) for channel in known]
+    return [
+        Speaker(channel.speaker, channel.goals, [_moment(step, values, channel) for step, values in steps.items()])
+        for channel, steps in spoken
+        if steps
+    ]
+
+
+def _moment(step: int, values: Mapping[str, float], channel: "Channel") -> "Moment":
+    import numpy as np
+
+    from pipeline.drawing.words import Moment
+    from pipeline.metrics import words
+
+    shares = np.array(words.matrix(values, len(channel.goals), channel.num_words))
+    names = ("information", "information_share", "reached", "swapped/followed", "swapped/reached")
+    return Moment(step, shares, *(values.get(name, float("nan")) for name in names))
+
+
+def _judged_mode(path: "Sequence[ResolvedSegment]") -> str:
+    """Return the mode of evaluations that counts."""
+    return path[-1].config.evaluation.modes[0]
 
 
 def _tactics(matchup: str, num_sides: int) -> tuple[str, ...]:

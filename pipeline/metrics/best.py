@@ -7,7 +7,7 @@ from matwm.config import EvaluationConfig
 from matwm.history import Point
 from pipeline.metrics.journal import EVALUATION, TimedPoint
 
-NOT_MODES = ("step", "max_steps", "references", "metrics")
+NOT_MODES = ("step", "max_steps", "references", "metrics", "words")
 """What `evaluation.json` says beside the returns of each mode."""
 METRICS = "metrics/"
 """Before the name of what an environment says of its episodes, where agents or roles have theirs."""

@@ -7,7 +7,7 @@ from typing import Any
 from matwm.checkpoint import Checkpoint
 from pipeline import source_code, tracking
 from pipeline.lineage import Lineage, Node
-from pipeline.metrics import best
+from pipeline.metrics import best, words
 from pipeline.metrics.journal import EVALUATION
 from pipeline.metrics.records import LATEST_EPISODES, latest_returns
 from pipeline.params.retention import history_of
@@ -67,7 +67,7 @@ def _judged(project: Path, node: Node | None, step: int, trouble: list[str]) -> 
     if facts is None:
         return {}
     if facts.info is not None and facts.run_id:
-        keys = sorted(key for key in facts.info.metrics if key.startswith(EVALUATION))
+        keys = sorted(key for key in facts.info.metrics if key.startswith(EVALUATION) and not words.is_of_goal(key))
         try:
             points = tracking.metric_history(facts.run_id, keys=keys)
         except tracking.TrackingError as error:

@@ -21,7 +21,7 @@ from matwm.version import NUMERICS
 from pipeline import dvc_files, republish, source_code
 from pipeline import project as places
 from pipeline.job import Job
-from pipeline.metrics import best, records, times
+from pipeline.metrics import best, records, times, words
 from pipeline.metrics.journal import read_points
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
@@ -264,6 +264,7 @@ class Session:
         for result in results:
             learners = {trainer.spec.agents[number]: result.agents[trainer.spec.agents[number]] for number in result.learned}
             points += best.points(trainer.env_step, str(result.mode), result.matchup, learners, result.metrics)
+            points += words.points(trainer.env_step, str(result.mode), result.matchup, result.communication)
         self.tracker.log(points, is_revision=True)
         return True
 
