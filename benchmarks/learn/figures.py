@@ -1,6 +1,6 @@
-"""Draws learning curves by fixed opponents out of result files."""
+"""Draws learning curves by fixed opponents, and what agents' words say of goals, out of result files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 
 from benchmarks.learn import inside
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, TASKS, Measure
+from pipeline.drawing import words as speaking
 from pipeline.drawing.figures import COLOURS, DARK, QUIET, drawing, png
 
-CURVES, COMPARED, INSIDE = "learning.png", "learning_ablations.png", "learning_inside.png"
+CURVES, COMPARED, INSIDE, WORDS = "learning.png", "learning_ablations.png", "learning_inside.png", "learning_words.png"
 TITLES = {
     CURVES: "Judged by environment steps, each seed and the mean",
     COMPARED: "Ablations on Simple Spread",
     INSIDE: "What training knew of itself, by environment steps",
+    WORDS: "Words by goals over training, sampled",
 }
 
 Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
@@ -25,12 +27,17 @@ Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
 def names(found: Found) -> list[str]:
     """Return the names of the pictures that there are results for."""
     has_final = any(found[FINAL].values())
-    return [CURVES, INSIDE] * has_final + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
+    return [CURVES, INSIDE] * has_final + [WORDS] * bool(_speakers(found)) + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
 
 
 def pictures(found: Found) -> dict[str, bytes]:
     """Return the PNG files by name."""
-    draw = {CURVES: _curves, COMPARED: _ablations, INSIDE: lambda found: inside.figure(TITLES[INSIDE], found[FINAL])}
+    draw: dict[str, Callable[[Found], Figure]] = {
+        CURVES: _curves,
+        COMPARED: _ablations,
+        INSIDE: lambda found: inside.figure(TITLES[INSIDE], found[FINAL]),
+        WORDS: lambda found: speaking.words(TITLES[WORDS], _speakers(found)),
+    }
     with drawing():
         return {name: png(draw[name](found)) for name in names(found)}
 
@@ -95,6 +102,37 @@ def points(run: Mapping[str, Any], measure: Measure) -> Iterator[tuple[int, floa
         for row in rows:
             if row["mode"] == "sampled" and measure.is_of(row):
                 yield int(step), row["mean"]
+
+
+def _speakers(found: Found) -> list[speaking.Speaker]:
+    """Return each speaker of each seed, where result files say what it said: those of earlier versions do not."""
+    return [
+        speaking.Speaker(
+            f"{TASKS[scenario].title},\nseed {seed}: {name}", moments[-1][1]["goals"], [_moment(step, row) for step, row in moments]
+        )
+        for scenario, runs in found[FINAL].items()
+        for seed, run in runs.items()
+        for name, moments in spoken(run).items()
+    ]
+
+
+def spoken(run: Mapping[str, Any]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
+    """Return what each speaker said in self-play at each judged step, sampled; at the last step, in the episodes of the last judgement."""
+    by_step = {**{int(step): rows for step, rows in run["curve"].items()}, run["steps"]: run["evaluation"]}
+    found: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for step, rows in sorted(by_step.items()):
+        for row in rows:
+            if "speaker" in row and (row["mode"], row["matchup"]) == ("sampled", "self_play"):
+                found.setdefault(row["speaker"], []).append((step, row))
+    return found
+
+
+def _moment(step: int, row: Mapping[str, Any]) -> speaking.Moment:
+    counts = np.array(row["words"], np.float64)
+    totals = counts.sum(1, keepdims=True)
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+    share = float("nan") if row["information_share"] is None else row["information_share"]
+    return speaking.Moment(step, shares, row["information"], share, row["reached"], row["swapped_followed"], row["swapped_reached"])
 
 
 def _finish(axes: Axes) -> None:

@@ -143,8 +143,7 @@ class Job:
         if rows:
             self._progress["curve"][str(trainer.env_step)] = rows
             files.write(self.folder / "progress.json", self._progress)
-            shown = ", ".join(f"{row.get('role') or row['metric']} {row['mean']:.3g} ({row['matchup']})" for row in rows)
-            self._say(f"{plan}: step {trainer.env_step:,} judged: {shown}")
+            self._say(f"{plan}: step {trainer.env_step:,} judged: {', '.join(map(_phrase, rows))}")
         return bool(rows)
 
     def _finish(self, trainer: Trainer, should_stop: Callable[[], bool]) -> bool:
@@ -188,7 +187,7 @@ class Job:
         modes: list[Mode],
         should_stop: Callable[[], bool],
     ) -> list[dict[str, Any]]:
-        """Return a row for each mode, match-up (None: all) and learned role or metric; nothing if stopped."""
+        """Return a row for each mode, match-up (None: all) and learned role, metric or speaker; nothing if stopped."""
         learner, began = trainer.learner, time.process_time()
         results = evaluate(
             learner.world_model,
@@ -226,3 +225,9 @@ class Job:
         if phrases := list(differences({key: before.get(key) for key in now}, ours)):
             more = f" (and {len(phrases) - 1} more)" if len(phrases) > 1 else ""
             raise JobError(f"{self.plan}: {state} with seed {seed} otherwise: {phrases[0]}{more}: give another --name, or remove {place}")
+
+
+def _phrase(row: Mapping[str, Any]) -> str:
+    if "speaker" in row:
+        return f"{row['speaker']}'s words {row['information']:.2g} nats, swapped followed {row['swapped_followed']:.2g} ({row['matchup']})"
+    return f"{row.get('role') or row['metric']} {row['mean']:.3g} ({row['matchup']})"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fixed_play, learning
-from benchmarks.learn import files
+from benchmarks.learn import figures, files
 from benchmarks.learn.diagnosis import IMAGES
 from benchmarks.learn.job import Job, JobError, rows_of
 from benchmarks.learn.measures import ABLATIONS, TASKS
@@ -169,6 +169,28 @@ def test_what_the_environment_says_of_episodes_is_judged_too():
     ]
     (measure,) = TASKS["3m"].measures
     assert [measure.is_of(row) for row in rows_of(result)] == [False, True]
+
+
+def test_what_agents_say_is_recorded_in_curve_and_result(tmp_path, capsys):
+    plan = make_plan("tiny", "ci-tiny", "simple_speaker_listener_v4", SEED, 80, TINY, Judging(episodes=5, every=40, curve_episodes=4))
+    said = []
+    job = Job(plan, tmp_path / "work", tmp_path / "results", save_every=40, say=said.append)
+    assert job.run(lambda: False)
+    assert any("speaker_0's words" in line and "nats" in line for line in said)
+    result = files.read(job.result_file)
+    assert not any("words" in key for key in result["training"])
+    spoken = figures.spoken(result)
+    assert [(step, row["episodes"], row["mode"]) for step, row in spoken["speaker_0"]] == [(40, 4, "sampled"), (80, 5, "sampled")]
+    assert [sum(map(sum, row["words"])) for _, row in spoken["speaker_0"]] == [4 * 9, 5 * 9]
+    rows = [row for row in result["evaluation"] if "speaker" in row]
+    assert [row["mode"] for row in rows] == ["sampled", "greedy"]
+    assert {*rows[0]} == {
+        *("mode", "matchup", "speaker", "listener", "goals", "words", "information", "information_share", "reached"),
+        *("swapped_reached", "swapped_followed", "swapped_return", "swapped_return_stderr", "episodes"),
+    }
+    assert learning.main(["show", "--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "80: sampled −" in line, "the table's rows are found beside those of words"
 
 
 def test_a_preset_of_images_is_trained_with_its_own_options_and_not_diagnosed(tmp_path):

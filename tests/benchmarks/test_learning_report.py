@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from benchmarks import learning
@@ -23,7 +24,7 @@ def rows(matchup, role, sampled, greedy):
 
 
 def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20, config=None, **others):
-    curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled"]}
+    curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled" and "mean" in row]}
     result = {"name": name, "scenario": scenario, "seed": seed, "steps": steps, "cpu_seconds": 60.0 * minutes, "curve": curve}
     result |= {"judging_cpu_seconds": 180.0, "preset": "cpu-small", "numerics": 1, "judging": {"episodes": 200}}
     role = evaluation[0]["role"]
@@ -117,6 +118,31 @@ def test_a_curve_is_of_its_own_episodes_alone():
     earned = {"mode": "sampled", "matchup": "self_play", "role": "ally", "mean": 1.5}
     run = {"steps": 200, "curve": {"100": [earned, won], "200": [{**won, "mean": 0.5}]}, "evaluation": [{**won, "mean": 1.0}]}
     assert dict(figures.points(run, measure)) == {100: 0.25, 200: 0.5}
+
+
+def test_words_are_drawn_of_the_results_that_have_them(tmp_path, readme):
+    def of_words(mode, counts, share, followed):
+        names = {"speaker": "speaker_0", "listener": "listener_0", "goals": ["red", "green", "blue"], "words": counts}
+        swapped = {"swapped_reached": 0.3, "swapped_followed": followed, "swapped_return": -30.0, "swapped_return_stderr": 1.0}
+        shares = {"information": 0.5, "information_share": share, "reached": 0.9}
+        return {"mode": mode, "matchup": "self_play", **names, **shares, **swapped, "episodes": 200}
+
+    put(tmp_path, "final", "simple_speaker_listener_v4", 1, rows("self_play", "listener", -20.0, -21.0))
+    report.write(tmp_path, readme, tmp_path)
+    assert "learning_words.png" not in readme.read_text(encoding="utf-8") and not (tmp_path / "learning_words.png").exists()
+    last = [of_words("greedy", [[0] * 3] * 3, None, 0.0), of_words("sampled", [[0, 8, 0], [0, 0, 0], [6, 0, 2]], 0.75, 0.7)]
+    judged = [*rows("self_play", "listener", -8.0, -7.0), *last]
+    curve = {str(step): [judged[0], of_words("sampled", [[1, 1, 0]] * 3, None, 0.1)] for step in (10_000, 50_000)}
+    put(tmp_path, "final", "simple_speaker_listener_v4", 2, judged, config={"seed": 2}, curve=curve)
+    assert "2 final" in report.write(tmp_path, readme, tmp_path)
+    assert "![Words by goals over training, sampled](docs/learning_words.png)" in report.section(tmp_path)
+    assert (tmp_path / "learning_words.png").read_bytes().startswith(b"\x89PNG")
+    (speaker,) = figures._speakers(report.read_all(tmp_path))
+    assert speaker.label == "Simple Speaker Listener,\nseed 2: speaker_0"
+    first, final = speaker.moments
+    assert (first.step, final.step, final.information_share, final.followed) == (10_000, 50_000, 0.75, 0.7)
+    assert first.information_share != first.information_share, "nobody knows a share where all episodes had one goal"
+    np.testing.assert_array_equal(final.shares, [[0, 1, 0], [np.nan] * 3, [0.75, 0, 0.25]])
 
 
 def test_without_results_everything_stays_as_it_is(tmp_path, readme, capsys):
