@@ -1,6 +1,6 @@
 """Draws learning curves by fixed opponents, and what agents' words say of goals, out of result files."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, TASKS, Measure
 from pipeline.drawing import words as speaking
 from pipeline.drawing.figures import COLOURS, DARK, QUIET, drawing, png
 
-CURVES, COMPARED, INSIDE, WORDS = "learning.png", "learning_ablations.png", "learning_inside.png", "learning_words.png"
+CURVES, COMPARED, INSIDE = "learning.png", "learning_ablations.png", "learning_inside.png"
+WORDS = {f"learning_words_{scenario}.png": scenario for scenario in TASKS}
+"""Picture -> its scenario; it is drawn where results say what agents said."""
 TITLES = {
     CURVES: "Judged by environment steps, each seed and the mean",
     COMPARED: "Ablations on Simple Spread",
     INSIDE: "What training knew of itself, by environment steps",
-    WORDS: "Words by goals over training, sampled",
+    **{name: f"Words by goals over training, {TASKS[scenario].title}, sampled" for name, scenario in WORDS.items()},
 }
 
 Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
@@ -27,19 +29,15 @@ Found = Mapping[str, Mapping[str, Mapping[int, Mapping[str, Any]]]]
 def names(found: Found) -> list[str]:
     """Return the names of the pictures that there are results for."""
     has_final = any(found[FINAL].values())
-    return [CURVES, INSIDE] * has_final + [WORDS] * bool(_speakers(found)) + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
+    of_words = [name for name, scenario in WORDS.items() if speakers(found[FINAL].get(scenario, {}))]
+    return [CURVES, INSIDE] * has_final + of_words + [COMPARED] * any(found[name][ABLATED] for name in ABLATIONS)
 
 
 def pictures(found: Found) -> dict[str, bytes]:
     """Return the PNG files by name."""
-    draw: dict[str, Callable[[Found], Figure]] = {
-        CURVES: _curves,
-        COMPARED: _ablations,
-        INSIDE: lambda found: inside.figure(TITLES[INSIDE], found[FINAL]),
-        WORDS: lambda found: speaking.words(TITLES[WORDS], _speakers(found)),
-    }
+    draw = {CURVES: _curves, COMPARED: _ablations, INSIDE: lambda found: inside.figure(TITLES[INSIDE], found[FINAL])}
     with drawing():
-        return {name: png(draw[name](found)) for name in names(found)}
+        return {name: png(draw[name](found) if name in draw else _words(name, found)) for name in names(found)}
 
 
 def _curves(found: Found) -> Figure:
@@ -104,13 +102,14 @@ def points(run: Mapping[str, Any], measure: Measure) -> Iterator[tuple[int, floa
                 yield int(step), row["mean"]
 
 
-def _speakers(found: Found) -> list[speaking.Speaker]:
+def _words(name: str, found: Found) -> Figure:
+    return speaking.words(TITLES[name], speakers(found[FINAL][WORDS[name]]))
+
+
+def speakers(runs: Mapping[int, Mapping[str, Any]]) -> list[speaking.Speaker]:
     """Return each speaker of each seed, where result files say what it said: those of earlier versions do not."""
     return [
-        speaking.Speaker(
-            f"{TASKS[scenario].title},\nseed {seed}: {name}", moments[-1][1]["goals"], [_moment(step, row) for step, row in moments]
-        )
-        for scenario, runs in found[FINAL].items()
+        speaking.Speaker(f"seed {seed}: {name}", moments[-1][1]["goals"], [_moment(step, row) for step, row in moments])
         for seed, run in runs.items()
         for name, moments in spoken(run).items()
     ]

@@ -113,7 +113,9 @@ def _information(axes: Axes, speakers: Sequence[Speaker]) -> None:
     for number, speaker in enumerate(speakers):
         steps, shares = [moment.step for moment in speaker.moments], [moment.information_share for moment in speaker.moments]
         axes.plot(steps, shares, color=_colour(number), marker="o", markersize=4, label=speaker.label)
-    axes.set_title("Mutual information of word and goal,\nas a share of the goals' entropy", loc="left", fontsize=11, color=DARK)
+    axes.set_title(
+        "Mutual information of word and goal (above: in nats),\nas a share of the goals' entropy", loc="left", fontsize=11, color=DARK
+    )
     axes.set_ylabel("100 %: the word tells the goal", fontsize=10)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=min(3, len(speakers)), fontsize=9)
 

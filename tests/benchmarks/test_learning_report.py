@@ -129,16 +129,18 @@ def test_words_are_drawn_of_the_results_that_have_them(tmp_path, readme):
 
     put(tmp_path, "final", "simple_speaker_listener_v4", 1, rows("self_play", "listener", -20.0, -21.0))
     report.write(tmp_path, readme, tmp_path)
-    assert "learning_words.png" not in readme.read_text(encoding="utf-8") and not (tmp_path / "learning_words.png").exists()
+    assert "learning_words" not in readme.read_text(encoding="utf-8") and not list(tmp_path.glob("learning_words*"))
     last = [of_words("greedy", [[0] * 3] * 3, None, 0.0), of_words("sampled", [[0, 8, 0], [0, 0, 0], [6, 0, 2]], 0.75, 0.7)]
     judged = [*rows("self_play", "listener", -8.0, -7.0), *last]
     curve = {str(step): [judged[0], of_words("sampled", [[1, 1, 0]] * 3, None, 0.1)] for step in (10_000, 50_000)}
     put(tmp_path, "final", "simple_speaker_listener_v4", 2, judged, config={"seed": 2}, curve=curve)
     assert "2 final" in report.write(tmp_path, readme, tmp_path)
-    assert "![Words by goals over training, sampled](docs/learning_words.png)" in report.section(tmp_path)
-    assert (tmp_path / "learning_words.png").read_bytes().startswith(b"\x89PNG")
-    (speaker,) = figures._speakers(report.read_all(tmp_path))
-    assert speaker.label == "Simple Speaker Listener,\nseed 2: speaker_0"
+    picture = "learning_words_simple_speaker_listener_v4.png"
+    assert f"![Words by goals over training, Simple Speaker Listener, sampled](docs/{picture})" in report.section(tmp_path)
+    assert [path.name for path in tmp_path.glob("learning_words*")] == [picture]
+    assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    (speaker,) = figures.speakers(report.read_all(tmp_path)["final"]["simple_speaker_listener_v4"])
+    assert speaker.label == "seed 2: speaker_0"
     first, final = speaker.moments
     assert (first.step, final.step, final.information_share, final.followed) == (10_000, 50_000, 0.75, 0.7)
     assert first.information_share != first.information_share, "nobody knows a share where all episodes had one goal"
