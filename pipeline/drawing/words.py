@@ -1,8 +1,8 @@
 """Draws what agents' words say of goals over training: matrices of words by goals, and what listeners make of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,12 +19,12 @@ MOST_MATRICES = 6
 MOST_NUMBERS = 5
 """Matrices with more words have no numbers in their cells."""
 LEAST_COLUMNS = 3
-ENDS: tuple[tuple[str, Literal["-", "--", ":"], str, str], ...] = (
-    ("reached", "-", "o", "told the goal: ends at the goal"),
-    ("followed", "--", "D", "told another goal: ends at that one"),
-    ("held", ":", "x", "told another goal: ends at the goal all the same"),
+ENDS: Sequence[tuple[str, Mapping[str, Any], str]] = (
+    ("reached", {"linestyle": "-", "marker": "o", "markersize": 8, "markerfacecolor": "white"}, "told the goal: ends at the goal"),
+    ("followed", {"linestyle": "--", "marker": "D", "markersize": 4}, "told another goal: ends at that one"),
+    ("held", {"linestyle": ":", "marker": "x", "markersize": 6}, "told another goal: ends at the goal all the same"),
 )
-"""What listeners do, in the order of `Moment`: name, line, marker, and what people read of it."""
+"""What listeners do, in the order of `Moment`, and how it is drawn: one above the other, where nobody listens, all three can be seen."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,15 @@ def _information(axes: Axes, speakers: Sequence[Speaker]) -> None:
 
 def _ends(axes: Axes, speakers: Sequence[Speaker]) -> None:
     for number, speaker in enumerate(speakers):
-        for name, line, marker, _ in ENDS:
+        for name, line, _ in ENDS:
             steps, shares = [moment.step for moment in speaker.moments], [getattr(moment, name) for moment in speaker.moments]
-            axes.plot(steps, shares, line, color=_colour(number), marker=marker, markersize=5, linewidth=1.6)
+            axes.plot(steps, shares, color=_colour(number), linewidth=1.6, **line)
     goals = len(speakers[0].goals)
     axes.axhline(1 / goals, color=QUIET, linewidth=1.0)
     axes.set_title("Where the listener ends its episode:\nthe landmark that it is nearest to", loc="left", fontsize=11, color=DARK)
     axes.set_ylabel("share of episodes", fontsize=10)
     # In black: an entry stands for speakers of several colours.
-    lines = [
-        Line2D([], [], color=DARK, linestyle=line, marker=marker, markersize=5, linewidth=1.6, label=text) for _, line, marker, text in ENDS
-    ]
+    lines = [Line2D([], [], color=DARK, linewidth=1.6, label=meaning, **line) for _, line, meaning in ENDS]
     lines.append(Line2D([], [], color=QUIET, linewidth=1.0, label=f"by chance, 1 of {goals}"))
     axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
 
