@@ -46,17 +46,22 @@ class RowCosts:
             self.encoder_in = linear(seen, between[0]) + beside[0]
             self.encoder, self.decoder = linear(seen, *between, said) + beside[0], linear(z, *between, spec.obs_size) + beside[1]
         self.mixer = linear(z + words, wm.hidden_size)
-        self.prior = linear(wm.hidden_size, *[wm.hidden_size] * wm.dynamics_layers, code.dynamics_size)
+        of_mates = mates * {"own": 0, "actions": spec.action_size, "joint": spec.action_size + z}[wm.dynamics_reads]
+        self.prior = linear(wm.hidden_size + of_mates, *[wm.hidden_size] * wm.dynamics_layers, code.dynamics_size)
+        self.prior += linear(of_mates, code.dynamics_size)
         self.outcomes = linear(wm.hidden_size, *head, wm.bins.count) + linear(wm.hidden_size, *head, 1)
-        self.outcomes += linear(z, *head, wm.bins.count) if wm.reward_input == "arrival" else 0
+        arrivals = z * (1 + mates) if wm.reward_reads == "joint" else z
+        self.outcomes += linear(arrivals, *head, wm.bins.count) if wm.reward_input == "arrival" else 0
         self.mask = linear(z, *head, spec.action_size) if spec.has_action_masks else 0
         self.predicts_mates = wm.teammates.enabled and mates > 0
         self.mate_ends = linear(z, wm.teammates.hidden_size, mates * spec.action_size) if self.predicts_mates else 0
         self.mates_in = linear(z, wm.teammates.hidden_size) if self.predicts_mates else 0
         features = z + wm.hidden_size + (mates * spec.action_size if self.predicts_mates else 0)
         hidden = [ac.width] * ac.layers
-        self.features_in = linear(features, ac.width)
-        self.actor, self.critic = linear(features, *hidden, spec.action_size), linear(features, *hidden, ac.bins.count)
+        valued = features + (mates * z if ac.critic_reads == "joint" else 0)
+        self.actor_in, self.critic_in = linear(features, ac.width), linear(valued, ac.width)
+        parts = ac.action_factors or [spec.action_size]
+        self.actor, self.critic = linear(features, *hidden, sum(parts)), linear(valued, *hidden, ac.bins.count)
 
     def trunk(self, seen: float) -> float:
         """Return the trunk's, with attention to `seen` rows."""
@@ -89,10 +94,13 @@ def dense_flops(config: Config, spec: EnvSpec, acting_rows: int) -> dict[str, fl
 
     seen = context + horizon / 2
     step = cost.mixer + cost.trunk(seen) + cost.prior + cost.mates(seen) + cost.outcomes + cost.mask + cost.actor
-    rows = starts * horizon
+    rows, epochs = starts * horizon, config.actor_critic.epochs
+    learned = 3 * (cost.actor + cost.critic) - cost.actor_in - cost.critic_in
+    if config.actor_critic.imagination.mates == "predicted":  # each start is imagined for the whole team, and one of it learns
+        starts *= n
     return {
         "act": n * (observe(acting_rows) + cost.actor),
         "world model": windows * length * (3 * row - cost.encoder_in - cost.mates_in),
         "imagine": starts * (observe(context) + horizon * step),
-        "actor-critic": rows * (3 * cost.actor - cost.features_in + 4 * cost.critic - cost.features_in) + starts * cost.critic,
+        "actor-critic": rows * (epochs * learned + cost.critic) + rows // horizon * cost.critic,
     }

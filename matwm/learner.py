@@ -180,8 +180,7 @@ class Learner:
         rollout, counts = whole, contexts.is_valid[:, -1].view(num_agents, -1)
         if ac.team_reward != "none":
             rollout = replace(rollout, reward=team_rewards(rollout.reward, rollout.alive[..., :-1], self._teams))
-        if ac.critic_reads == "joint":
-            rollout = with_mates_latents(rollout, self.config.world_model.latent_size)
+        rollout = replace(rollout, **vars(self.as_critics_read(Features(rollout.latent_rows, rollout.numbers), rollout.alive)))
         if (control := self._control(counts.shape[1])) is not None:
             agent = torch.arange(num_agents, device=counts.device)[:, None]
             rollout, counts = map_tensors(rollout, lambda tensor: tensor[agent, control.rows]), counts[agent, control.rows]
@@ -273,6 +272,12 @@ class Learner:
         advantage = (returns - value[..., :-1]) / scale[:, None, None]
         weight = trajectory_weights(rollout.continues) * counts[..., None]
         return Targets(returns, value, scale, advantage, weight.flatten(1), bins.mean(slow))
+
+    def as_critics_read(self, states: Features, alive: Bool[Tensor, "N *b"]) -> Features:
+        """Return states (N, *b, ...) of all agents at the same moments, with the teammates' latents if critics read them."""
+        if self.config.actor_critic.critic_reads == "own":
+            return states
+        return with_mates_latents(states, alive, self.config.world_model.latent_size)
 
     def _as_actors_read(self, states: Features) -> Features:
         """Return states without the teammates' latents, which critics alone read."""

@@ -1,5 +1,6 @@
 """Finds out what limits learning: holds a checkpoint's world model, critics and policies against fresh episodes of its own play."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,12 +12,13 @@ from matwm.checkpoint import Checkpoint
 from matwm.config import Config
 from matwm.imagination import imagine
 from matwm.learner import Learner
-from matwm.nets.distributions import symlog
+from matwm.nets.distributions import symexp, symlog
+from matwm.nets.team import of_mates
 from matwm.params_yaml import restored_config
 from matwm.rng import seed_torch
 from matwm.stateful import State
 from matwm.trainer import prepare_torch
-from matwm.types import Windows
+from matwm.types import Rollout, Windows
 
 IMAGES = "none: a diagnosis reads the entries of observations, and here agents see images"
 SAMPLES = 4
@@ -25,6 +27,9 @@ STARTS = 3
 """In each episode: at its beginning, after a fifth, after two fifths."""
 RARE = 0.95
 """Rewards of a magnitude beyond this quantile (or not zero, if that is zero) are rare: contacts in Simple Tag."""
+EXPLAINED = 0.95
+"""Share of an entry's variance that a linear map from another agent's observation must explain, for both to see the same there."""
+UNCHANGING = 1e-6
 SHOWN_STEPS = (1, 2, 3, 5, 8, 12, 15)
 
 Numbers = dict[str, dict[str, float]]
@@ -62,7 +67,7 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
         steps = open_loop(learner, fresh, first_seed)
         return Diagnosis(
             play=_by_role(fresh, played(fresh) | values(fresh, config) | imagined(learner, fresh, first_seed)),
-            world_model=whole_windows(learner, fresh, first_seed),
+            world_model=whole_windows(learner, fresh, first_seed) | views_apart(learner, fresh, first_seed),
             horizon={role: {k: step.numbers(agents) for k, step in enumerate(steps)} for role, agents in fresh.spec.roles().items()},
             entries={role: list(_entries(fresh, steps, agents[0])) for role, agents in fresh.spec.roles().items()},
         )
@@ -128,7 +133,8 @@ def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
     contexts = _contexts(fresh, episode, start, config)
     seed_torch(seed, "diagnosis/imagine", 0)
     from_prior = config.actor_critic.imagination.start_state == "prior"
-    rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=from_prior)
+    together = config.actor_critic.imagination.mates != "absent"
+    rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=from_prior, together=together)
     weights = config.actor_critic.discount ** torch.arange(horizon)
     goes_on = torch.cat([torch.ones(len(rollout.continues), 1), rollout.continues[:, :-1]], 1).cumprod(1)
     dreamt = (rollout.reward * goes_on * weights).sum(1).view(n, SAMPLES, -1).mean(1).T  # (b, N)
@@ -212,8 +218,9 @@ def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
         # Behind an episode's end nothing counts: its last row stands there.
         before, now = ((start + step).clamp(max=fresh.obs.shape[1] - 1) for step in (k - 1, k))
         taken = fresh.action[episode, before]
-        state = model.advance(state, taken.clamp(min=0).T.flatten())
-        reward, _ = model.outcomes(state.hidden[:, None], state.latent[:, None])
+        mates = of_mates(taken.T).movedim(1, -1).flatten(0, 1)
+        state = model.advance(state, taken.clamp(min=0).T.flatten(), mates)
+        reward, _ = model.outcomes(state.hidden[:, None], state.latent[:, None], mates[:, None])
         real = fresh.reward[episode[once], before[once]]
         counts = starts & sees[episode[once], now[once]] & (start[once] + k == now[once])[:, None]
         steps.append(
@@ -231,6 +238,70 @@ def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
     return steps
 
 
+def views_apart(learner: Learner, fresh: Fresh, seed: int) -> dict[str, float]:
+    """Return how far agents' imagined views of one world drift apart, by the policies' own play.
+
+    What one agent sees tells in part what another sees: a linear map between their observations is fitted to the real episodes, for
+    each pair, and the entries of which it explains all but a twentieth count. Its error on what both imagine, a root mean square in
+    units of the entries' spread, is 0 where both imagine the same world; on real rows it is the map's own error.
+    Nothing is returned of worlds in which no agent sees what another does, nor of steps at which no two of them are left.
+    """
+    config, n = learner.config, fresh.spec.num_agents
+    horizon = _horizon(fresh, config)
+    episode, start = _starts(fresh, horizon)
+    seed_torch(seed, "diagnosis/views", 0)
+    together = config.actor_critic.imagination.mates != "absent"
+    contexts = _contexts(fresh, episode, start, config)
+    rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=False, together=together)
+    seen = symexp(learner.world_model.autoencoder.decode(_latents(learner, rollout))).unflatten(0, (n, -1))  # (N, rows, H+1, O)
+    alive = rollout.alive.unflatten(0, (n, -1))
+    rows = torch.arange(fresh.obs.shape[1]) <= fresh.length[:, None]
+    errors: dict[str, list[Tensor]] = {}
+    for one, other in itertools.permutations(range(n), 2):
+        both = rows & fresh.alive[..., one] & fresh.alive[..., other]
+        link = _Link.fit(fresh.obs[:, :, one][both], fresh.obs[:, :, other][both])
+        if not link.entries.any():
+            continue
+        errors.setdefault("real rows", []).append(link.errors(fresh.obs[:, :, one][both], fresh.obs[:, :, other][both]))
+        for k in sorted({0, 1, horizon}):
+            both_live = alive[one, :, k] & alive[other, :, k]
+            errors.setdefault(f"after {k}", []).append(link.errors(seen[one, :, k][both_live], seen[other, :, k][both_live]))
+    joined = {name: torch.cat(found) for name, found in errors.items()}
+    return {f"views apart: {name}": _rms(found) for name, found in joined.items() if len(found)}
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A linear map from what one agent sees to what another sees, with the entries that it explains."""
+
+    weight: Tensor
+    spread: Tensor
+    entries: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor, y: Tensor) -> "_Link":
+        weight = torch.linalg.lstsq(_with_ones(x), y.double(), driver="gelsd").solution
+        spread = y.double().std(0)
+        left = (y - _with_ones(x) @ weight).std(0)
+        return cls(weight, spread, (spread > UNCHANGING) & (left < (1 - EXPLAINED) ** 0.5 * spread))
+
+    def errors(self, x: Tensor, y: Tensor) -> Tensor:
+        return ((y - _with_ones(x) @ self.weight) / self.spread)[:, self.entries].flatten()
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    return torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.float64)], 1)
+
+
+def _latents(learner: Learner, rollout: Rollout) -> Tensor:
+    """Return what a decoder reads of the states of a rollout, (B, H+1, Z)."""
+    size = learner.config.world_model.latent_size
+    if not rollout.latent_rows.shape[-1]:
+        return rollout.numbers[..., :size]
+    z = torch.zeros(*rollout.latent_rows.shape[:-1], size)
+    return z.scatter_(-1, rollout.latent_rows.long(), 1.0)
+
+
 def _horizon(fresh: Fresh, config: Config) -> int:
     return min(config.regime(fresh.spec.num_agents).horizon, int(fresh.length.max()))
 
@@ -246,6 +317,8 @@ def _contexts(fresh: Fresh, episode: Tensor, start: Tensor, config: Config) -> W
     """Return the rows before the starts; of the dead, who count nowhere, the start alone: nothing would be a context of no rows."""
     length = config.actor_critic.imagination.context_length
     windows = fresh.windows(episode, start[:, None] + torch.arange(1 - length, 1))
+    if config.actor_critic.imagination.mates != "absent":
+        return windows  # to their teammates the dead must be dead
     is_valid = windows.is_valid & windows.is_valid[:, -1:]
     is_valid[:, -1] = True
     return replace(windows, is_valid=is_valid)

@@ -109,12 +109,13 @@ def _thoughts(learner: Learner, context: EpisodeContext, ticks: list[Tick]) -> d
     obs, mask = np.stack([tick.obs for tick in ticks]), np.stack([tick.action_mask for tick in ticks])
     context.see(obs)
     features = learner.world_model.features(learner.world_model.observe(context.windows(), horizon=0), n)
-    value = learner.critics.bins.mean(learner.critics(features))
+    alive = torch.from_numpy(np.stack([tick.alive for tick in ticks]))
+    value = learner.critics.bins.mean(learner.critics(learner.as_critics_read(features, alive.T)))
     probs = learner.actors.log_probs(features, torch.from_numpy(mask).transpose(0, 1)).exp()
     return {
         "obs": torch.from_numpy(obs),
         "action_mask": torch.from_numpy(mask),
-        "alive": torch.from_numpy(np.stack([tick.alive for tick in ticks])),
+        "alive": alive,
         "value": value.transpose(0, 1),
         "probs": probs.transpose(0, 1),
     }

@@ -1,13 +1,11 @@
 """What agents that are imagined together lend each other: latents for critics, rewards for teams."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matwm.nets.team import of_mates
-from matwm.types import Rollout
+from matwm.types import Features
 
 
 def joint_size(feature_size: int, latent_size: int, num_agents: int, *, one_hot: bool) -> int:
@@ -18,21 +16,20 @@ def joint_size(feature_size: int, latent_size: int, num_agents: int, *, one_hot:
     return feature_size + (num_agents - 1) * latent_size + int(one_hot)
 
 
-def with_mates_latents(rollout: Rollout, latent_size: int) -> Rollout:
-    """Return a rollout (N, b, ...) whose states hold the teammates' latents, too, as critics read them with `critic_reads: joint`.
+def with_mates_latents(states: Features, alive: Bool[Tensor, "N *b"], latent_size: int) -> Features:
+    """Return states (N, *b, ...) with the teammates' latents, too, as critics read them with `critic_reads: joint`.
 
     A dead mate's are zeros; where latents are one-hots they pick the row after those of all agents.
     """
-    alive = of_mates(rollout.alive).unsqueeze(-1)  # (N, M, b, H+1, 1)
-    picks = rollout.latent_rows.shape[-1]
-    if picks:
-        mates = of_mates(rollout.latent_rows)
-        first = latent_size * torch.arange(1, mates.shape[1] + 1, dtype=mates.dtype, device=mates.device)
-        nobody = latent_size * (mates.shape[1] + 1)
-        rows = torch.where(alive, mates + first[:, None, None, None], nobody)
-        return replace(rollout, latent_rows=torch.cat([rollout.latent_rows, *rows.unbind(1)], -1))
-    mates = of_mates(rollout.numbers[..., :latent_size]) * alive
-    return replace(rollout, numbers=torch.cat([rollout.numbers, *mates.unbind(1)], -1))
+    lives = of_mates(alive).unsqueeze(-1)  # (N, M, *b, 1)
+    if not states.latent_rows.shape[-1]:
+        mates = of_mates(states.numbers[..., :latent_size]) * lives
+        return Features(states.latent_rows, torch.cat([states.numbers, *mates.unbind(1)], -1))
+    rows = of_mates(states.latent_rows)
+    first = latent_size * torch.arange(1, rows.shape[1] + 1, dtype=rows.dtype, device=rows.device)
+    nobody = latent_size * (rows.shape[1] + 1)
+    rows = torch.where(lives, rows + first.view(-1, *[1] * (rows.ndim - 2)), nobody)
+    return Features(torch.cat([states.latent_rows, *rows.unbind(1)], -1), states.numbers)
 
 
 def team_rewards(reward: Float[Tensor, "N b H"], alive: Bool[Tensor, "N b H"], teams: list[Tensor]) -> Float[Tensor, "N b H"]:

@@ -113,12 +113,13 @@ def disk(segment: ResolvedSegment, made: int, found: Sizes) -> Disk:
 
 def memory(config: Config, until: int, found: Sizes) -> Memory:
     """Return what training to a step needs; gradients and two moments come to every weight that is trained."""
-    wm, imagined = config.world_model, config.regime(found.num_agents)
+    wm, ac, imagined = config.world_model, config.actor_critic, config.regime(found.num_agents)
     n, m = found.num_agents, found.num_agents - 1
     rows = min(config.replay.capacity + 2 * config.replay.chunk_rows, 2 * until + 1)
     windows = n * config.schedule.per_agent(wm.windows, n) * wm.window_length
-    states = n * config.schedule.per_agent(imagined.starts, n) * (imagined.horizon + 1)
-    features = wm.latent_size + wm.hidden_size + m * found.action_size
+    whole_team = n if ac.imagination.mates == "predicted" else 1  # is imagined for each agent that learns
+    states = whole_team * n * config.schedule.per_agent(imagined.starts, n) * (imagined.horizon + 1)
+    features = wm.latent_size + wm.hidden_size + m * found.action_size + (m * wm.latent_size if ac.critic_reads == "joint" else 0)
     least = {
         f"the world model ({found.world_model / 1e6:,.1f} M parameters, with gradients and Adam's moments; world_model)": 16
         * found.world_model,
@@ -130,7 +131,7 @@ def memory(config: Config, until: int, found: Sizes) -> Memory:
     }
     trunk = wm.layers * ((10 + 3 * wm.feedforward_multiple) * wm.hidden_size + wm.heads * wm.window_length)
     heads = 3 * (2 * wm.encoder_layers * wm.encoder_width + 3 * wm.head_layers * wm.head_width) + 6 * wm.latents * wm.classes
-    agents = 9 * config.actor_critic.layers * config.actor_critic.width + 6 * config.actor_critic.bins.count
+    agents = 9 * ac.layers * ac.width + 6 * ac.bins.count
     # A snapshot for saving holds weights and moments once more.
     rough = 4 * (windows * (trunk + heads) + states * (agents + features)) + 12 * (found.world_model + found.agents) + PROCESS_BYTES
     return Memory(least, rough)

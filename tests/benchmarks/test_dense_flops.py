@@ -38,11 +38,19 @@ def test_the_count_of_cpu_small_is_its_parts_worked_out_by_hand():
     assert found["actor-critic"] == 96 * (15 * (learned + critic) + critic)
 
 
+@pytest.mark.parametrize("reads", ["own", "actions", "joint"])
 @pytest.mark.parametrize("code", ["one_hot", "ordinal"])
 @pytest.mark.parametrize("preset", ["cpu-small", "ci-tiny"])
-def test_the_count_of_layers_is_what_torch_counts(preset, code):
+def test_the_count_of_layers_is_what_torch_counts(preset, code, reads):
     """The decoder, the dynamics head and the trunk are computed densely: here torch's own counter is the judge."""
-    changes = {"world_model": {"latent_code": code, "reward_input": "arrival" if code == "ordinal" else "hidden"}}
+    reward = {"reward_input": "arrival" if code == "ordinal" else "hidden", "reward_reads": "own"}
+    if reads == "joint":
+        reward = {"reward_input": "arrival", "reward_reads": "joint"}
+    mates = "absent" if reads == "own" else "imagined"
+    changes = {
+        "world_model": {"latent_code": code, "dynamics_reads": reads, **reward},
+        "actor_critic": {"critic_reads": "own", "team_reward": "none", "imagination": {"mates": mates, "opponents_predicted": 0.0}},
+    }
     config = parse_config(merge(read_params(preset_path(preset)), changes))
     spec = make_env(config.env).spec
     model, windows = make_learner(spec, config).world_model, make_windows(spec, per_agent=2, length=8)
@@ -58,8 +66,8 @@ def test_the_count_of_layers_is_what_torch_counts(preset, code):
     for expected, call in (
         (cost.encoder, lambda: model.autoencoder.posterior(windows.obs, windows.agent)),
         (cost.decoder, lambda: model.autoencoder.decode(z)),
-        (cost.prior, lambda: model.prior(h, latent)),
-        (cost.outcomes, lambda: model.outcomes(h, latent)),
+        (cost.prior, lambda: model.prior(h, latent, model._of_mates(windows.mate_actions, z))),
+        (cost.outcomes, lambda: model.outcomes(h, latent, windows.mate_actions)),
         (cost.trunk(8), lambda: model.trunk.eval()(h, positions, allowed)),
     ):
         with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import learning
-from benchmarks.learn.diagnosis import STARTS, diagnose, imagined, open_loop, played, values, whole_windows
+from benchmarks.learn.diagnosis import STARTS, diagnose, imagined, open_loop, played, values, views_apart, whole_windows
 from benchmarks.learn.fresh import Fresh, play
 from matwm.config import EnvConfig
 from matwm.envs import make_env
@@ -260,3 +260,54 @@ def test_what_was_trained_on_a_gpu_is_diagnosed_on_the_cpu(tmp_path):
     found = diagnose(checkpoint, episodes=3, first_seed=1)
     trainer.config = tiny_config()
     assert repr(found) == repr(diagnose(trainer.save(LocalStore(tmp_path / "cpu"), ROOT), episodes=3, first_seed=1))
+
+
+TOGETHER = {
+    "actor_critic.imagination.mates": "imagined",
+    "actor_critic.critic_reads": "joint",
+    "world_model.dynamics_reads": "joint",
+    "world_model.reward_reads": "joint",
+    "world_model.reward_input": "arrival",
+}
+
+
+@pytest.mark.parametrize("code", ["one_hot", "ordinal"])
+def test_checkpoints_of_agents_imagined_together_are_diagnosed_with_the_dead_among_them(tmp_path, code):
+    trainer = make_trainer(None, tiny_config({**TOGETHER, "world_model.latent_code": code}))
+    for _ in range(14):
+        trainer.step()
+    found = diagnose(trainer.save(LocalStore(tmp_path), ROOT), episodes=3, first_seed=7)
+    assert set(found.play) == {"adversary", "agent"}
+    assert all(math.isfinite(number) for number in found.world_model.values())
+    spec, config = SPEC, toy_config(SPEC, {**TOGETHER, "world_model.latent_code": code, "actor_critic.imagination.context_length": 2})
+    dead = with_a_death(written((7, 7, 7)), episode=0, agent=0, at=1)
+    one = make_learner(spec, config)
+    nonsense = dead.obs.clone()
+    nonsense[0, 1:, 0] = 1e6
+    with torch.no_grad():
+        before, after = (open_loop(one, each, 0) for each in (dead, dataclasses.replace(dead, obs=nonsense)))
+    for mine, theirs in zip(before, after, strict=True):
+        assert mine.numbers([1]) == theirs.numbers([1])
+
+
+def test_views_of_one_world_are_as_far_apart_as_what_is_decoded(monkeypatch):
+    """Agent 0 sees (x, y), agent 1 x + 10: of what both imagine the second is told to be right, and then a tenth of the spread off."""
+    fresh = written((7, 7, 7))
+    learner = make_learner(SPEC, toy_config(SPEC, {**TOGETHER, "actor_critic.imagination.context_length": 2}))
+    spread = fresh.obs[:, :, 1, 0].flatten().double().std().item()
+    off = [0.0]
+
+    def decode(z):
+        rows = torch.linspace(1.0, 200.0, z.shape[0] // 2 * z.shape[1]).view(-1, z.shape[1])
+        first = torch.stack([rows, rows], -1)
+        second = torch.stack([rows + 10.0 + off[0] * spread, torch.zeros_like(rows)], -1)
+        return symlog(torch.cat([first, second]))
+
+    monkeypatch.setattr(learner.world_model.autoencoder, "decode", decode)
+    with torch.no_grad():
+        found = views_apart(learner, fresh, 0)
+        off[0] = 0.1
+        apart = views_apart(learner, fresh, 0)
+    assert found["views apart: real rows"] < 1e-4
+    assert found["views apart: after 0"] < 1e-2
+    assert apart["views apart: after 1"] == pytest.approx(0.1, rel=0.1)

@@ -338,7 +338,7 @@ def test_critics_read_the_latents_of_those_who_live_behind_what_actors_read(chan
     alive = torch.ones_like(rollout.alive)
     alive[1] = False
     rollout = dataclasses.replace(rollout, alive=alive)
-    joint = with_mates_latents(rollout, size)
+    joint = with_mates_latents(Features(rollout.latent_rows, rollout.numbers), rollout.alive, size)
     is_one_hot = not changes
     assert learner.critics.net.weights[0].shape[1] == joint_size(own, size, 3, one_hot=is_one_hot)
     if is_one_hot:
