@@ -100,7 +100,7 @@ def _parallel(config: EnvConfig) -> Play:
 
 def _battle(config: EnvConfig) -> Play:
     """Return a battle of SMAX at its fastest: one compiled function a step, and one transfer of what it tells."""
-    from matwm.envs.smax import battle, jax
+    from matwm.envs.smax_battle import battle, jax
 
     game = battle(config.name, tuple(config.options.items())).game
     names = list(game.agents)

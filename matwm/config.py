@@ -43,7 +43,7 @@ class Section(BaseModel):
 class EnvConfig(Section):
     """Which environment, with its own options."""
 
-    family: Literal["mpe", "butterfly", "smax", "smac", "meltingpot", "pettingzoo"] = field("environment family", branch="fixed")
+    family: scenarios.FamilyName = field("environment family", branch="fixed")
     name: str = field("scenario, or the import path of an environment of the family pettingzoo", branch="fixed")
     options: dict[str, Any] = field("the scenario's own options; those left out take the scenario's defaults", branch="fixed")
 

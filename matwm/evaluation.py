@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from matwm import scenarios
 from matwm.acting import EpisodeContext, Seen, choose_actions
 from matwm.actor_critic import Actors
 from matwm.communication import Communication, other_goals, with_other_goals, word_counts
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import Env
-from matwm.envs.scripted import LineUp, Script, opponents, references, scripts, sides
+from matwm.envs.scripted import LineUp, opponents, references, scripts, sides
 from matwm.envs.words import Channel, channels
 from matwm.rng import generator_for, seed_torch
-from matwm.scenarios import FAMILIES
+from matwm.scenarios.sides import Script
 from matwm.types import NO_ACTION, EnvSpec, Tick
 from matwm.world_model import WorldModel
 
@@ -173,7 +174,7 @@ class _Table:
     def __init__(self, env: EnvConfig, first_seed: int, episodes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._config, self._first_seed, self._should_stop = env, first_seed, should_stop
         self._seeds = tuple(range(first_seed, first_seed + episodes))
-        self._at_once = 1 if FAMILIES[env.family].is_heavy else LOCKSTEP
+        self._at_once = 1 if scenarios.family(env.family).is_heavy else LOCKSTEP
         self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, self._at_once))]
         self.spec = self._envs[0].spec
         self._channels = channels(env)

@@ -1,40 +1,24 @@
 """Makes environments by the family and name in params.yaml; the only package that knows PettingZoo and its kin."""
 
-import importlib
 import importlib.machinery
 import importlib.util
-from collections.abc import Mapping
 
+from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs.base import Env, EnvError
 from matwm.envs.output import stdout_aside
-from matwm.scenarios import FAMILIES as KNOWN
-
-FAMILIES: Mapping[str, str] = {
-    "mpe": "matwm.envs.mpe",
-    "butterfly": "matwm.envs.butterfly",
-    "smax": "matwm.envs.smax",
-    "smac": "matwm.envs.smac",
-    "meltingpot": "matwm.envs.meltingpot",
-    "pettingzoo": "matwm.envs.by_path",
-}
-"""The module whose `make(config, render)` makes environments of a family, imported when one is wanted; the contract test runs on all."""
 
 
 def missing(family: str) -> str | None:
     """Return what keeps environments of a family from being made here, None if nothing does."""
-    known = KNOWN[family]
+    known = scenarios.family(family)
     package = known.module.partition(".")[0]
     also = f"; it needs {known.also}, too" if known.also else ""
     if not is_there(package):
         return f"{known.module} is not installed: {known.install}{also}"
     if not is_there(known.module):
         return f"the {package} that is installed is another package ({known.namesake}): {known.install}{also}"
-    if family == "smac":
-        from matwm.envs.smac import missing_game
-
-        return missing_game()
-    return None
+    return known.lacks()
 
 
 def is_installed(family: str) -> bool:
@@ -63,4 +47,4 @@ def make_env(config: EnvConfig, render: bool = False) -> Env:
     if (problem := missing(config.family)) is not None:
         raise EnvError(f"env.family is {config.family}, but {problem}")
     with stdout_aside():
-        return importlib.import_module(FAMILIES[config.family]).make(config, render)
+        return scenarios.module(config.family).make(config, render)

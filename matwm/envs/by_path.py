@@ -1,4 +1,4 @@
-"""Makes any parallel environment of PettingZoo from its import path, such as `package.module:parallel_env`.
+"""The family of any parallel environments of PettingZoo by their import path, such as `package.module:parallel_env`.
 
 Nothing is known of such an environment: it is made anew for each episode, since whether its `reset(seed)` forgets everything is unknown,
 and a resumed episode is played again from its seed. One that draws randomness which `reset(seed)` does not seed must say so by
@@ -10,20 +10,27 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matwm.config import EnvConfig
 from matwm.envs.base import EnvError, blaming
-from matwm.envs.pettingzoo import PettingZooEnv
-from matwm.scenarios.option import nearest
+from matwm.scenarios.family import Family
+from matwm.scenarios.options import nearest
+
+if TYPE_CHECKING:
+    from matwm.envs.pettingzoo import PettingZooEnv
+
+FAMILY = Family("any parallel environment of PettingZoo by import path", "pettingzoo", "make venv", "replay", packages=("pettingzoo",))
 
 
-def make(config: EnvConfig, render: bool) -> PettingZooEnv:
+def make(config: EnvConfig, render: bool) -> "PettingZooEnv":
     """Return the environment.
 
     Raises:
         EnvError: it cannot be imported or made, or is none that MATWM can play.
     """
+    from matwm.envs.pettingzoo import PettingZooEnv
+
     factory = _factory(config.name)
     limit = config.options.get("max_cycles")
     with blaming(f"env.name is {config.name}, and reading it"):

@@ -1,4 +1,4 @@
-"""Makes substrates of Melting Pot, of which players see their own picture and nothing else, at 64 x 64.
+"""The family of Melting Pot's substrates, of which players see their own picture and nothing else, at 64 x 64.
 
 What else a substrate tells is dropped: COLLECTIVE_REWARD above all, the sum of everybody's rewards. Where it ends an episode itself, at a
 random step after about a thousand, all have terminated; the time limit `max_cycles` truncates.
@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +22,37 @@ from matwm.config import EnvConfig
 from matwm.envs.base import EnvError, said
 from matwm.envs.images import IMAGE_SHAPE, small
 from matwm.envs.legal import check_actions, idle_unless
-from matwm.types import EnvSpec, Tick
+from matwm.scenarios.family import Family, Scenario
+from matwm.scenarios.options import option, options
+from matwm.types import AgentSpec, EnvSpec, Tick
+
+# The substrates of Melting Pot 2.4.1 that the paper plays: players, actions; a test compares them with the package, where it is installed.
+_SUBSTRATES = {
+    "chicken_in_the_matrix__arena": (8, 8),
+    "coop_mining": (6, 8),
+    "externality_mushrooms__dense": (5, 8),
+    "gift_refinements": (6, 9),
+    "pure_coordination_in_the_matrix__repeated": (2, 8),
+    "rationalizable_coordination_in_the_matrix__repeated": (2, 8),
+    "stag_hunt_in_the_matrix__arena": (8, 8),
+}
+# Left alone an episode ends at a random step from about 1,000 on, or at 5,000; PettingZoo's own example cuts it at 1,000.
+_OPTIONS = options(max_cycles=option(int | None, 1000, "environment steps an episode; null: until the substrate ends it", low=1))
+
+SCENARIOS: Mapping[str, Scenario] = {
+    name: Scenario(_OPTIONS, (players,), AgentSpec("player", "player", "image", IMAGE_SHAPE, actions, has_action_mask=False))
+    for name, (players, actions) in _SUBSTRATES.items()
+}
+
+FAMILY = Family(
+    "social dilemmas with pictures (Melting Pot)",
+    "meltingpot",
+    "make meltingpot",
+    "episode",
+    SCENARIOS,
+    packages=("dm-meltingpot", "dmlab2d"),
+    note="players see RGB only; returns depend on max_cycles, 1,000 steps unless told otherwise: state it with every number",
+)
 
 
 def make(config: EnvConfig, render: bool) -> "MeltingPotEnv":

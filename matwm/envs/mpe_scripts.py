@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment  # MPE2 itself needs scipy
 
 Options = Mapping[str, Any]
 Rule = Callable[[Float[np.ndarray, "E O"]], Int[np.ndarray, " E"]]
@@ -177,6 +176,8 @@ def _assigned(landmarks: Float[np.ndarray, "E K 2"], others: Float[np.ndarray, "
 
     Positions are relative to oneself, so everyone who sees everybody finds the same assignment.
     """
+    from scipy.optimize import linear_sum_assignment  # MPE2 itself needs scipy
+
     team = np.concatenate([np.zeros((len(others), 1, 2), others.dtype), others], 1)
     distance = np.linalg.norm(team[:, :, None] - landmarks[:, None], axis=3)  # (E, agents, landmarks)
     own = np.array([linear_sum_assignment(costs)[1][0] for costs in distance])

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import Env, EnvError, said
@@ -33,7 +34,7 @@ def probe(config: EnvConfig) -> EnvSpec:
         EnvError: it cannot be made or played, or goes another way from the same seed, here or in another process, and does not say so.
     """
     env = make_env(config)
-    if config.family != "pettingzoo":
+    if scenarios.family(config.family).scenarios:  # which tests have played
         return env.spec
     first = _played(config, env)
     if env.spec.resume == "episode":

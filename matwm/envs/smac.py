@@ -1,4 +1,4 @@
-"""Makes the battles of SMAC, the StarCraft Multi-Agent Challenge, in StarCraft II.
+"""The family of SMAC, the StarCraft Multi-Agent Challenge: battles in StarCraft II.
 
 The dead have the no-op, action 0, alone, and the living every legal action but that. A battle that is won, lost or drawn terminates for
 all, in its last step too; the time limit, which SMAC is asked to tell from that, truncates. All share the team's reward.
@@ -12,8 +12,9 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
@@ -21,10 +22,48 @@ from jaxtyping import Float32, Int, UInt8
 from matwm.config import EnvConfig
 from matwm.envs.base import EnvError, NoPictureError, said
 from matwm.envs.legal import check_actions, idle_unless
-from matwm.types import EnvSpec, Tick
+from matwm.scenarios.family import Family, Scenario
+from matwm.scenarios.options import Options, count, option, options
+from matwm.types import AgentSpec, EnvSpec, Tick
 
 NO_OP = 0
+# The maps that the paper plays, with what SMAC's `smac_maps.py` says of them; a test compares them with an imitation of it.
+# map: units of ours, of the enemy's, entries of an observation with the default options, environment steps an episode
+_MAPS = {
+    "2m_vs_1z": (2, 1, 16, 150),
+    "2s_vs_1sc": (2, 1, 17, 300),
+    "2s3z": (5, 5, 80, 120),
+    "3m": (3, 3, 30, 60),
+    "3s_vs_3z": (3, 3, 36, 150),
+    "3s_vs_4z": (3, 4, 42, 200),
+    "3s_vs_5z": (3, 5, 48, 250),
+    "5m_vs_6m": (5, 6, 55, 70),
+    "8m": (8, 8, 80, 120),
+    "MMM": (10, 10, 160, 150),
+    "so_many_baneling": (7, 32, 202, 100),
+    "2c_vs_64zg": (2, 64, 332, 400),
+}
+Difficulty = Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "A"]
 _log = logging.getLogger(__name__)
+
+
+def _options(limit: int) -> type[Options]:
+    return options(
+        max_steps=count(limit, "environment steps an episode", high=None),
+        difficulty=option(Difficulty, "7", "strength of the game's own player, 7: very hard"),
+        step_mul=count(8, "steps of the game an environment step", high=1000),
+        reward_sparse=option(bool, False, "reward 1 or -1 at the end alone"),
+        reward_only_positive=option(bool, True, "no penalty for losses of ours"),
+        obs_last_action=option(bool, False, "units see what those in sight did last"),
+        obs_pathing_grid=option(bool, False, "units see where they could walk around them"),
+        obs_terrain_height=option(bool, False, "units see the heights around them"),
+    )
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    name: Scenario(_options(limit), (allies,), AgentSpec("ally", "ally", "vector", (size,), 6 + enemies, has_action_mask=True))
+    for name, (allies, enemies, size, limit) in _MAPS.items()
+}
 
 
 def make(config: EnvConfig, render: bool) -> "SmacEnv":
@@ -44,6 +83,23 @@ def missing_game() -> str | None:
     if not maps.is_dir():
         return f"SMAC's maps are not in {maps}: unpack SMAC_Maps.zip from https://github.com/oxwhirl/smac/releases there"
     return None
+
+
+FAMILY = Family(
+    "battles in StarCraft II (SMAC)",
+    "smac.env",
+    ".venv/bin/pip install --no-deps git+https://github.com/oxwhirl/smac.git pysc2 s2clientprotocol absl-py websocket-client "
+    "portpicker mpyq",
+    "episode",
+    SCENARIOS,
+    packages=("smac", "pysc2"),
+    note="tested against an imitation of SMAC's interface, never with the game itself",
+    also="StarCraft II in $SC2PATH (else ~/StarCraftII) with SMAC's maps in Maps/SMAC_Maps, and "
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment",
+    lacks=missing_game,
+    namesake="the smac of the package index is SMAC3, an optimiser of hyper-parameters",
+    is_heavy=True,
+)
 
 
 class SmacEnv:

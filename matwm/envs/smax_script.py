@@ -1,22 +1,21 @@
 """Plays units of ours in SMAX as the package plays the enemy's: a line to hold learned units against, no opponent."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from matwm.config import EnvConfig
-from matwm.envs.smax import STOP, battle, jax
+from matwm.envs.smax_battle import STOP, battle, jax
 
 
 class Heuristic:
     """One unit in each of E episodes from their beginning: it remembers where it is headed and whom it shoots at."""
 
-    def __init__(self, env: EnvConfig) -> None:
-        self._rule, self._beginning = _rule(env.name, tuple(env.options.items()))
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self._rule, self._beginning = _rule(name, tuple(options.items()))
         self._memory: Any = None
 
     def act(self, obs: Float32[np.ndarray, "E O"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:

@@ -1,89 +1,87 @@
-"""Says what families of environments and scenarios there are and what they are told, without importing an environment."""
+"""Knows the families of environments by name: one line each in `FAMILIES`; validates and completes the options of their scenarios.
 
+The module of a family declares `FAMILY`, a `Family`, and `make(config, render)`, which returns an environment (matwm/envs/base.py). It is
+imported when its family is named, also to validate a configuration, so it imports what its environments need inside of functions.
+"""
+
+import importlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import ModuleType
+from typing import Annotated, Any
 
-from matwm.scenarios import butterfly, meltingpot, mpe, smac, smax
-from matwm.scenarios.option import Option, Scenario, completed, nearest, not_yours, problems
+from pydantic import AfterValidator
+from pydantic_core import PydanticKnownError
 
-__all__ = ["FAMILIES", "Family", "Option", "Scenario", "complete_options", "names", "num_agents"]
+from matwm.scenarios.family import Family, Scenario
+from matwm.scenarios.options import complete, nearest, not_yours
+from matwm.scenarios.sides import ONE_TEAM, Side
+
+__all__ = [
+    "FAMILIES",
+    "OWN",
+    "Family",
+    "FamilyName",
+    "Scenario",
+    "Side",
+    "complete_options",
+    "families",
+    "family",
+    "module",
+    "names",
+    "num_agents",
+    "sides",
+]
+
+FAMILIES: dict[str, str] = {
+    "mpe": "matwm.envs.mpe",
+    "butterfly": "matwm.envs.butterfly",
+    "smax": "matwm.envs.smax",
+    "smac": "matwm.envs.smac",
+    "meltingpot": "matwm.envs.meltingpot",
+    "pettingzoo": "matwm.envs.by_path",
+}
+"""Name of a family: its module; the contract test runs on all."""
+OWN = "pettingzoo"
+"""The family of environments by import path, of which nothing else is known."""
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
-@dataclass(frozen=True)
-class Family:
-    """Environments that come from one place."""
-
-    meaning: str
-    module: str
-    """What must be there to import for its environments to run."""
-    install: str
-    """The command that installs that."""
-    resume: Literal["replay", "snapshot", "episode"]
-    """How its episodes come back (matwm/types.py); an environment by import path may say otherwise of itself."""
-    scenarios: Mapping[str, Scenario] = field(default_factory=dict)
-    """By name; none where a name is an import path."""
-    note: str = ""
-    """What to know before its numbers are compared with anybody's."""
-    also: str = ""
-    """What must be there besides the package."""
-    namesake: str = ""
-    """What the package index has under the name of the package."""
-    is_heavy: bool = False
-    """Each environment is a game with gigabytes of its own: no two are run side by side."""
+def module(family_name: str) -> ModuleType:
+    """Return the module of a family: it has `make(config, render)`."""
+    return importlib.import_module(FAMILIES[family_name])
 
 
-FAMILIES: Mapping[str, Family] = {
-    "mpe": Family("particles in a plane (MPE2)", "mpe2", "make venv", "replay", mpe.SCENARIOS),
-    "butterfly": Family(
-        "cooperative games with pictures (PettingZoo Butterfly)",
-        "pymunk",
-        ".venv/bin/pip install -e '.[butterfly]'",
-        "replay",
-        butterfly.SCENARIOS,
-    ),
-    "smax": Family(
-        "battles like StarCraft's, in JAX (JaxMARL)",
-        "jaxmarl",
-        "make smax",
-        "snapshot",
-        smax.SCENARIOS,
-        note="not StarCraft II: win rates do not compare with SMAC's",
-    ),
-    "smac": Family(
-        "battles in StarCraft II (SMAC)",
-        "smac.env",
-        ".venv/bin/pip install --no-deps git+https://github.com/oxwhirl/smac.git pysc2 s2clientprotocol absl-py websocket-client "
-        "portpicker mpyq",
-        "episode",
-        smac.SCENARIOS,
-        note="tested against an imitation of SMAC's interface, never with the game itself",
-        also="StarCraft II in $SC2PATH (else ~/StarCraftII) with SMAC's maps in Maps/SMAC_Maps, and "
-        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment",
-        namesake="the smac of the package index is SMAC3, an optimiser of hyper-parameters",
-        is_heavy=True,
-    ),
-    "meltingpot": Family(
-        "social dilemmas with pictures (Melting Pot)",
-        "meltingpot",
-        "make meltingpot",
-        "episode",
-        meltingpot.SCENARIOS,
-        note="players see RGB only; returns depend on max_cycles, 1,000 steps unless told otherwise: state it with every number",
-    ),
-    "pettingzoo": Family("any parallel environment of PettingZoo by import path", "pettingzoo", "make venv", "replay"),
-}
+def family(name: str) -> Family:
+    """Return what the module of a family declares."""
+    declared = module(name).FAMILY
+    assert isinstance(declared, Family), f"FAMILY of {FAMILIES[name]} is {declared!r}"
+    return declared
 
 
-def names(family: str) -> list[str]:
+def families() -> dict[str, Family]:
+    """Return what all families declare, by name."""
+    return {name: family(name) for name in FAMILIES}
+
+
+def _known(name: str) -> str:
+    if name not in FAMILIES:
+        *others, last = map(repr, FAMILIES)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}" if others else last})
+    return name
+
+
+FamilyName = Annotated[str, AfterValidator(_known)]
+"""The name of a family in a pydantic model."""
+
+
+def names(family_name: str) -> list[str]:
     """Return the names of a family's scenarios; there are none where any import path is one."""
-    return sorted(FAMILIES[family].scenarios)
+    return sorted(family(family_name).scenarios)
 
 
-def complete_options(family: str, name: str, options: Any) -> dict[str, Any]:
+def complete_options(family_name: str, name: str, options: Any) -> dict[str, Any]:
     """Return every option of a scenario explicitly, in a fixed order, with the scenario's defaults for those that the raw `options` lack.
 
     Of an environment by import path nothing is known: its options are those that were given.
@@ -91,27 +89,35 @@ def complete_options(family: str, name: str, options: Any) -> dict[str, Any]:
     Raises:
         ValueError: one sentence a line, each with the full path of what is wrong.
     """
-    known = FAMILIES[family].scenarios
+    known = family(family_name).scenarios
     if known and name not in known:
-        raise ValueError(f"env.name {name!r} is unknown{nearest(name, names(family))} known: {', '.join(names(family))}")
+        listed = sorted(known)
+        raise ValueError(f"env.name {name!r} is unknown{nearest(name, listed)} known: {', '.join(listed)}")
     if not known and not _IMPORT_PATH.fullmatch(name):
         raise ValueError(f"env.name is {name!r}: expected an import path like package.module:parallel_env")
     if not isinstance(options, Mapping):
         raise ValueError(f"env.options is {options!r}: expected a section with keys")
-    found = problems(name, known[name].options, options) if known else _unknowable(options)
-    if sentences := list(found):
-        raise ValueError("\n".join(sentences))
-    complete = completed(known[name].options, options) if known else dict(options)
-    if num_agents(family, name, complete) == 0:
+    if not known:
+        if sentences := list(_unknowable(options)):
+            raise ValueError("\n".join(sentences))
+        return dict(options)
+    completed = complete(name, known[name].options, options)
+    if num_agents(family_name, name, completed) == 0:
         team = [f"env.options.{part}" for part in known[name].team]
         raise ValueError(f"{' and '.join(team)} are 0: expected at least one agent")
-    return complete
+    return completed
 
 
-def num_agents(family: str, name: str, options: Mapping[str, Any]) -> int | None:
+def num_agents(family_name: str, name: str, options: Mapping[str, Any]) -> int | None:
     """Return how many agents a scenario has with these (complete) options; None where only the environment itself knows."""
-    known = FAMILIES[family].scenarios
+    known = family(family_name).scenarios
     return sum(part if isinstance(part, int) else options[part] for part in known[name].team) if known else None
+
+
+def sides(family_name: str, name: str) -> tuple[Side, ...]:
+    """Return the sides of a scenario; where nobody has written them down, all agents are one."""
+    known = family(family_name).scenarios
+    return known[name].sides if known else ONE_TEAM
 
 
 def _unknowable(options: Mapping[Any, Any]) -> Iterator[str]:

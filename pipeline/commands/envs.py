@@ -62,13 +62,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _wanted(which: list[str]) -> list[str]:
     """Return the families to list."""
-    families = ["pettingzoo" if _is_path(word) else word for word in which]
+    families = [scenarios.OWN if _is_path(word) else word for word in which]
     for word in families:
         if word not in scenarios.FAMILIES:
             raise ConfigError([f"there is no family {word!r}{nearest(word, list(scenarios.FAMILIES))}"])
     for path in filter(_is_path, which):
         try:
-            scenarios.complete_options("pettingzoo", path, {})
+            scenarios.complete_options(scenarios.OWN, path, {})
         except ValueError as error:
             raise ConfigError(str(error).splitlines()) from None
     return [name for name in scenarios.FAMILIES if name in families or not families]
@@ -82,10 +82,10 @@ def _is_path(word: str) -> bool:
 def _family(name: str, paths: list[str]) -> dict[str, Any]:
     from matwm.envs import is_installed
 
-    known, here = scenarios.FAMILIES[name], is_installed(name)
+    known, here = scenarios.family(name), is_installed(name)
     told = {key: getattr(known, key) for key in ("meaning", "resume", "note", "install", "also")}
     facts: dict[str, Any] = {"family": name, **told, "installed": here}
-    configs = [EnvConfig(family=name, name=scenario, options={}) for scenario in known.scenarios or paths]  # type: ignore[arg-type]
+    configs = [EnvConfig(family=name, name=scenario, options={}) for scenario in known.scenarios or paths]
     return {**facts, "scenarios": [_scenario(config, here) for config in configs]}
 
 
@@ -97,7 +97,7 @@ def _scenario(config: EnvConfig, is_here: bool) -> dict[str, Any]:
         agents = spec.agent_specs
         facts = {"num_agents": spec.num_agents, "max_steps": spec.max_steps, "resume": spec.resume}
     else:
-        known = scenarios.FAMILIES[config.family]
+        known = scenarios.family(config.family)
         agents = _alike(known.scenarios[config.name].agent, config.num_agents) if known.scenarios else ()
         limit = config.options.get("max_cycles", config.options.get("max_steps"))
         facts = {"num_agents": config.num_agents, "max_steps": limit, "resume": known.resume}

@@ -9,16 +9,13 @@ from typing import Any
 
 import torch
 
+from matwm import scenarios
 from matwm.history import History
 from matwm.stateful import State
 from pipeline import project as places
 
 LATEST_EPISODES = 20
 """Episodes whose returns a run is summed up, and a checkpoint is scored by."""
-ENVIRONMENTS = ("pettingzoo", "mpe2", "pygame-ce", "pymunk", "jaxmarl", "jax", "jaxlib", "smac", "pysc2", "dm-meltingpot", "dmlab2d")
-COMPUTING = ("torch", "numpy", *ENVIRONMENTS)
-"""Libraries whose versions decide numbers, if they are installed: exact repetition needs the same."""
-LIBRARIES = (*COMPUTING, "safetensors", "mlflow", "dvc")
 SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")
 """What `dvc metrics show` says of the world model; everything else is in the curves."""
 
@@ -40,7 +37,14 @@ def latest_returns(past: History, agents: Sequence[str]) -> dict[str, float]:
 
 def machine_facts(device: str, threads: int) -> dict[str, Any]:
     """Return what exact repetition depends on besides parameters and code."""
-    return {"libraries": {name: found for name in LIBRARIES if (found := _version(name))}, "device": _device(device), "threads": threads}
+    libraries = [*computing(), "safetensors", "mlflow", "dvc"]
+    return {"libraries": {name: found for name in libraries if (found := _version(name))}, "device": _device(device), "threads": threads}
+
+
+def computing() -> list[str]:
+    """Return the libraries whose versions decide numbers, if they are installed: exact repetition needs the same."""
+    of_environments = [package for family in scenarios.families().values() for package in family.packages]
+    return list(dict.fromkeys(["torch", "numpy", *of_environments]))
 
 
 def drifted(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -48,7 +52,7 @@ def drifted(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = (
         {**(facts.get("libraries") or {}), "device": facts.get("device"), "threads": facts.get("threads")} for facts in (before, now)
     )
-    told = [name for name in (*COMPUTING, "device", "threads") if old.get(name) is not None and new.get(name) is not None]
+    told = [name for name in (*computing(), "device", "threads") if old.get(name) is not None and new.get(name) is not None]
     return [f"{name} {old[name]}, now {new[name]}" for name in told if old[name] != new[name]]
 
 

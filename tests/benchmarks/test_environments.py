@@ -45,7 +45,7 @@ def test_every_case_was_measured_and_no_adapter_is_too_slow(scripts):
 def test_what_is_said_of_environments_is_so(scripts):
     environments, _ = scripts
     for one in committed(environments):
-        assert one["resume"] == scenarios.FAMILIES[one["family"]].resume
+        assert one["resume"] == scenarios.family(one["family"]).resume
         if is_installed(one["family"]):
             spec = make_env(EnvConfig(family=one["family"], name=one["name"], options=one["options"])).spec
             assert environments.facts(spec) == {key: one[key] for key in ("agents", "observation", "resume")}
@@ -53,7 +53,7 @@ def test_what_is_said_of_environments_is_so(scripts):
 
 def test_the_tests_of_resuming_that_are_named_are_there(scripts):
     environments, _ = scripts
-    assert set(environments.TESTS) == {known.resume for known in scenarios.FAMILIES.values()}
+    assert set(environments.TESTS) == {known.resume for known in scenarios.families().values()}
     for name in itertools.chain.from_iterable(environments.TESTS.values()):
         file, _, function = name.partition("::")
         assert re.search(rf"^def {function}\(", (REPOSITORY / file).read_text(encoding="utf-8"), re.MULTILINE), name
@@ -71,7 +71,7 @@ def test_the_tests_of_resuming_that_are_named_are_there(scripts):
 )
 def test_both_play_the_same_episodes(scripts, family, name, options):
     if not is_installed(family):
-        pytest.skip(scenarios.FAMILIES[family].install)
+        pytest.skip(scenarios.family(family).install)
     _, speed = scripts
     env = EnvConfig(family=family, name=name, options=options)
     episodes = speed.recorded(env, 0.3)

@@ -41,10 +41,9 @@ def test_options_and_defaults_are_those_of_the_package(name):
     complete = scenarios.complete_options("mpe", name, {})
     assert complete == expected
     assert [type(value) for value in complete.values()] == [type(expected[key]) for key in complete]
-    kinds = {"int": "int", "int | None": "int or null", "float": "float", "bool": "bool"}
-    assert {key: option.kind for key, option in scenarios.FAMILIES["mpe"].scenarios[name].options.items()} == {
-        key: kinds[parameters[key].annotation] for key in expected
-    }
+    kinds = {"int": int, "int | None": int | None, "float": float, "bool": bool}
+    fields = scenarios.family("mpe").scenarios[name].options.model_fields
+    assert {key: field.annotation for key, field in fields.items()} == {key: kinds[parameters[key].annotation] for key in expected}
 
 
 @pytest.mark.parametrize(("name", "options"), [(name, {}) for name in scenarios.names("mpe")] + OTHER_TEAMS)
@@ -55,7 +54,8 @@ def test_the_number_of_agents_is_the_real_one(name, options):
 
 
 def test_one_more_kind_of_treasure_than_the_table_admits_breaks_the_package():
-    most = scenarios.FAMILIES["mpe"].scenarios["collect_treasure_v1"].options["num_deposits"].high
+    deposits = scenarios.family("mpe").scenarios["collect_treasure_v1"].options.model_fields["num_deposits"]
+    (most,) = [mark.le for mark in deposits.metadata if hasattr(mark, "le")]
     module = importlib.import_module("mpe2.collect_treasure_v1")
     with pytest.raises(ValueError):
         module.parallel_env(num_deposits=int(most) + 1)

@@ -96,7 +96,7 @@ FAMILIES = [
 @pytest.mark.parametrize(("family", "name", "options"), FAMILIES, ids=[family for family, *_ in FAMILIES])
 def test_every_family_resumes_exactly_within_an_episode(family, name, options):
     if not is_installed(family):
-        pytest.skip(scenarios.FAMILIES[family].install)
+        pytest.skip(scenarios.family(family).install)
     config = tiny_config({"env.family": family, "env.name": name, "env.options": options})
     trainer = run(make_trainer(None, config), 17)
     while trainer.env.tick is None:

@@ -70,7 +70,7 @@ def uninterrupted(case: Case) -> tuple[Trainer, int]:
 def test_a_kill_within_an_episode_changes_nothing(
     case: Case, tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = scenarios.FAMILIES[case.env["family"]]
+    family = scenarios.family(case.env["family"])
     if not is_installed(case.env["family"]):
         pytest.skip(family.install)
     path = tmp_path / "p"

@@ -69,14 +69,14 @@ EXAMPLES = [
     Example("pettingzoo", ARENA, {"masks": "info", "see": "image"}, has_deaths=True, has_endings=True),
     Example("pettingzoo", ARENA, {"masks": "none", "knights": 1}, has_endings=True),
 ]
-EXACT = [example for example in EXAMPLES if scenarios.FAMILIES[example.family].resume != "episode"]
+EXACT = [example for example in EXAMPLES if scenarios.family(example.family).resume != "episode"]
 """Those whose episodes follow from their seed and their actions."""
 
 
 def each(examples: list[Example]) -> Any:
     """Run a test on every example whose packages are here."""
     marks = {
-        family: [] if is_installed(family) else [pytest.mark.skip(reason=known.install)] for family, known in scenarios.FAMILIES.items()
+        family: [] if is_installed(family) else [pytest.mark.skip(reason=known.install)] for family, known in scenarios.families().items()
     }
     return pytest.mark.parametrize("example", [pytest.param(one, marks=marks[one.family], id=one.label) for one in examples])
 

@@ -14,7 +14,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 import matwm
 from matwm import scenarios
 from matwm.acting import random_actions
-from matwm.envs import FAMILIES, is_installed
+from matwm.envs import is_installed
 from matwm.envs.base import SnapshotEnv
 from matwm.envs.episode_log import EpisodeLog, digest
 from tests.matwm.arena import parallel_env
@@ -42,7 +42,7 @@ def digests(told):
 
 
 def test_every_family_has_examples():
-    assert {example.family for example in EXAMPLES} == set(FAMILIES) == set(scenarios.FAMILIES)
+    assert {example.family for example in EXAMPLES} == set(scenarios.FAMILIES)
 
 
 @each(EXAMPLES)
@@ -51,7 +51,7 @@ def test_ticks_have_the_sizes_of_the_spec(example):
     spec = env.spec
     assert len(set(spec.agents)) == spec.num_agents
     assert spec.num_agents == example.config().num_agents or example.family == "pettingzoo"
-    assert spec.resume == scenarios.FAMILIES[example.family].resume
+    assert spec.resume == scenarios.family(example.family).resume
     assert all(size > 0 for size in spec.obs_sizes + spec.num_actions)
     assert (spec.resume == "snapshot") == isinstance(env, SnapshotEnv)
     told = played(env, 3, 12)

@@ -9,7 +9,7 @@ import pytest
 from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import make_env
-from matwm.envs.butterfly_scripts import lift_behind
+from matwm.envs.butterfly import lift_behind
 from matwm.envs.images import small
 from matwm.evaluation import reference_lines
 from tests.matwm.envs.examples import played

@@ -23,7 +23,7 @@ def substrate(name=NAME, render=False, **options):
 
 @pytest.mark.parametrize("name", scenarios.names("meltingpot"))
 def test_the_table_says_what_the_package_says(name):
-    known, spec = scenarios.FAMILIES["meltingpot"].scenarios[name], substrate(name).spec
+    known, spec = scenarios.family("meltingpot").scenarios[name], substrate(name).spec
     assert spec.agent_specs[0] == type(known.agent)(**{**vars(known.agent), "name": "player_0"})
     assert len({(one.obs_shape, one.num_actions) for one in spec.agent_specs}) == 1
     assert (spec.num_agents, spec.max_steps, spec.resume) == (scenarios.num_agents("meltingpot", name, {}), 1000, "episode")

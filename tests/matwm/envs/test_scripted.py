@@ -6,7 +6,7 @@ import pytest
 from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import make_env
-from matwm.envs.scripted import SIDES, LineUp, Random, opponents, references, scripts
+from matwm.envs.scripted import LineUp, Random, opponents, references, scripts
 from tests.matwm.envs.examples import ARENA
 
 
@@ -31,7 +31,7 @@ def returns(name, tactics, episodes=12):
 @pytest.mark.parametrize("name", scenarios.names("mpe"))
 def test_every_agent_is_on_exactly_one_side_and_plays_legally(name):
     spec = make_env(config(name)).spec
-    assert sorted(role for side in SIDES[name] for role in side.roles) == sorted(spec.roles())
+    assert sorted(role for side in scenarios.sides("mpe", name) for role in side.roles) == sorted(spec.roles())
     rng = np.random.default_rng(0)
     for line_up in references(config(name)):
         players = scripts(config(name), spec, line_up)

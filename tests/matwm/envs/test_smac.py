@@ -36,7 +36,7 @@ def still(env):
 def test_the_table_says_what_the_engine_says(name):
     from smac.env import MAPS
 
-    known, spec = scenarios.FAMILIES["smac"].scenarios[name], battle(name).spec
+    known, spec = scenarios.family("smac").scenarios[name], battle(name).spec
     assert spec.agent_specs[0] == type(known.agent)(**{**vars(known.agent), "name": "ally_0"})
     assert len({(one.obs_shape, one.num_actions) for one in spec.agent_specs}) == 1
     assert (spec.num_agents, spec.max_steps, spec.resume) == (scenarios.num_agents("smac", name, {}), MAPS[name][2], "episode")

@@ -12,11 +12,11 @@ from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import is_installed, make_env
 from matwm.envs.episode_log import digest
-from matwm.scenarios.smax import MAPS
+from matwm.envs.smax import MAPS
 from tests.matwm.envs.examples import played
 
 # Not importorskip: a package of which a part is missing is to fail.
-pytestmark = pytest.mark.skipif(not is_installed("smax"), reason=scenarios.FAMILIES["smax"].install)
+pytestmark = pytest.mark.skipif(not is_installed("smax"), reason=scenarios.family("smax").install)
 STOP = 4
 
 

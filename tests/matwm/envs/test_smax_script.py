@@ -9,7 +9,7 @@ from matwm.envs import is_installed
 from matwm.envs.scripted import LineUp, opponents, references, scripts
 from matwm.evaluation import reference_lines
 
-pytestmark = pytest.mark.skipif(not is_installed("smax"), reason=scenarios.FAMILIES["smax"].install)
+pytestmark = pytest.mark.skipif(not is_installed("smax"), reason=scenarios.family("smax").install)
 BATTLE = EnvConfig(family="smax", name="2m_vs_1z", options={})
 
 

@@ -52,7 +52,7 @@ def test_what_is_not_installed_is_listed_too_with_the_command_that_installs_it(c
 
 def test_a_command_that_installs_is_a_rule_of_the_makefile_and_installs_pinned_versions():
     rules = dict(re.findall(r"^(\w+): venv\n((?:\t.*\n)+)", (SOURCE / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    commands = [known.install for known in scenarios.FAMILIES.values() if known.install.startswith("make ")]
+    commands = [known.install for known in scenarios.families().values() if known.install.startswith("make ")]
     assert {command.removeprefix("make ") for command in commands} <= {"venv", *rules}
     wanted = rules["smax"].partition("constraints.txt")[2].replace("\\", "").split()
     pinned = [line.partition("==")[0] for line in (SOURCE / "constraints.txt").read_text(encoding="utf-8").split()]
