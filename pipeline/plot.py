@@ -1,14 +1,15 @@
 """Stage `plot`: figures of every lineage, from the root to each segment that nothing continues from its end.
 
-plots/lineage/<segment>/{returns,losses,rewards,teammates,evaluation,words}.png; the numbers are in metrics/<segment>/*.csv, where those
-of training are cumulative. Words are drawn where agents tell each other of goals, of the judged steps of every segment of the lineage.
+plots/lineage/<segment>/<figure>.png for each of `FIGURES`; the numbers are in metrics/<segment>/*.csv, where those of training are
+cumulative. Words are drawn where agents tell each other of goals, of the judged steps of every segment of the lineage.
 """
 
 import csv
 import logging
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.drawing.words import Moment, Speaker
     from pipeline.segments import ResolvedSegment
 
-TERMS = ("total", "reconstruction", "reward", "continuation", "dynamics", "representation", "teammates", "action_mask")
 SELF_PLAY = "self_play"
 UPKEEP_SECONDS = 30.0
 """For MLflow to take what earlier stages and processes could not send: it is the last stage, and nobody may come after it."""
@@ -80,31 +80,104 @@ def paths(graph: "Mapping[str, ResolvedSegment]") -> "list[list[ResolvedSegment]
     return found
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """What the figures of a lineage are drawn from."""
+
+    path: "Sequence[ResolvedSegment]"
+    """From the root to the last segment."""
+    folder: Path
+    """Metrics of the last segment, which are cumulative; those of the others lie beside it."""
+    lineage: "Lineage"
+    training: "Mapping[str, Curve]"
+    """Training metrics by name."""
+    episodes: "Mapping[str, Curve]"
+    """Columns of episodes.csv."""
+
+    @property
+    def agents(self) -> list[str]:
+        """The names of all agents, by role."""
+        return [agent for members in self.lineage.roles.values() for agent in members]
+
+    def losses(self) -> "dict[str, Curve]":
+        """The parts of the world model's loss."""
+        from pipeline.metrics.records import MODEL, loss_terms
+
+        return {term: self.training[f"{MODEL}{term}"] for term in loss_terms(self.training)}
+
+
 def draw(folder: Path, path: "Sequence[ResolvedSegment]") -> "dict[str, Figure]":
     """Return the figures of a lineage by name, from the metrics of its last segment; those without data are left out."""
-    from pipeline.drawing import figures, scoreboard
-    from pipeline.drawing import words as speaking
-
-    lineage = _lineage(path, folder.parent)
     training, episodes = read_curves(folder / "training.csv"), read_curves(folder / "episodes.csv")
-    agents = [agent for members in lineage.roles.values() for agent in members]
-    drawn: dict[str, Figure] = {}
-    if episodes:
-        drawn["returns"] = figures.returns(lineage, {agent: episodes[f"return/{agent}"] for agent in agents})
-    if terms := {term: training[f"world_model/{term}"] for term in TERMS if f"world_model/{term}" in training}:
-        drawn["losses"] = figures.losses(lineage, terms)
-    if f"agents/{agents[0]}/reward_imagined" in training:
-        imagined, real = ({agent: training[f"agents/{agent}/reward_{kind}"] for agent in agents} for kind in ("imagined", "real"))
-        drawn["rewards"] = figures.rewards(lineage, imagined, real)
-    if "world_model/teammate_accuracy" in training:
-        accuracy, majority = training["world_model/teammate_accuracy"], training["world_model/teammate_majority"]
-        drawn["teammates"] = figures.teammates(lineage, accuracy, majority)
-    if (folder / "evaluation.csv").is_file():
-        drawn["evaluation"] = scoreboard.evaluation(lineage, *read_scores(folder / "evaluation.csv"))
-    if speakers := read_words(folder.parent, path):
-        starts = [stretch.start for stretch in lineage.stretches if stretch.start]
-        drawn["words"] = speaking.words(f"Words by goals, {_judged_mode(path)} – {lineage.title}", speakers, starts)
-    return drawn
+    numbers = Numbers(path, folder, _lineage(path, folder.parent), training, episodes)
+    return {name: figure for name, draw_one in FIGURES.items() if (figure := draw_one(numbers)) is not None}
+
+
+def draw_returns(numbers: Numbers) -> "Figure | None":
+    """Draw each agent's return in the training episodes."""
+    from pipeline.drawing import figures
+
+    if not numbers.episodes:
+        return None
+    return figures.returns(numbers.lineage, {agent: numbers.episodes[f"return/{agent}"] for agent in numbers.agents})
+
+
+def draw_losses(numbers: Numbers) -> "Figure | None":
+    """Draw the world model's loss by term."""
+    from pipeline.drawing import figures
+
+    terms = numbers.losses()
+    return figures.losses(numbers.lineage, terms) if terms else None
+
+
+def draw_rewards(numbers: Numbers) -> "Figure | None":
+    """Draw imagined against real rewards."""
+    from pipeline.drawing import figures
+
+    agents, training = numbers.agents, numbers.training
+    if f"agents/{agents[0]}/reward_imagined" not in training:
+        return None
+    imagined, real = ({agent: training[f"agents/{agent}/reward_{kind}"] for agent in agents} for kind in ("imagined", "real"))
+    return figures.rewards(numbers.lineage, imagined, real)
+
+
+def draw_teammates(numbers: Numbers) -> "Figure | None":
+    """Draw how often the teammate predictor is right."""
+    from pipeline.drawing import figures
+
+    if "world_model/teammate_accuracy" not in numbers.training:
+        return None
+    accuracy, majority = (numbers.training[f"world_model/teammate_{name}"] for name in ("accuracy", "majority"))
+    return figures.teammates(numbers.lineage, accuracy, majority)
+
+
+def draw_evaluation(numbers: Numbers) -> "Figure | None":
+    """Draw the last segment's evaluation."""
+    from pipeline.drawing import scoreboard
+
+    file = numbers.folder / "evaluation.csv"
+    return scoreboard.evaluation(numbers.lineage, *read_scores(file)) if file.is_file() else None
+
+
+def draw_words(numbers: Numbers) -> "Figure | None":
+    """Draw what words say of goals, where agents tell each other of them."""
+    from pipeline.drawing import words
+
+    if not (speakers := read_words(numbers.folder.parent, numbers.path)):
+        return None
+    starts = [stretch.start for stretch in numbers.lineage.stretches if stretch.start]
+    return words.words(f"Words by goals, {_judged_mode(numbers.path)} – {numbers.lineage.title}", speakers, starts)
+
+
+FIGURES: "dict[str, Callable[[Numbers], Figure | None]]" = {
+    "returns": draw_returns,
+    "losses": draw_losses,
+    "rewards": draw_rewards,
+    "teammates": draw_teammates,
+    "evaluation": draw_evaluation,
+    "words": draw_words,
+}
+"""Name of a figure's file: the function that draws it; None where there are no numbers for it."""
 
 
 def read_curves(file: Path) -> "dict[str, Curve]":

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,17 @@ from typing import Any
 import torch
 
 from matwm import scenarios
+from matwm.config import LossWeights
 from matwm.history import History
 from matwm.stateful import State
 from pipeline import project as places
 
 LATEST_EPISODES = 20
 """Episodes whose returns a run is summed up, and a checkpoint is scored by."""
-SUMMARY = ("total", "reconstruction", "reward", "teammates", "teammate_accuracy")
-"""What `dvc metrics show` says of the world model; everything else is in the curves."""
+MODEL = "world_model/"
+"""Begins the names of the world model's metrics."""
+BESIDE_LOSSES = ("teammate_accuracy",)
+"""What `dvc metrics show` has of the world model beside its loss and every term of it; everything else is in the curves."""
 
 
 def write_curves(folder: Path, history: State, agents: Sequence[str], step: int) -> None:
@@ -27,6 +30,11 @@ def write_curves(folder: Path, history: State, agents: Sequence[str], step: int)
     columns = ["step", "length", *(f"return/{agent}" for agent in agents)]
     places.write_text(folder / "episodes.csv", _table(columns, ([e.end_step, e.length, *e.returns] for e in past.episodes)))
     places.write_json(folder / "train.json", _summary(past, agents, step))
+
+
+def loss_terms(metrics: Collection[str]) -> list[str]:
+    """Return the parts of the world model's loss that a run has metrics of, without their `MODEL`: the total, and what has a weight."""
+    return [term for term in ("total", *LossWeights.model_fields) if f"{MODEL}{term}" in metrics]
 
 
 def latest_returns(past: History, agents: Sequence[str]) -> dict[str, float]:
@@ -58,7 +66,7 @@ def drifted(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _curve_names(past: History) -> list[str]:
     # The last column is what `dvc plots show` draws.
-    return sorted(past.metrics, key=lambda name: (name == "world_model/total", name))
+    return sorted(past.metrics, key=lambda name: (name == f"{MODEL}total", name))
 
 
 def _curves(past: History) -> Iterable[list[Any]]:
@@ -70,7 +78,8 @@ def _curves(past: History) -> Iterable[list[Any]]:
 def _summary(past: History, agents: Sequence[str], step: int) -> dict[str, Any]:
     returns, latest = latest_returns(past, agents), past.episodes[-LATEST_EPISODES:]
     length = sum(episode.length for episode in latest) / len(latest) if latest else None
-    losses = {name: past.metrics[f"world_model/{name}"][-1][1] for name in SUMMARY if f"world_model/{name}" in past.metrics}
+    named = [*loss_terms(past.metrics), *(name for name in BESIDE_LOSSES if f"{MODEL}{name}" in past.metrics)]
+    losses = {name: past.metrics[f"{MODEL}{name}"][-1][1] for name in named}
     told = {f"return_of_{LATEST_EPISODES}_episodes": returns, f"length_of_{LATEST_EPISODES}_episodes": length}
     return {"step": step, "episodes": len(past.episodes), **told, "world_model": losses}
 
