@@ -46,6 +46,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         self.loss_weights: dict[str, float] = config.loss_weights.model_dump()
+        assert self.loss_weights.keys() == losses.TERMS.keys(), "each term of the loss has a weight of its name, and each weight a term"
         self.mates_shape = (spec.num_agents - 1, spec.action_size)
         scaled = config.action_words == "scaled"
         words = spec.vocabulary if scaled else spec.action_size
@@ -88,29 +89,31 @@ class WorldModel(nn.Module):
         continue_logits = self.heads.continuation(h).squeeze(-1)
         reward_logits = self.heads.reward_logits(h, self._arrivals(index, z, h, paired, mates, w.mate_actions))
         dynamics, representation, kl = losses.kl_losses(log_posterior[:, 1:], log_prior, config.free_nats)
-        terms = {
-            "reconstruction": (
-                losses.reconstruction_loss(
-                    self.autoencoder.decode(z).flatten(2), self.autoencoder.target(w.obs).flatten(2), self.obs_exists[w.agent]
-                ),
-                w.is_valid,
-            ),
-            "reward": (self.heads.reward_bins.cross_entropy(F.log_softmax(reward_logits, -1), w.reward), acted),
-            "continuation": (losses.continuation_loss(continue_logits, w.continues), acted),
-            "dynamics": (dynamics, paired),
-            "representation": (representation, paired),
-        }
+        done = losses.ForwardPass(
+            windows=w,
+            acted=acted,
+            paired=paired,
+            obs_exists=self.obs_exists[w.agent],
+            action_exists=self.action_exists[w.agent],
+            latent=z,
+            hidden=h,
+            decoded=self.autoencoder.decode(z).flatten(2),
+            target=self.autoencoder.target(w.obs).flatten(2),
+            reward_logits=reward_logits,
+            reward_bins=self.heads.reward_bins,
+            continue_logits=continue_logits,
+            dynamics=dynamics,
+            representation=representation,
+            mate_log_probs=None if self.teammates is None else self.teammates(z, w.agent, positions, allowed),
+            mask_logits=None if self.heads.action_mask is None else self.heads.action_mask(z),
+        )
+        terms = {name: term for name, function in losses.TERMS.items() if (term := function(done)) is not None}
         metrics: dict[str, Tensor] = {}
-        if self.teammates is not None:
-            log_probs = self.teammates(z, w.agent, positions, allowed)
-            terms["teammates"] = (losses.teammate_loss(log_probs, w.mate_actions), acted)
-            metrics |= teammate_metrics(log_probs.detach(), w.mate_actions)
-        if self.heads.action_mask is not None:
-            mask_logits = self.heads.action_mask(z)
-            exists = self.action_exists[w.agent][:, None]
-            is_told = w.is_valid & (w.action_mask & exists).any(-1)
-            terms["action_mask"] = (losses.action_mask_loss(mask_logits, w.action_mask, self.action_exists[w.agent]), is_told)
-            metrics |= action_mask_metrics(mask_logits.detach() > 0, w.action_mask, exists & is_told[..., None])
+        if done.mate_log_probs is not None:
+            metrics |= teammate_metrics(done.mate_log_probs.detach(), w.mate_actions)
+        if done.mask_logits is not None:
+            counts = done.action_exists[:, None] & losses.is_told(w, done.action_exists)[..., None]
+            metrics |= action_mask_metrics(done.mask_logits.detach() > 0, w.action_mask, counts)
         means = {name: losses.masked_mean(values, mask) for name, (values, mask) in terms.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         with torch.no_grad():
