@@ -4,6 +4,8 @@ import importlib
 import inspect
 import math
 import pkgutil
+import subprocess
+import sys
 
 import mpe2
 import pytest
@@ -26,6 +28,20 @@ def problems(name, options):
     with pytest.raises(ValueError) as caught:
         scenarios.complete_options("mpe", name, options)
     return str(caught.value).split("\n")
+
+
+def test_a_configuration_is_validated_without_what_environments_need():
+    code = (
+        "import sys\n"
+        "from matwm import config, scenarios\n"
+        "for name, family in scenarios.families().items():\n"
+        "    for scenario in family.scenarios:\n"
+        "        config.EnvConfig(family=name, name=scenario, options={})\n"
+        "print(*{module.partition('.')[0] for module in sys.modules})"
+    )
+    imported = set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+    assert "pydantic" in imported
+    assert not imported & {"pettingzoo", "mpe2", "gymnasium", "scipy", "pygame", "pymunk", "jax", "jaxmarl", "smac", "meltingpot", "dm_env"}
 
 
 def test_every_scenario_of_the_package_is_known():
