@@ -287,7 +287,8 @@ def test_checkpoints_of_agents_imagined_together_are_diagnosed_with_the_dead_amo
     with torch.no_grad():
         before, after = (open_loop(one, each, 0) for each in (dead, dataclasses.replace(dead, obs=nonsense)))
     for mine, theirs in zip(before, after, strict=True):
-        assert mine.numbers([1]) == theirs.numbers([1])
+        assert mine.numbers([1])["observation"] == theirs.numbers([1])["observation"]
+        assert torch.equal(mine.reward_predicted[:, 1:], theirs.reward_predicted[:, 1:])
 
 
 def test_views_of_one_world_are_as_far_apart_as_what_is_decoded(monkeypatch):

@@ -9,7 +9,19 @@ import yaml
 from pydantic import BaseModel
 
 from matwm import config as module
-from matwm.config import Config, ConfigError, RunConfig, Section, SegmentConfig, WorldModelConfig, leaves, merge
+from matwm.config import (
+    ActorCriticConfig,
+    Config,
+    ConfigError,
+    ImaginationConfig,
+    RunConfig,
+    ScheduleConfig,
+    Section,
+    SegmentConfig,
+    WorldModelConfig,
+    leaves,
+    merge,
+)
 from matwm.params_yaml import PRESETS, load_config, parse_config, parse_segments, preset_path, preset_text, read_params
 from matwm.stateful import fingerprint
 from matwm.trainer import Trainer
@@ -55,7 +67,10 @@ def problems_of(path: str, value: Any) -> list[str]:
 
 YOUNGER = {
     *((RunConfig, name) for name in ("precision", "cuda_graphs")),
-    *((WorldModelConfig, name) for name in ("latent_code", "reward_input", "reward_learning_rate")),
+    *((WorldModelConfig, name) for name in ("latent_code", "reward_input", "reward_reads", "dynamics_reads", "reward_learning_rate")),
+    *((ActorCriticConfig, name) for name in ("action_factors", "epochs", "ratio_clip", "return_debias", "critic_reads", "team_reward")),
+    *((ImaginationConfig, name) for name in ("mates", "opponents_predicted")),
+    (ScheduleConfig, "agents_from"),
 }
 
 
@@ -91,6 +106,7 @@ def read_names() -> set[str]:
 READ_IN_CONFIG = {
     ("Regime", "max_agents"): "ImaginationConfig.regime picks a regime by it",
     ("ScheduleConfig", "batch_is_total"): "ScheduleConfig.per_agent shares batches out by it",
+    ("ScheduleConfig", "agents_from"): "ScheduleConfig.random_steps is the later of it and warmup_steps",
 }
 
 
@@ -151,7 +167,7 @@ MOVES: dict[str, Any] = {
     "actor_critic.width": 17,
     "actor_critic.bins.count": 23,
     "actor_critic.bins.bound": 5.0,
-    "actor_critic.action_factors": [5, 2],
+    "actor_critic.action_factors": [10, 5],
     "actor_critic.actor_unimix": 0.1,
     "actor_critic.discount": 0.9,
     "actor_critic.lambda": 0.5,

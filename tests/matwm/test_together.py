@@ -284,7 +284,7 @@ def test_with_predicted_mates_one_agent_acts_by_its_policy_at_a_moment():
     trainer = make_trainer(None, tiny_config({**JOINT, "actor_critic.imagination.mates": "predicted"}))
     run(trainer, 14)
     contexts = trainer.sample_contexts(generator_for(0, "t", 0))
-    assert len(contexts.agent) == 4 * 4 * 2  # four agents, at four times the moments that each has a share of
+    assert len(contexts.agent) == 4 * (4 * 4)  # four agents, at four moments for each of them
 
 
 def test_who_is_predicted_does_what_the_predictor_of_the_other_says():
