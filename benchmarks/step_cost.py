@@ -25,7 +25,6 @@ from measuring import acting_rows, as_script, at_least, cpu_seconds, half_an_epi
 from matwm.acting import choose_actions
 from matwm.checkpoint import Parent
 from matwm.config import Config
-from matwm.imagination import imagine
 from matwm.params_yaml import load_config, preset_path
 from matwm.rng import generator_for
 from matwm.store import LocalStore
@@ -75,16 +74,16 @@ class Saving:
         self.total_bytes = saved.total_bytes
 
 
-def parts_of(trainer: Trainer, config: Config) -> dict[str, Callable[[], object]]:
+def parts_of(trainer: Trainer) -> dict[str, Callable[[], object]]:
     """Return a call of every part of a step but saving; "agents" is the imagination and the update on it."""
-    learner, horizon = trainer.learner, config.regime(trainer.spec.num_agents).horizon
+    learner = trainer.learner
     rng = generator_for(0, "benchmark", 0)
     seen, mask = half_an_episode(trainer), trainer.spec.action_exists[None]
     return {
         "act": lambda: choose_actions(learner.world_model, learner.actors, seen, mask, greedy=False),
         "environment": trainer.step,
         "world model": lambda: learner.update_world_model(trainer.sample_windows(rng)[0]),
-        "imagine": lambda: imagine(learner.world_model, learner.actors, trainer.sample_contexts(rng), horizon=horizon, from_prior=False),
+        "imagine": lambda: learner.imagine(trainer.sample_contexts(rng)),
         "agents": lambda: learner.update_agents(trainer.sample_contexts(rng)),
     }
 
@@ -126,7 +125,7 @@ def measure(preset: str, repetitions: int) -> dict[str, Any]:
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE)
     with tempfile.TemporaryDirectory() as folder:
         saving = Saving(trainer, config, Path(folder))
-        parts = {**parts_of(trainer, config), "checkpoint": saving}
+        parts = {**parts_of(trainer), "checkpoint": saving}
         Repetition.of(parts, matrix)  # does not count
         timed = [Repetition.of(parts, matrix) for _ in range(repetitions)]
     seconds = {part: statistics.median(each.seconds[part] for each in timed) for part in timed[0].seconds}

@@ -181,7 +181,7 @@ class ImaginationConfig(Section):
         default="absent",
     )
     opponents_predicted: float = field(
-        "with mates: imagined, the share of the starts at which agents of other roles act as the predictor draws, not by their policies",
+        "with mates: imagined, the share of an agent's starts at which agents of other roles act as the predictor draws",
         branch="free",
         ge=0,
         le=1,

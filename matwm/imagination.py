@@ -26,20 +26,22 @@ NEVER_ZERO = 1e-6
 
 @dataclass(frozen=True)
 class Control:
-    """Who acts by its policy at which imagined moments; all others act by the teammate predictor of one who does."""
+    """Whose actions come from their policies at which imagined moments; all others act as the predictor of such an agent draws."""
 
     by_policy: Bool[Tensor, "N m"]
     predictor: Int[Tensor, "N m"]
     """The agent whose predictor draws the action, where it is not the policy; another one than the acting agent."""
+    leader: Int[Tensor, " m"]
+    """That agent, for the whole moment; -1 where everybody acts by its policy."""
     rows: Int[Tensor, "N b"]
     """The moments at which each agent acts by its policy: it learns from these alone."""
 
 
 def control_of(config: ImaginationConfig, spec: EnvSpec, moments: int) -> Control | None:
-    """Return who is controlled by what at so many moments; None where everybody always acts by its policy.
+    """Return whose actions are drawn by what, at so many moments; None where everybody always acts by its policy.
 
-    With `mates: predicted` one agent acts by its policy at each moment; with `opponents_predicted` the agents of one role do, at
-    that share of the moments (rounded so that each role has as many).
+    With `mates: predicted` one agent acts by its policy at each moment. With `opponents_predicted` the agents of one role do at some
+    of them, for each role as many, so that this is the share (rounded down) of the moments from which an agent learns.
     """
     everyone = list(range(spec.num_agents))
     if config.mates == "predicted":
@@ -47,19 +49,22 @@ def control_of(config: ImaginationConfig, spec: EnvSpec, moments: int) -> Contro
         each = moments // len(parties)
     else:
         parties = list(spec.roles().values())
-        each = round(config.opponents_predicted * moments / len(parties))
+        share = config.opponents_predicted
+        each = int(share * moments / (1 + share * (len(parties) - 1)) + 1e-9)  # each / (moments - (parties - 1) each) = share
     if len(parties) < 2 or not each:
         return None
     by_policy = np.zeros((spec.num_agents, moments), bool)
     by_policy[:, len(parties) * each :] = True
     predictor = np.tile((np.array(everyone) + 1) % spec.num_agents, (moments, 1)).T
+    leader = np.full(moments, -1)
     for number, party in enumerate(parties):
         at = np.arange(number * each, (number + 1) * each)
         outside = [agent for agent in everyone if agent not in party]
+        leader[at] = np.array(party)[np.arange(each) % len(party)]
         by_policy[np.array(party)[:, None], at] = True
-        predictor[np.array(outside)[:, None], at] = np.array(party)[np.arange(each) % len(party)]
+        predictor[np.array(outside)[:, None], at] = leader[at]
     rows = np.stack([np.flatnonzero(mine) for mine in by_policy])
-    return Control(torch.from_numpy(by_policy), torch.from_numpy(predictor), torch.from_numpy(rows))
+    return Control(*(torch.from_numpy(array) for array in (by_policy, predictor, leader, rows)))
 
 
 @torch.no_grad()

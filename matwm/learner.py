@@ -4,16 +4,17 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from matwm.actor_critic import Actors, Critics, ReturnBounds
 from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
-from matwm.actor_critic.losses import actor_loss, critic_loss, trajectory_weights
+from matwm.actor_critic.losses import actor_loss, critic_loss, entropy, trajectory_weights
 from matwm.actor_critic.returns import lambda_returns
 from matwm.config import Config
 from matwm.graphs import Graphed
@@ -52,13 +53,15 @@ class Learner:
         self.world_model = WorldModel(spec, config.world_model).to(device)
         size = self.world_model.feature_size
         self.actors = Actors(spec.num_agents, size, spec.action_size, ac).to(device)
+        zero_row = None
         if ac.critic_reads == "joint":
-            one_hot = config.world_model.latent_code == "one_hot"
-            size = joint_size(size, config.world_model.latent_size, spec.num_agents, one_hot=one_hot)
-        self.critics = Critics(spec.num_agents, size, ac).to(device)
+            one_hot, z = config.world_model.latent_code == "one_hot", config.world_model.latent_size
+            size, zero_row = joint_size(size, z, spec.num_agents, one_hot=one_hot), z * spec.num_agents if one_hot else None
+        self.critics = Critics(spec.num_agents, size, ac, zero_row=zero_row).to(device)
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
         self.bounds = ReturnBounds(spec.num_agents, debias=ac.return_debias).to(device)
         teams = spec.roles().values() if ac.team_reward == "role" else [range(spec.num_agents)]
+        self._together = ac.imagination.mates != "absent"
         self._teams = [torch.tensor(list(team), device=device) for team in teams]
         self._controls: dict[int, Control | None] = {}
         self.looks_at_once = device.type == "cpu"
@@ -108,12 +111,12 @@ class Learner:
         return self._step_world_model(**vars(windows.to(self.device)))
 
     def update_agents(self, contexts: Windows) -> Readings:
-        """Imagine from the contexts and take one gradient step on Eq. 10 and 11 for every agent; return what to log.
+        """Imagine from the contexts and take `epochs` gradient steps on Eq. 10 and 11 for every agent; return what to log of the last.
 
         An agent whose contexts are padding throughout learns nothing, and all that is logged of it is 0.
 
         Raises:
-            NonFiniteLossError: names the term and the agent; no parameter has changed (see `_apply`).
+            NonFiniteLossError: names the term and the agent; the step that it was found in has changed no parameter (see `_apply`).
         """
         return self._step_agents(**vars(contexts.to(self.device)))
 
@@ -132,12 +135,11 @@ class Learner:
 
     def _agents_step(self, **windows: Tensor) -> Readings:
         ac, contexts = self.config.actor_critic, Windows(**windows)
-        whole = self._imagine(contexts)
-        rollout, counts = self._learnt_from(whole, contexts)
+        rollout, counts, legal = self._learnt_from(self.imagine(contexts), contexts)
         learns, targets = counts.any(1), None
         beside = {"reward_real": real_reward(contexts, self.spec.num_agents)}
         if self.spec.has_action_masks:
-            beside["illegal"] = illegal_share(contexts, whole)
+            beside["illegal"] = illegal_share(rollout.action[:, :, 0], legal, counts if self._together else None)
         passes: list[Readings] = []
         for _ in range(ac.epochs):
             with self.products():
@@ -152,7 +154,7 @@ class Learner:
                 slow.lerp_(fast, 1 - ac.slow_decay)
         return passes[-1]
 
-    def _imagine(self, contexts: Windows) -> Rollout:
+    def imagine(self, contexts: Windows) -> Rollout:
         """Return the rollout of all agents from the contexts, (N, m, ...)."""
         imagination, num_agents = self.config.actor_critic.imagination, self.spec.num_agents
         with self.products():
@@ -162,7 +164,7 @@ class Learner:
                 contexts,
                 horizon=self.config.regime(num_agents).horizon,
                 from_prior=imagination.start_state == "prior",
-                together=imagination.mates != "absent",
+                together=self._together,
                 control=self._control(len(contexts.agent) // num_agents),
             )
         return map_tensors(rollout, lambda tensor: tensor.unflatten(0, (num_agents, -1)))
@@ -174,17 +176,22 @@ class Learner:
             self._controls[moments] = control and map_tensors(control, lambda tensor: tensor.to(self.device))
         return self._controls[moments]
 
-    def _learnt_from(self, whole: Rollout, contexts: Windows) -> tuple[Rollout, Bool[Tensor, "N b"]]:
-        """Return of a rollout (N, m, ...) what agents learn from, (N, b, ...), and at which starts they are alive."""
-        ac, num_agents = self.config.actor_critic, self.spec.num_agents
-        rollout, counts = whole, contexts.is_valid[:, -1].view(num_agents, -1)
-        if ac.team_reward != "none":
+    def _learnt_from(self, rollout: Rollout, contexts: Windows) -> tuple[Rollout, Bool[Tensor, "N b"], Bool[Tensor, "N b A"]]:
+        """Return of a rollout (N, m, ...) what agents learn from, (N, b, ...), and of its starts who is alive and what is really legal."""
+        num_agents = self.spec.num_agents
+        counts = contexts.is_valid[:, -1].view(num_agents, -1)
+        legal = contexts.action_mask[:, -1].unflatten(0, (num_agents, -1))
+        if self.config.actor_critic.team_reward != "none":
             rollout = replace(rollout, reward=team_rewards(rollout.reward, rollout.alive[..., :-1], self._teams))
-        rollout = replace(rollout, **vars(self.as_critics_read(Features(rollout.latent_rows, rollout.numbers), rollout.alive)))
-        if (control := self._control(counts.shape[1])) is not None:
-            agent = torch.arange(num_agents, device=counts.device)[:, None]
-            rollout, counts = map_tensors(rollout, lambda tensor: tensor[agent, control.rows]), counts[agent, control.rows]
-        return rollout, counts
+        states = Features(rollout.latent_rows, rollout.numbers)
+        rollout = replace(rollout, **vars(self.as_critics_read(states, rollout.alive)))
+        if (control := self._control(counts.shape[1])) is None:
+            return rollout, counts, legal
+        agent = torch.arange(num_agents, device=counts.device)[:, None]
+        # Who is dead predicts nobody.
+        is_led = (control.leader < 0) | counts.gather(0, control.leader.clamp(min=0)[None]).squeeze(0)
+        rollout = map_tensors(rollout, lambda tensor: tensor[agent, control.rows])
+        return rollout, (counts & is_led)[agent, control.rows], legal[agent, control.rows]
 
     def _apply(self, optimizer: NamedAdam, readings: Readings) -> None:
         """Take a gradient step, unless what was read on the way is not finite.
@@ -219,13 +226,13 @@ class Learner:
         log_values = F.log_softmax(self.critics(states), -1)
         log_probs = self.actors.log_probs(acting, rollout.action_mask.flatten(1, 2))
         if targets is None:
-            targets = self._targets(rollout, counts, log_values.detach(), self.critics(final), self.slow_critics(states))
+            targets = self._targets(rollout, counts, log_values.detach(), states, final)
         action, ratio = rollout.action.flatten(1), None
         if ac.epochs > 1:
             taken = pick(log_probs, action)
             drawn_with = taken.detach() if targets.log_prob is None else targets.log_prob
             ratio, targets = (taken - drawn_with).exp(), replace(targets, log_prob=drawn_with)
-        policy_loss, entropy = actor_loss(
+        policy_loss, mean_entropy = actor_loss(
             log_probs,
             action,
             targets.advantage.flatten(1),
@@ -237,20 +244,24 @@ class Learner:
         value_loss = critic_loss(
             log_values, targets.returns.flatten(1), targets.slow_value, targets.weight, bins, slow_weight=ac.slow_weight
         )
+        mean = partial(mean_of_starts, counts=counts if self._together else None)
+        if self._together:
+            mean_entropy = mean(entropy(log_probs.detach()).unflatten(1, rollout.action.shape[1:]))
         metrics = {
             "actor_loss": policy_loss,
             "critic_loss": value_loss,
-            "entropy": entropy,
-            "entropy_share": entropy / self._largest_entropy,
-            "value": targets.value.mean((1, 2)),
-            "return": targets.returns.mean((1, 2)),
+            "entropy": mean_entropy,
+            "entropy_share": mean_entropy / self._largest_entropy,
+            "value": mean(targets.value),
+            "return": mean(targets.returns),
             "return_scale": targets.scale,
-            "advantage_magnitude": targets.advantage.abs().mean((1, 2)),
-            "return_clipped": (targets.returns.abs() > bins.bins[-1]).float().mean((1, 2)),
-            "reward_imagined": rollout.reward.mean((1, 2)),
+            "advantage_magnitude": mean(targets.advantage.abs()),
+            "return_clipped": mean((targets.returns.abs() > bins.bins[-1]).float()),
+            "reward_imagined": mean(rollout.reward),
         }
         if ratio is not None:
-            metrics["ratio_clipped"] = ((ratio.detach() - 1).abs() > ac.ratio_clip).float().mean(1)
+            clipped = (ratio.detach() - 1).abs() > ac.ratio_clip
+            metrics["ratio_clipped"] = mean(clipped.float().unflatten(1, rollout.action.shape[1:]))
         return (policy_loss + value_loss).sum(), metrics, targets
 
     @torch.no_grad()
@@ -259,19 +270,23 @@ class Learner:
         rollout: Rollout,
         counts: Bool[Tensor, "N b"],
         log_values: Float[Tensor, "N rows R"],
-        final: Float[Tensor, "N b R"],
-        slow: Float[Tensor, "N rows R"],
+        states: Features,
+        final: Features,
     ) -> "Targets":
-        """Return what the passes over a rollout aim at, from the critics' outputs on its states; update the bounds of returns."""
+        """Return what the passes over a rollout aim at, from the critics' log-probabilities in its states; update the bounds of returns."""
         ac, bins = self.config.actor_critic, self.critics.bins
-        value = torch.cat([bins.expectation(log_values.exp()).unflatten(1, rollout.action.shape[1:]), bins.mean(final).unsqueeze(-1)], -1)
+        value = torch.cat(
+            [bins.expectation(log_values.exp()).unflatten(1, rollout.action.shape[1:]), bins.mean(self.critics(final)).unsqueeze(-1)], -1
+        )
         returns = lambda_returns(rollout.reward, rollout.continues, value, discount=ac.discount, lambda_=ac.lambda_)
-        each = None if ac.imagination.mates == "absent" else counts.repeat_interleave(returns.shape[-1], 1)
+        each = counts.repeat_interleave(returns.shape[-1], 1) if self._together else None
         self.bounds.update(returns.flatten(1), counts.any(1), low=ac.return_low, high=ac.return_high, decay=ac.return_decay, counts=each)
         scale = self.bounds.scale(ac.return_scale_min)
         advantage = (returns - value[..., :-1]) / scale[:, None, None]
         weight = trajectory_weights(rollout.continues) * counts[..., None]
-        return Targets(returns, value, scale, advantage, weight.flatten(1), bins.mean(slow))
+        if self._together:  # Losses are means over starts: those at which an agent is dead must not shrink its gradient.
+            weight = weight * (counts.shape[1] / counts.sum(1).clamp(min=1))[:, None, None]
+        return Targets(returns, value, scale, advantage, weight.flatten(1), bins.mean(self.slow_critics(states)))
 
     def as_critics_read(self, states: Features, alive: Bool[Tensor, "N *b"]) -> Features:
         """Return states (N, *b, ...) of all agents at the same moments, with the teammates' latents if critics read them."""
@@ -286,7 +301,7 @@ class Learner:
         own = self.world_model.feature_size
         picks = states.latent_rows.shape[-1] // self.spec.num_agents
         size = own - (self.config.world_model.latent_size if picks else 0)
-        return Features(states.latent_rows[..., :picks].contiguous(), states.numbers[..., :size].contiguous())
+        return Features(states.latent_rows[..., :picks], states.numbers[..., :size])
 
     def products(self) -> AbstractContextManager[None]:
         """Return the context in which the networks compute while training."""
@@ -353,14 +368,22 @@ def real_reward(contexts: Windows, num_agents: int) -> Tensor:
     return reward / acted.view(num_agents, -1).sum(1).clamp(min=1)
 
 
-def illegal_share(contexts: Windows, rollout: Rollout) -> Tensor:
-    """Return which share of each agent's first imagined actions the environment's own mask forbids, (N,).
+def illegal_share(first: Int[Tensor, "N b"], legal: Bool[Tensor, "N b A"], counts: Bool[Tensor, "N b"] | None) -> Float[Tensor, " N"]:
+    """Return which share of each agent's first imagined actions the environment's own mask forbids, at the starts that count (None: all).
 
     The predicted mask allows every imagined action; of later states nobody knows what is legal.
     """
-    first = rollout.action[:, :, :1]
-    real = contexts.action_mask[:, -1].unflatten(0, first.shape[:2])
-    return 1 - real.gather(-1, first).squeeze(-1).float().mean(1)
+    is_legal = legal.gather(-1, first.unsqueeze(-1)).squeeze(-1).float()
+    if counts is None:
+        return 1 - is_legal.mean(1)
+    return ((1 - is_legal) * counts).sum(1) / counts.sum(1).clamp(min=1)
+
+
+def mean_of_starts(values: Float[Tensor, "N b steps"], *, counts: Bool[Tensor, "N b"] | None) -> Float[Tensor, " N"]:
+    """Return each agent's mean over the steps of the starts that count (None: all), 0 if none does."""
+    if counts is None:
+        return values.mean((1, 2))
+    return (values * counts.unsqueeze(-1)).sum((1, 2)) / (counts.sum(1).clamp(min=1) * values.shape[-1])
 
 
 def map_tensors(data: DataT, function: Callable[[Tensor], Tensor]) -> DataT:

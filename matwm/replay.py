@@ -123,11 +123,19 @@ class Replay:
         described = {"overlaps": float(overlaps), "age": float(self.total_rows - 1 - rows.mean())}
         return self._gather(rows, np.ones(rows.shape, bool)), described
 
-    def sample_contexts(self, rng: np.random.Generator, *, per_agent: int, length: int, together: bool = False) -> Windows:
+    def sample_contexts(
+        self,
+        rng: np.random.Generator,
+        *,
+        per_agent: int,
+        length: int,
+        together: bool = False,
+        needed: Int[np.ndarray, "starts any"] | None = None,
+    ) -> Windows:
         """Draw start rows for imagination, uniformly for each agent, with what went before them in the same episode.
 
-        With `together` context k of every agent starts at the same row, one at which at least one agent goes on; those of
-        agents that do not are padding.
+        With `together` context k of every agent starts at the same row, one at which at least one agent goes on, or one of those in
+        row k of `needed`; those of agents that do not go on are padding.
 
         The last row of each context is the start row. Any row may be one at which the agent is alive: also an episode's first
         and the last of one that ran out of time, but not of one that ended truly.
@@ -137,7 +145,7 @@ class Replay:
         agents = np.repeat(np.arange(self._num_agents), per_agent)
         if together:
             everyone = np.broadcast_to(np.arange(self._num_agents), (per_agent, self._num_agents))
-            starts = np.tile(self._draw_starts(rng, everyone), self._num_agents)
+            starts = np.tile(self._draw_starts(rng, everyone if needed is None else needed), self._num_agents)
         else:
             starts = self._draw_starts(rng, agents[:, None])
         starts, is_start = starts[:, None], self._goes_on(starts, agents)[:, None]

@@ -8,6 +8,7 @@ import torch
 
 from matwm.collector import Collector
 from matwm.config import Config, leaves
+from matwm.imagination import control_of
 from matwm.learner import Learner
 from matwm.replay import Replay
 from matwm.types import EnvSpec
@@ -56,6 +57,18 @@ def unplayable(config: Config, spec: EnvSpec) -> list[str]:
             f"actor_critic.action_factors are {factors}, which make {math.prod(factors)} actions, but {spec.name} has {spec.action_size}: "
             "give the sizes of the parts of an action, or null"
         )
+    if factors and len(set(spec.num_actions)) > 1:
+        problems.append(
+            f"actor_critic.action_factors are {factors}, but agents of {spec.name} differ in their actions ({spec.num_actions}): use null"
+        )
+    imagination = config.actor_critic.imagination
+    if imagination.opponents_predicted and len(spec.roles()) > 1:
+        moments = config.schedule.per_agent(config.regime(spec.num_agents).starts, spec.num_agents)
+        if control_of(imagination, spec, moments) is None:
+            problems.append(
+                f"actor_critic.imagination.opponents_predicted is {imagination.opponents_predicted}, less than one of {moments} starts an "
+                f"agent for each of the {len(spec.roles())} roles of {spec.name}: raise it, or regimes' starts, or set it to 0.0"
+            )
     return problems
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.learn.fresh import Fresh, one_hots, play
+from matwm.actor_critic.joint import team_rewards
 from matwm.checkpoint import Checkpoint
 from matwm.config import Config
 from matwm.imagination import imagine
@@ -104,11 +105,12 @@ def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
     """
     discount, length = config.actor_critic.discount, fresh.length[:, None]
     rows = torch.arange(fresh.reward.shape[1])
+    reward = _as_learned(fresh, config)
     following = fresh.value.gather(1, length[..., None].expand(-1, 1, fresh.spec.num_agents))[:, 0]
     realised = torch.zeros_like(fresh.value)
     for t in reversed(range(fresh.reward.shape[1])):
         is_action = (t < length).float()
-        earned = fresh.reward[:, t] + discount * (1 - fresh.terminated[:, t].float()) * following
+        earned = reward[:, t] + discount * (1 - fresh.terminated[:, t].float()) * following
         following = is_action * earned + (1 - is_action) * following
         realised[:, t] = following
     counts = (rows < (length + 1) // 2)[..., None] & fresh.alive
@@ -120,6 +122,16 @@ def values(fresh: Fresh, config: Config) -> dict[str, Tensor]:
         "value: spread of realised": _spread(realised, counts),
         "value: correlation": _correlation(fresh.value, realised, counts),
     }
+
+
+def _as_learned(fresh: Fresh, config: Config) -> Tensor:
+    """Return the rewards that critics learn of, (E, T+1, N): those of the team, where it shares them."""
+    sharing = config.actor_critic.team_reward
+    if sharing == "none":
+        return fresh.reward
+    teams = fresh.spec.roles().values() if sharing == "role" else [range(fresh.spec.num_agents)]
+    by_agent, alive = fresh.reward.movedim(-1, 0), fresh.alive.movedim(-1, 0)
+    return team_rewards(by_agent, alive, [torch.tensor(list(team)) for team in teams]).movedim(0, -1)
 
 
 def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
@@ -241,9 +253,10 @@ def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
 def views_apart(learner: Learner, fresh: Fresh, seed: int) -> dict[str, float]:
     """Return how far agents' imagined views of one world drift apart, by the policies' own play.
 
-    What one agent sees tells in part what another sees: a linear map between their observations is fitted to the real episodes, for
-    each pair, and the entries of which it explains all but a twentieth count. Its error on what both imagine, a root mean square in
-    units of the entries' spread, is 0 where both imagine the same world; on real rows it is the map's own error.
+    What one agent sees tells in part what another sees: a linear map between their observations is fitted to one half of the real
+    episodes, for each pair, and the entries of which it explains all but a twentieth in the other half count. Its error on what both
+    imagine, a root mean square in units of the entries' spread, is 0 where both imagine the same world; on the other half of the
+    real rows it is the map's own error. All act by their policies here, whoever was predicted in training.
     Nothing is returned of worlds in which no agent sees what another does, nor of steps at which no two of them are left.
     """
     config, n = learner.config, fresh.spec.num_agents
@@ -254,16 +267,20 @@ def views_apart(learner: Learner, fresh: Fresh, seed: int) -> dict[str, float]:
     contexts = _contexts(fresh, episode, start, config)
     rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=False, together=together)
     seen = symexp(learner.world_model.autoencoder.decode(_latents(learner, rollout))).unflatten(0, (n, -1))  # (N, rows, H+1, O)
-    alive = rollout.alive.unflatten(0, (n, -1))
+    alive = rollout.alive.unflatten(0, (n, -1)) & fresh.alive[episode, start].T.unsqueeze(-1)
     rows = torch.arange(fresh.obs.shape[1]) <= fresh.length[:, None]
     errors: dict[str, list[Tensor]] = {}
     for one, other in itertools.permutations(range(n), 2):
         both = rows & fresh.alive[..., one] & fresh.alive[..., other]
-        link = _Link.fit(fresh.obs[:, :, one][both], fresh.obs[:, :, other][both])
+        x, y = fresh.obs[:, :, one], fresh.obs[:, :, other]
+        halves = [(x[part::2][both[part::2]], y[part::2][both[part::2]]) for part in (0, 1)]
+        if min(len(half[0]) for half in halves) < 2:
+            continue
+        link = _Link.fit(*halves[0], *halves[1])
         if not link.entries.any():
             continue
-        errors.setdefault("real rows", []).append(link.errors(fresh.obs[:, :, one][both], fresh.obs[:, :, other][both]))
-        for k in sorted({0, 1, horizon}):
+        errors.setdefault("real rows", []).append(link.errors(*halves[1]))
+        for k in (0, *(k for k in SHOWN_STEPS if k < horizon), horizon):
             both_live = alive[one, :, k] & alive[other, :, k]
             errors.setdefault(f"after {k}", []).append(link.errors(seen[one, :, k][both_live], seen[other, :, k][both_live]))
     joined = {name: torch.cat(found) for name, found in errors.items()}
@@ -279,10 +296,10 @@ class _Link:
     entries: Tensor
 
     @classmethod
-    def fit(cls, x: Tensor, y: Tensor) -> "_Link":
+    def fit(cls, x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> "_Link":
         weight = torch.linalg.lstsq(_with_ones(x), y.double(), driver="gelsd").solution
-        spread = y.double().std(0)
-        left = (y - _with_ones(x) @ weight).std(0)
+        spread = other_y.double().std(0)
+        left = (other_y - _with_ones(other_x) @ weight).square().mean(0).sqrt()
         return cls(weight, spread, (spread > UNCHANGING) & (left < (1 - EXPLAINED) ** 0.5 * spread))
 
     def errors(self, x: Tensor, y: Tensor) -> Tensor:
@@ -317,10 +334,9 @@ def _contexts(fresh: Fresh, episode: Tensor, start: Tensor, config: Config) -> W
     """Return the rows before the starts; of the dead, who count nowhere, the start alone: nothing would be a context of no rows."""
     length = config.actor_critic.imagination.context_length
     windows = fresh.windows(episode, start[:, None] + torch.arange(1 - length, 1))
-    if config.actor_critic.imagination.mates != "absent":
-        return windows  # to their teammates the dead must be dead
     is_valid = windows.is_valid & windows.is_valid[:, -1:]
-    is_valid[:, -1] = True
+    if config.actor_critic.imagination.mates == "absent":  # to teammates the dead must be dead
+        is_valid[:, -1] = True
     return replace(windows, is_valid=is_valid)
 
 

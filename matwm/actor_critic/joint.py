@@ -11,7 +11,7 @@ from matwm.types import Features
 def joint_size(feature_size: int, latent_size: int, num_agents: int, *, one_hot: bool) -> int:
     """Return how many features a critic reads with `critic_reads: joint`; `latent_size` is Z.
 
-    One-hots of mates need a row more: the one that all latents of a dead mate pick.
+    One-hots of mates need a row more, `latent_size * num_agents`: the one that all latents of a dead mate pick, which stays zero.
     """
     return feature_size + (num_agents - 1) * latent_size + int(one_hot)
 
@@ -19,7 +19,7 @@ def joint_size(feature_size: int, latent_size: int, num_agents: int, *, one_hot:
 def with_mates_latents(states: Features, alive: Bool[Tensor, "N *b"], latent_size: int) -> Features:
     """Return states (N, *b, ...) with the teammates' latents, too, as critics read them with `critic_reads: joint`.
 
-    A dead mate's are zeros; where latents are one-hots they pick the row after those of all agents.
+    A dead mate's are zeros; where latents are one-hots they pick the row after those of all agents, which stays zero.
     """
     lives = of_mates(alive).unsqueeze(-1)  # (N, M, *b, 1)
     if not states.latent_rows.shape[-1]:

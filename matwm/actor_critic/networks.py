@@ -49,10 +49,16 @@ class Actors(nn.Module):
 class Critics(nn.Module):
     """Values V_i(s) as two-hot distributions; they start at exactly zero."""
 
-    def __init__(self, num_agents: int, feature_size: int, config: ActorCriticConfig) -> None:
+    def __init__(self, num_agents: int, feature_size: int, config: ActorCriticConfig, *, zero_row: int | None = None) -> None:
+        """`zero_row` is a feature whose weights are zero and stay so."""
         super().__init__()
         self.bins = TwoHot(config.bins.count, config.bins.bound)
         self.net = StackedMLP(num_agents, feature_size, config.width, config.layers, config.bins.count, output_scale=0.0)
+        if zero_row is not None:
+            first = self.net.weights[0]
+            with torch.no_grad():
+                first[:, zero_row] = 0
+            first.register_hook(lambda gradient: _without_row(gradient, zero_row))
 
     def forward(self, features: Features) -> Float[Tensor, "N b R"]:
         """Return logits over the bins of return."""
@@ -62,3 +68,9 @@ class Critics(nn.Module):
 def _parts_of_actions(factors: list[int], action_size: int) -> Float[Tensor, "parts A"]:
     values = torch.stack(torch.unravel_index(torch.arange(action_size), factors))  # (parts, A)
     return torch.cat([F.one_hot(value, size).T.float() for value, size in zip(values, factors, strict=True)])
+
+
+def _without_row(gradient: Float[Tensor, "N F o"], row: int) -> Float[Tensor, "N F o"]:
+    gradient = gradient.clone()
+    gradient[:, row] = 0
+    return gradient

@@ -9,7 +9,7 @@ from matwm.optimizer import NamedAdam
 from matwm.readings import NonFiniteLossError
 from matwm.rng import seed_torch
 from matwm.stateful import fingerprint
-from matwm.types import NO_ACTION, EnvSpec, Rollout
+from matwm.types import NO_ACTION, EnvSpec
 from tests.matwm.tiny import make_learner, make_windows, toy_config
 
 SPEC = EnvSpec("uneven", ("two_0", "three_0", "four_0"), (5, 3, 4), (2, 3, 4))
@@ -333,8 +333,7 @@ def test_first_imagined_actions_are_held_against_the_real_mask_of_the_start_row(
     contexts = make_windows(MASKED, per_agent=2, length=3)
     contexts.action_mask[:] = False
     contexts.action_mask[:, -1] = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]).bool()
-    rows = torch.zeros(2, 2, 3, 4).int()
     action = torch.tensor([[[0, 1], [1, 0]], [[0, 0], [2, 0]]])
-    alive = torch.ones(2, 2, 3).bool()
-    rollout = Rollout(action, action.new_zeros(2, 2, 2, 3).bool(), action.float(), action.float(), rows, rows.float(), alive)
-    assert illegal_share(contexts, rollout).tolist() == [0.0, 1.0]
+    legal = contexts.action_mask[:, -1].unflatten(0, (2, 2))
+    assert illegal_share(action[:, :, 0], legal, None).tolist() == [0.0, 1.0]
+    assert illegal_share(action[:, :, 0], legal, torch.tensor([[True, False], [False, False]])).tolist() == [0.0, 0.0]

@@ -17,7 +17,7 @@ from matwm.rng import generator_for, seed_torch
 from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
 from matwm.world_model import model as model_module
 from tests.matwm.test_learning import LARGER, fit, likeliest, played
-from tests.matwm.test_replay import N, counter_step, equal, fill, make_replay, row_numbers
+from tests.matwm.test_replay import N, counter_step, fill, make_replay, row_numbers
 from tests.matwm.test_trainer import digest, resumed, through_files
 from tests.matwm.tiny import LEVELS, TOGETHER, dense, make_learner, make_trainer, make_windows, run, tiny_config, toy_config
 from tests.matwm.toy_envs import CounterEnv, RingEnv
@@ -89,19 +89,12 @@ def test_contexts_drawn_together_start_where_somebody_goes_on_and_are_padding_fo
     assert contexts.obs.unflatten(0, (N, 300))[2].eq(0).all()
 
 
-def test_a_seldom_moment_is_found_together():
+def test_the_one_start_of_a_long_replay_is_found():
     replay = make_replay(capacity=2000)
     for row in range(2000):
         replay.add(counter_step(row, is_first=row == 0, gone=() if row == 700 else (0, 1, 2)))
     contexts = replay.sample_contexts(generator_for(0, "t", 0), per_agent=5, length=1, together=True)
     assert row_numbers(contexts).flatten().tolist() == [700] * 15
-
-
-def test_one_draw_serves_all_agents_and_others_are_drawn_as_before():
-    replay = fill(make_replay(), 150)
-    apart = [replay.sample_contexts(generator_for(0, "t", 0), per_agent=4, length=3) for _ in range(2)]
-    assert equal(*apart)
-    assert len(set(row_numbers(apart[0])[:, -1].tolist())) > 4
 
 
 # ---- rows that meet
@@ -269,11 +262,29 @@ def test_everybody_acts_by_its_policy_unless_told_otherwise():
 
 
 def test_opponents_are_predicted_at_their_share_of_the_moments_as_often_for_each_role():
-    control = control_of(imagination(opponents_predicted=0.5), TAG, 8)
-    assert control.by_policy.int().tolist() == [[1, 1, 0, 0, 1, 1, 1, 1]] * 2 + [[0, 0, 1, 1, 1, 1, 1, 1]]
-    assert control.predictor[2, :2].tolist() == [0, 1]  # the chasers in turn
+    control = control_of(imagination(opponents_predicted=0.5), TAG, 6)
+    assert control.by_policy.int().tolist() == [[1, 1, 0, 0, 1, 1]] * 2 + [[0, 0, 1, 1, 1, 1]]
+    assert control.predictor[2, :2].tolist() == control.leader[:2].tolist() == [0, 1]  # the chasers in turn
     assert control.predictor[:2, 2:4].tolist() == [[2, 2]] * 2
-    assert control.rows.tolist() == [[0, 1, 4, 5, 6, 7]] * 2 + [[2, 3, 4, 5, 6, 7]]
+    assert control.leader[2:].tolist() == [2, 2, -1, -1]
+    assert control.rows.tolist() == [[0, 1, 4, 5]] * 2 + [[2, 3, 4, 5]]  # half of what each learns from
+
+
+@pytest.mark.parametrize("moments", [1, 2, 3, 7, 24, 128])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 1.0])
+def test_every_share_and_number_of_moments_fits_and_is_met_as_nearly_as_it_can_be(moments, share):
+    roles = EnvSpec("three", ("a_0", "b_0", "c_0"), (3, 3, 3), (3, 3, 3))
+    for spec, parties in ((TAG, 2), (roles, 3)):
+        control = control_of(imagination(opponents_predicted=share), spec, moments)
+        each = 0 if control is None else int((control.leader == 0).sum() + (control.leader == 1).sum() * (spec is TAG))
+        learnt = moments - (parties - 1) * each
+        assert each <= share * learnt + 1e-6
+        assert each + 1 > share * (moments - (parties - 1) * (each + 1)) or learnt <= 0
+
+
+def test_a_share_that_no_moment_can_have_is_refused():
+    with pytest.raises(ConfigError, match="opponents_predicted"):
+        make_trainer(None, tiny_config({**TOGETHER, "actor_critic.imagination.opponents_predicted": 0.05}))
 
 
 def test_with_predicted_mates_one_agent_acts_by_its_policy_at_a_moment():
@@ -311,11 +322,22 @@ def test_agents_learn_from_the_moments_at_which_they_act_by_their_policy():
     learner = make_learner(TAG, toy_config(TAG, {**TOGETHER, "actor_critic.epochs": 1}))
     contexts = same_moments(TAG, moments=8)
     seed_torch(0, "test", 3)
-    whole = learner._imagine(contexts)
-    rollout, counts = learner._learnt_from(whole, contexts)
+    whole = learner.imagine(contexts)
+    rollout, counts, _ = learner._learnt_from(whole, contexts)
     assert counts.shape == (3, 6)
+    assert counts.all()
     assert torch.equal(rollout.action[2], whole.action[2, [2, 3, 4, 5, 6, 7]])
     learner.update_agents(contexts).check()
+
+
+def test_nobody_learns_from_a_moment_whose_predictor_is_dead():
+    learner = make_learner(TAG, toy_config(TAG, {**TOGETHER, "actor_critic.epochs": 1}))
+    contexts = same_moments(TAG, moments=8)
+    is_valid = contexts.is_valid.unflatten(0, (3, 8)).clone()
+    is_valid[1, 1] = False  # at moment 1 chaser 1 would predict the prey
+    dead = dataclasses.replace(contexts, is_valid=is_valid.flatten(0, 1))
+    _, counts, _ = learner._learnt_from(learner.imagine(dead), dead)
+    assert counts.int().tolist() == [[1, 0, 1, 1, 1, 1], [1, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]
 
 
 # ---- what agents lend each other
@@ -334,7 +356,7 @@ def test_a_team_shares_the_mean_reward_of_those_who_live():
 def test_critics_read_the_latents_of_those_who_live_behind_what_actors_read(changes):
     learner = make_learner(SPEC, toy_config(SPEC, {**changes, **JOINT}))
     size, own = learner.config.world_model.latent_size, learner.world_model.feature_size
-    rollout = learner._imagine(same_moments(SPEC, moments=2))
+    rollout = learner.imagine(same_moments(SPEC, moments=2))
     alive = torch.ones_like(rollout.alive)
     alive[1] = False
     rollout = dataclasses.replace(rollout, alive=alive)
@@ -353,6 +375,10 @@ def test_critics_read_the_latents_of_those_who_live_behind_what_actors_read(chan
         first = full @ learner.critics.net.weights[0]
         hidden = torch.nn.functional.silu(torch.nn.functional.layer_norm(first, first.shape[-1:]))
         assert torch.allclose(found, hidden @ learner.critics.net.output_weight + learner.critics.net.output_bias, atol=1e-5)
+        seed_torch(0, "test", 5)
+        learner.update_agents(same_moments(SPEC, moments=2)).check()
+        assert learner.critics.net.weights[0][:, 3 * size].eq(0).all()  # the dead add nothing, then and now
+        assert learner.critics.net.weights[0][:, : 3 * size].ne(0).any(-1).any(-1).all()
     else:
         latents = rollout.numbers[..., :size]
         assert torch.equal(joint.numbers[..., :own], rollout.numbers)
@@ -383,8 +409,18 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(changes):
 
 def test_masks_deaths_and_true_endings_train_together():
     trainer = run(make_trainer(lambda: CounterEnv(ends=(True, False)), toy_config(CounterEnv().spec, JOINT)), 40)
-    assert 0 <= trainer.history.metrics["agents/short_0/illegal"][-1][1] <= 1
     assert "agents/short_0/ratio_clipped" in trainer.history.metrics
+    windows = make_windows(MASKED, per_agent=4, length=3)
+    is_valid = torch.ones(8, 3, dtype=torch.bool)
+    is_valid[1:4] = False  # three starts of agent 0
+    mask = torch.ones_like(windows.action_mask) & is_valid[..., None]
+    dead = dataclasses.replace(
+        windows, is_valid=is_valid, action_mask=mask & (torch.arange(3) < torch.tensor([2, 3]).repeat_interleave(4)[:, None, None])
+    )
+    learner = make_learner(MASKED, toy_config(MASKED, JOINT))
+    seed_torch(0, "test", 4)
+    metrics = learner.update_agents(dead)
+    assert metrics["agents/short_0/illegal"] == 0.0  # padding allows nothing, and counts nowhere
 
 
 def test_how_many_opponents_are_predicted_shapes_training():
@@ -406,7 +442,7 @@ def test_what_is_new_is_not_in_checkpoints_of_those_who_do_without():
 
 def test_agents_wait_for_their_first_step():
     trainer = run(make_trainer(None, tiny_config({"schedule.agents_from": 20})), 19)
-    assert not any(key.startswith("agents/") for key in trainer.parts()["history"] if "pending/agents" in key)
+    assert not any("agents/" in key for key in trainer.parts()["history"])
     assert not trainer.learner.agents_optimizer.adam.state[trainer.learner.actors.net.output_bias]["step"]
     run(trainer, 1)
     assert trainer.learner.agents_optimizer.adam.state[trainer.learner.actors.net.output_bias]["step"] == 1
