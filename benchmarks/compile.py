@@ -10,9 +10,10 @@ import shutil
 import statistics
 
 import torch
-from measuring import as_script, at_least, cpu_seconds, known_presets, machine, refuse, wall_seconds
+from measuring import at_least, cpu_seconds, known_presets, machine, refuse, wall_seconds
 from step_cost import filled_trainer
 
+from matwm.errors import run_program
 from matwm.learner import Learner
 from matwm.params_yaml import load_config, preset_path
 from matwm.rng import generator_for
@@ -61,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

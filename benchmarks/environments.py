@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from env_speed import speeds
 from learn import files
-from measuring import as_script, in_a_process, machine
+from measuring import in_a_process, machine
 
 from matwm.config import Config, EnvConfig
 from matwm.envs import make_env, missing
+from matwm.errors import run_program
 from matwm.manifest import ROOT
 from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.rng import generator_for
@@ -216,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

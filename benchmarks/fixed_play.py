@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # As a script, Python finds 
 from benchmarks.learn.diagnosis import learner_of, open_loop, whole_windows
 from benchmarks.learn.fresh import Fresh, play
 from benchmarks.learn.plan import Judging, make_plan
-from benchmarks.measuring import as_script, at_least, refuse
+from benchmarks.measuring import at_least, refuse
 from matwm.acting import EpisodeContext
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from matwm.errors import run_program
 from matwm.learner import Learner
 from matwm.rng import generator_for, seed_torch
 from matwm.trainer import Trainer, build_trainer
@@ -49,14 +50,17 @@ def replayed(trainer: Trainer, checkpoint: Checkpoint) -> Fresh:
     """Fill the replay with that of a checkpoint; return fresh episodes of its policies.
 
     Raises:
-        CheckpointError: its environment is not the trainer's, or no window fits into its replay.
+        CheckpointError: its environment or replay is not the trainer's, or no window fits into its replay.
     """
     if checkpoint.spec != trainer.spec:
         raise CheckpointError(
             f"{checkpoint.path} was trained on {checkpoint.spec.name}, which is not what is to be played: {trainer.spec.name}"
         )
     parts = checkpoint.load()
-    trainer.replay.load_state_dict(parts["replay"])
+    try:
+        trainer.replay.load_state_dict(parts["replay"])
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path} does not fit the configuration: {error}") from error
     rows, length = len(trainer.replay), trainer.config.world_model.window_length
     if rows < length:
         raise CheckpointError(
@@ -106,18 +110,15 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=1500, help="(%(default)s)")
     options = parser.parse_args()
     at_least("--updates", options.updates, 1)
-    try:
-        config = make_plan("fixed_play", options.preset, options.scenario, 0, 1, options.set, Judging(2, 0, 2)).config
-        trainer = build_trainer(config)
-        if trainer.spec.image_shape:
-            refuse(f"agents of {options.scenario} see images, and what is judged here are entries of vectors: name another scenario")
-        if options.play:
-            fresh = replayed(trainer, open_checkpoint(options.play))
-        else:
-            at_least("--rows", options.rows, config.world_model.window_length)
-            fresh = collect(trainer, options.rows)
-    except (ValueError, CheckpointError) as error:
-        refuse(str(error))
+    config = make_plan("fixed_play", options.preset, options.scenario, 0, 1, options.set, Judging(2, 0, 2)).config
+    trainer = build_trainer(config)
+    if trainer.spec.image_shape:
+        refuse(f"agents of {options.scenario} see images, and what is judged here are entries of vectors: name another scenario")
+    if options.play:
+        fresh = replayed(trainer, open_checkpoint(options.play))
+    else:
+        at_least("--rows", options.rows, config.world_model.window_length)
+        fresh = collect(trainer, options.rows)
     seconds = train(trainer, options.updates)
     print(f"{options.scenario} {' '.join(options.set)}: {options.updates} updates of {seconds * 1e3:.1f} CPU ms")
     with torch.no_grad():
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

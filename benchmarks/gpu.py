@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from compile import compile_world_model
-from measuring import as_script, at_least, in_a_process, known_presets, machine, refuse
+from measuring import at_least, in_a_process, known_presets, machine, refuse
 
 from matwm.config import Config, merge
+from matwm.errors import run_program
 from matwm.params_yaml import load_config, parse_config, preset_path
 from matwm.trainer import build_trainer
 
@@ -75,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

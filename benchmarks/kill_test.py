@@ -161,6 +161,6 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    from benchmarks.measuring import as_script
+    from matwm.errors import run_program
 
-    as_script(main)
+    raise SystemExit(run_program(main))

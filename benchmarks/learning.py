@@ -13,7 +13,6 @@ work folder, which does not.
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -36,19 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
     options.given = given[1:]
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    from matwm.checkpoint import CheckpointError
-    from matwm.config import ConfigError
-    from matwm.readings import NonFiniteLossError
-    from pipeline.project import ProjectError
+    from matwm.errors import run_program
 
-    try:
-        return options.run(options)
-    except (ConfigError, CheckpointError, NonFiniteLossError, ProjectError, RuntimeError, ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_program(lambda: options.run(options))
 
 
 def train(options: argparse.Namespace) -> int:
@@ -129,12 +118,13 @@ def diagnose(options: argparse.Namespace) -> int:
     from benchmarks.learn.diagnosis import diagnose as examine
     from benchmarks.learn.diagnosis_text import text
     from matwm.checkpoint import open_checkpoint
+    from matwm.errors import UserError
     from matwm.store import LocalStore
 
     folder = options.checkpoint
     checkpoint = open_checkpoint(folder) if folder.name.startswith("step_") else LocalStore(folder).newest()
     if checkpoint is None:
-        raise ValueError(f"{folder} holds no checkpoint: give a folder step_…, or one of a job")
+        raise UserError(f"{folder} holds no checkpoint: give a folder step_…, or one of a job")
     print(f"{checkpoint.path}: {checkpoint.spec.name}, step {checkpoint.step:,}, {options.episodes} episodes\n")
     print(text(examine(checkpoint, episodes=options.episodes, first_seed=options.first_seed)), end="")
     return 0
@@ -203,4 +193,4 @@ def _several(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

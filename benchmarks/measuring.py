@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 import torch
 
 from matwm.acting import EpisodeContext
-from matwm.config import Config, ConfigError
+from matwm.config import Config
 from matwm.envs import missing
+from matwm.errors import UserError
 from matwm.params_yaml import load_config, preset_path
-from matwm.readings import NonFiniteLossError
 from matwm.trainer import Trainer
 
 HALF_AN_EPISODE = 13
@@ -64,21 +64,8 @@ def half_an_episode(trainer: Trainer) -> EpisodeContext:
 
 
 def refuse(sentence: str) -> NoReturn:
-    """End with a sentence about what the command line asks for."""
-    sys.stderr.write(f"{sentence}\n")
-    raise SystemExit(2)
-
-
-def as_script(main: Callable[[], int | None]) -> NoReturn:
-    """End this process as a script's `main` ends, without a traceback where that is not a fault of the script."""
-    try:
-        code = main()
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
-    except NonFiniteLossError as error:
-        sys.stderr.write(f"{error}\n")
-        code = 1
-    raise SystemExit(code)
+    """Raise a UserError with a sentence about what the command line asks for."""
+    raise UserError(sentence)
 
 
 def at_least(option: str, value: float, least: float) -> None:
@@ -99,10 +86,7 @@ def ready_folder(option: str, folder: Path) -> None:
 def known_presets(names: Sequence[str]) -> None:
     """Refuse names of no preset, and presets whose environment is not installed."""
     for name in names:
-        try:
-            family = load_config(preset_path(name)).env.family
-        except ConfigError as error:
-            refuse(str(error))
+        family = load_config(preset_path(name)).env.family
         if problem := missing(family):
             refuse(f"{name} is of the family {family}, but {problem}")
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 from learn.files import rounded
-from measuring import as_script, cpu_seconds, half_an_episode, in_a_process, machine, median_ms, ready_folder
+from measuring import cpu_seconds, half_an_episode, in_a_process, machine, median_ms, ready_folder
 
 from matwm.acting import choose_actions
 from matwm.collector import Collector
 from matwm.config import Config
 from matwm.envs.episode_log import EpisodeLog
+from matwm.errors import run_program
 from matwm.learner import Learner
 from matwm.manifest import ROOT
 from matwm.params_yaml import load_config, parse_config, preset_path
@@ -196,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import as_script, in_a_process, machine, wall_seconds
+from measuring import in_a_process, machine, wall_seconds
 
 from matwm.checkpoint import Checkpoint, step_name
 from matwm.config import ReplayConfig
+from matwm.errors import run_program
 from matwm.history import Curve, Episodes
 from matwm.manifest import ROOT
 from matwm.params_yaml import load_config, preset_path
@@ -182,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

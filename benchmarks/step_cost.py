@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from dense_flops import dense_flops
-from measuring import acting_rows, as_script, at_least, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
+from measuring import acting_rows, at_least, cpu_seconds, half_an_episode, in_a_process, known_presets, machine, wall_seconds
 
 from matwm.acting import choose_actions
 from matwm.checkpoint import Parent
 from matwm.config import Config
+from matwm.errors import run_program
 from matwm.params_yaml import load_config, preset_path
 from matwm.rng import generator_for
 from matwm.store import LocalStore
@@ -189,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import as_script, at_least, ready_folder
+from measuring import at_least, ready_folder
 
 from matwm.checkpoint import publish, step_name
+from matwm.errors import run_program
 from matwm.manifest import ROOT, chunk_file
 from matwm.params_yaml import load_config, preset_path
 from matwm.stateful import Chunk, decode_chunk
@@ -176,4 +177,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    as_script(main)
+    raise SystemExit(run_program(main))

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from matwm import scenarios
+from matwm.errors import UserError
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Branch = Literal["free", "adapt", "fixed"]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The parameters are wrong; `problems` holds one sentence each, with the field's full path."""
 
     def __init__(self, problems: list[str]) -> None:

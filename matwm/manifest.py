@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from matwm.errors import UserError
 from matwm.types import EnvSpec
 from matwm.version import FORMAT
 
@@ -30,7 +31,7 @@ RESERVATION = "reservation"
 _KEYS = {"format", "numerics", "step", "parent", "config", "spec", "files", "fingerprint", "seal"}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint is absent, damaged, of another format, or cannot be written; the message names the file."""
 
 

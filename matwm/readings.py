@@ -7,8 +7,10 @@ from functools import cached_property
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from matwm.errors import UserError
 
-class NonFiniteLossError(ArithmeticError):
+
+class NonFiniteLossError(UserError, ArithmeticError):
     """Training diverged: `term` is the first loss term that is not finite, `step` the environment step."""
 
     def __init__(self, term: str, step: int | None = None) -> None:

@@ -238,11 +238,11 @@ def prepare_torch(config: Config) -> torch.device:
     """Make torch's arithmetic repeatable on the configured device and return it.
 
     Raises:
-        ValueError: the device is not there.
+        ConfigError: the device is not there.
     """
     if config.run.device == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError("run.device is cuda, but torch sees no CUDA device: set it to cpu, or install the CUDA build of torch")
+            raise ConfigError(["run.device is cuda, but torch sees no CUDA device: set it to cpu, or install the CUDA build of torch"])
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.allow_tf32 = False  # float32 is float32; products never round by default, convolutions do
     torch.set_num_threads(config.run.threads)

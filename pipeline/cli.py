@@ -2,9 +2,10 @@
 
 import argparse
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
+
+from matwm.errors import run_program
 
 COMMANDS = {
     "preset": ("preset", "write a complete params.yaml"),
@@ -31,17 +32,12 @@ PASSES_ON = {"repro"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; what a person got wrong is one sentence on stderr and exit code 1."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # A server that does not answer is told of once, by us.
-    try:
-        options = _parsed(arguments)
-        return importlib.import_module(f"pipeline.commands.{COMMANDS[options.command][0]}").run(options)
-    except Exception as error:
-        if not _is_a_persons_business(error):
-            raise
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return run_program(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = _parsed(arguments)
+    return importlib.import_module(f"pipeline.commands.{COMMANDS[options.command][0]}").run(options)
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -55,23 +51,6 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     if options.rest and options.command not in PASSES_ON:
         parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
     return options
-
-
-def _is_a_persons_business(error: Exception) -> bool:
-    """Return whether an error says in one sentence what a person can do; anything else is a fault of the code and keeps its traceback."""
-    from matwm.config import ConfigError
-    from pipeline.project import ProjectError
-
-    kinds: tuple[type[Exception], ...] = (ConfigError, ProjectError)
-    if "matwm.checkpoint" in sys.modules:
-        from matwm.checkpoint import CheckpointError
-
-        kinds += (CheckpointError,)
-    if "pipeline.runs" in sys.modules:
-        from pipeline.runs import TrackingError
-
-        kinds += (TrackingError,)
-    return isinstance(error, kinds)
 
 
 if __name__ == "__main__":

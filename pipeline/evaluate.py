@@ -13,12 +13,12 @@ plots/<segment>/episode.gif          the evaluated self-play episode with the me
 import argparse
 import csv
 import io
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matwm.errors import run_program
 from pipeline.process import follow_parent
 
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
@@ -169,19 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description="Evaluate the last checkpoint of a segment.")
     parser.add_argument("segment", help="its name, for example s00")
     name = parser.parse_args(arguments).segment
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    follow_parent()
-    from matwm.checkpoint import CheckpointError
-    from matwm.config import ConfigError
-    from pipeline.project import ProjectError, root
-    from pipeline.tracking import TrackingError
+    from pipeline.project import root
 
-    try:
-        evaluate(root(), name)
-    except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    follow_parent()
+    return run_program(lambda: evaluate(root(), name))
 
 
 if __name__ == "__main__":

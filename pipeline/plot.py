@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matwm.errors import run_program
 from pipeline.process import follow_parent
 
 if TYPE_CHECKING:
@@ -294,18 +295,13 @@ def _shortened(names: list[str]) -> list[str]:
 
 def main() -> int:
     """Run the stage."""
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    follow_parent()
-    from matwm.config import ConfigError
-    from pipeline.project import ProjectError, root
-    from pipeline.tracking import TrackingError
+    from pipeline.project import root
 
-    try:
+    def draw_all() -> None:
         plot(root())
-    except (ConfigError, ProjectError, TrackingError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    follow_parent()
+    return run_program(draw_all)
 
 
 if __name__ == "__main__":

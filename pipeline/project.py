@@ -11,13 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from matwm.errors import UserError
+
 PARAMS = "params.yaml"
 ROOT_CHECKPOINT = "checkpoints/root"
 EXPERIMENTS = "/.dvc/tmp/exps/"
 STEP_FOLDER = re.compile(r"step_(\d{9,})$")
 
 
-class ProjectError(Exception):
+class ProjectError(UserError):
     """A person asked for something that is not there; the message is one sentence that says what is."""
 
 

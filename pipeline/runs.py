@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from matwm.errors import UserError
 from pipeline import project
 from pipeline.masking import masked
 from pipeline.metrics.journal import TimedPoint
@@ -39,7 +40,7 @@ NUMBER = re.compile(r"[0-9]{1,12}")
 _configured: dict[str, str] = {}
 
 
-class TrackingError(Exception):
+class TrackingError(UserError):
     """MLflow does not do what was asked; the message is one sentence that names the store."""
 
 

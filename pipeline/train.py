@@ -5,12 +5,11 @@ journal and the run's facts, and is found again by the key, which says what trai
 """
 
 import argparse
-import logging
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matwm.errors import run_program
 from pipeline.memory import keep_freed_memory
 from pipeline.process import Interruption, exclusive, follow_parent
 
@@ -84,34 +83,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.train", description="Train one segment of params.yaml.")
     parser.add_argument("segment", help="its name, for example s00")
     name = parser.parse_args(arguments).segment
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # A server that does not answer is told of once, by us.
     follow_parent()
     keep_freed_memory()
     with Interruption() as interruption:
-        from matwm.checkpoint import CheckpointError
-        from matwm.config import ConfigError
-        from matwm.envs.base import EnvError
-        from pipeline.project import ProjectError, root
-        from pipeline.tracking import TrackingError
+        from pipeline.project import root
 
-        try:
-            return train(root(), name, interruption)
-        except EnvError as error:  # also in the midst of training, where notes say more
-            if error.__cause__ is not None and hasattr(error, "__notes__"):  # where in its own code, for whoever writes it
-                traceback.print_exception(error.__cause__)
-            sys.stderr.write("\n".join([str(error), *getattr(error, "__notes__", ())]) + "\n")
-            return 1
-        except (ConfigError, ProjectError, CheckpointError, TrackingError) as error:
-            sys.stderr.write(f"{error}\n")
-            return 1
-        except OSError as error:
-            from pipeline.training.saving import REFUSING, way_out
-
-            if error.errno not in REFUSING:
-                raise
-            sys.stderr.write(f"{error.filename or 'the disk'} cannot be used ({error.strerror}): {way_out(error)}\n")
-            return 1
+        return run_program(lambda: train(root(), name, interruption))
 
 
 if __name__ == "__main__":

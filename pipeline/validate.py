@@ -4,12 +4,11 @@ import sys
 from pathlib import Path
 
 from matwm.config import ConfigError
-from matwm.manifest import CheckpointError
+from matwm.errors import run_program
 from matwm.params_yaml import read_params
 from pipeline import project as places
 from pipeline import republish
 from pipeline.params.forecast import Forecast, forecast
-from pipeline.runs import TrackingError
 from pipeline.segments import ResolvedSegment, resolve_all
 
 MARKER = ".params.ok"
@@ -76,19 +75,18 @@ def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment])
 
 def main() -> int:
     """Run the stage: write the marker, or say what is wrong and return 1."""
-    try:
-        project = places.root()
-        segments = validate(project)
-        for warning in foresee(project, segments).warnings:
-            sys.stderr.write(f"{warning}\n")
-        for name, segment in segments.items():
-            if lacking := republish.lacking(project, name, segment.needed, read_params(project / places.PARAMS)):
-                republish.bring_back(project, name, lacking)
-    except (ConfigError, places.ProjectError, CheckpointError, TrackingError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return run_program(_run_stage)
+
+
+def _run_stage() -> None:
+    project = places.root()
+    segments = validate(project)
+    for warning in foresee(project, segments).warnings:
+        sys.stderr.write(f"{warning}\n")
+    for name, segment in segments.items():
+        if lacking := republish.lacking(project, name, segment.needed, read_params(project / places.PARAMS)):
+            republish.bring_back(project, name, lacking)
     places.write_text(project / MARKER, MARKER_TEXT)
-    return 0
 
 
 if __name__ == "__main__":

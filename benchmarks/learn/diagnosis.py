@@ -11,6 +11,7 @@ from benchmarks.learn.fresh import Fresh, one_hots, play
 from matwm.actor_critic.joint import team_rewards
 from matwm.checkpoint import Checkpoint
 from matwm.config import Config
+from matwm.errors import UserError
 from matwm.imagination import imagine
 from matwm.learner import Learner
 from matwm.nets.distributions import symexp, symlog
@@ -57,10 +58,10 @@ def diagnose(checkpoint: Checkpoint, *, episodes: int, first_seed: int) -> Diagn
     Raises:
         CheckpointError: a file is damaged.
         ConfigError: the checkpoint is of another version's configuration.
-        ValueError: its agents see images.
+        UserError: its agents see images.
     """
     if checkpoint.spec.image_shape:
-        raise ValueError(f"{checkpoint.path}: {IMAGES}")
+        raise UserError(f"{checkpoint.path}: {IMAGES}")
     learner = learner_of(checkpoint, checkpoint.load())
     config = learner.config
     fresh = play(learner, config.env, episodes=episodes, first_seed=first_seed, acting_context=config.schedule.acting_context)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm import durable
+from matwm.errors import UserError
 
 DIGITS = 4
 
@@ -25,16 +26,16 @@ def read(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, None if there is no file.
 
     Raises:
-        ValueError: the file holds something else.
+        UserError: the file holds something else.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): remove it, or bring it back from git") from None
+        raise UserError(f"{path} is no JSON ({error}): remove it, or bring it back from git") from None
     if not isinstance(data, dict):
-        raise ValueError(f"{path} holds no JSON object: remove it, or bring it back from git")
+        raise UserError(f"{path} holds no JSON object: remove it, or bring it back from git")
     return data
 
 

@@ -14,8 +14,9 @@ from benchmarks.learn.plan import CURVE_SEED, Plan, differences
 from benchmarks.learn.thinning import thinned
 from matwm.checkpoint import step_name
 from matwm.envs.scripted import LineUp, opponents, sides
+from matwm.errors import UserError
 from matwm.evaluation import Mode, evaluate, matchup_name
-from matwm.manifest import ROOT
+from matwm.manifest import ROOT, CheckpointError
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline.source_code import git_facts
@@ -26,7 +27,7 @@ KEPT = 2
 SHOWN_EPISODES = 100
 
 
-class JobError(RuntimeError):
+class JobError(UserError):
     """The job cannot be done as asked; one sentence."""
 
 
@@ -96,7 +97,12 @@ class Job:
         checkpoint = self._store.newest(at_most=self.plan.steps)
         trainer = build_trainer(self.plan.config)
         if checkpoint is not None:
-            trainer.resume(checkpoint)
+            try:
+                trainer.resume(checkpoint)
+            except CheckpointError:
+                raise
+            except ValueError as error:
+                raise JobError(f"{checkpoint.path} does not fit {self.plan}: {error}") from error
             spent = self._progress["spent"].get(str(checkpoint.step), {})
             self._seconds = spent.get("cpu_seconds", 0.0)
             self._judging_seconds = spent.get("judging_cpu_seconds", 0.0)

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.learn import files
 from benchmarks.learn.measures import TASKS, Measure
 from benchmarks.learn.report import final_rows, read_result
+from matwm.errors import UserError
 
 ALONE = Measure("each agent", "self_play", "agent", float("nan"))
 """What is shown of scenarios that the table does not have."""
@@ -16,7 +17,7 @@ def lines(work: Path, results: Path, name: str | None) -> Iterator[str]:
     """Yield a line for each job and measure: the judgements inside training, then, of a finished one, those of its end.
 
     Raises:
-        ValueError: a file is no JSON, of no seed, or does not say all that a result says.
+        UserError: a file is no JSON, of no seed, or does not say all that a result says.
     """
     places = {file.parent.relative_to(work) for file in work.glob("*/*/seed_*/progress.json")}
     places |= {file.relative_to(results).with_suffix("") for file in results.glob("*/*/seed_*.json")}
@@ -33,7 +34,7 @@ def lines(work: Path, results: Path, name: str | None) -> Iterator[str]:
 def _seed(place: Path) -> int:
     number = place.name.removeprefix("seed_")
     if not number.isdecimal():
-        raise ValueError(f"{place} is named after no seed (seed_1, seed_2, …): remove it, or name it so")
+        raise UserError(f"{place} is named after no seed (seed_1, seed_2, …): remove it, or name it so")
     return int(number)
 
 

@@ -9,6 +9,7 @@ from benchmarks.learn import diagnosis_table, figures, files
 from benchmarks.learn.diagnosis_table import table
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MORE_SOURCE, NOBODY, SOURCE, TASKS, USUAL_PRESET, Measure
 from benchmarks.learn.plan import differences
+from matwm.errors import UserError
 
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
 COMPARABLE = ("numerics", "steps", "judging", "config")
@@ -45,16 +46,18 @@ def write(results: Path, readme: Path, docs: Path) -> str:
     """Write the tables between their marks in the README, the plots, and beside the results what limits learning; return what was found.
 
     Raises:
-        ValueError: there is no result, or a result file, or the README, is not as it must be.
+        UserError: there is no result, or a result file, or the README, is not as it must be.
     """
+    if not readme.is_file():
+        raise UserError(f"{readme} does not exist: name the README with --readme")
     text = readme.read_text(encoding="utf-8")
     head, begun, rest = text.partition(BEGIN)
     _, ended, tail = rest.partition(END)
     if not begun or not ended:
-        raise ValueError(f"{readme} lacks {BEGIN} or {END}, between which the table belongs")
+        raise UserError(f"{readme} lacks {BEGIN} or {END}, between which the table belongs")
     found = read_all(results)
     if not any(found[FINAL].values()):
-        raise ValueError(f"{results} holds no result {FINAL}/SCENARIO/seed_N.json: the tables stay as they are; name another --results")
+        raise UserError(f"{results} holds no result {FINAL}/SCENARIO/seed_N.json: the tables stay as they are; name another --results")
     for name, picture in figures.pictures(found).items():
         (docs / name).write_bytes(picture)
     (results / DIAGNOSES).write_text(diagnosis_table.document(found), encoding="utf-8")
@@ -67,7 +70,7 @@ def section(results: Path) -> str:
     """Return what stands between the marks.
 
     Raises:
-        ValueError: a result file is not as it must be.
+        UserError: a result file is not as it must be.
     """
     found = read_all(results)
     usual, others = list(_usual_rows(found)), list(_other_rows(found))
@@ -87,7 +90,7 @@ def read_all(results: Path) -> dict[str, dict[str, Runs]]:
     """Return the results that the table is about: name -> scenario -> seed -> result.
 
     Raises:
-        ValueError: a file is no result, is not where it belongs or of another preset, a seed of a row was trained or judged otherwise
+        UserError: a file is no result, is not where it belongs or of another preset, a seed of a row was trained or judged otherwise
             than the others, an ablation's is without its change, or with another one.
     """
     found: dict[str, dict[str, Runs]] = {}
@@ -109,11 +112,11 @@ def read_result(file: Path) -> dict[str, Any]:
     """Return what a result file says.
 
     Raises:
-        ValueError: it is no JSON, or does not say all that a result says.
+        UserError: it is no JSON, or does not say all that a result says.
     """
     run = files.read(file) or {}
     if missing := [key for key in (*COMPARABLE, *KEYS) if key not in run]:
-        raise ValueError(f"{file} does not say {missing[0]}: remove it, or bring it back from git")
+        raise UserError(f"{file} does not say {missing[0]}: remove it, or bring it back from git")
     return run
 
 
@@ -126,22 +129,22 @@ def _hold(one: Mapping[str, Any], other: Mapping[str, Any], but: tuple[str, ...]
     """Refuse two results that were trained or judged otherwise, but for their seeds and what is to differ."""
     before, after = ({key: run[key] for key in COMPARABLE} for run in (one, other))
     if others := [phrase for phrase in differences(before, after) if not phrase.startswith(("seed ", *but))]:
-        raise ValueError(f"{claim}, but there {others[0]}")
+        raise UserError(f"{claim}, but there {others[0]}")
 
 
 def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for file in sorted(folder.glob("seed_*.json"), key=lambda path: (len(path.name), path.name)):
         run = read_result(file)
         if file != folder / f"seed_{run.get('seed')}.json" or run.get("scenario") != folder.name or run.get("name") != folder.parent.name:
-            raise ValueError(f"{file} holds the result of {run.get('name')}/{run.get('scenario')} seed {run.get('seed')}")
+            raise UserError(f"{file} holds the result of {run.get('name')}/{run.get('scenario')} seed {run.get('seed')}")
         label, key, value = ABLATIONS.get(folder.parent.name, ("", "", None))
         if key and run["changes"].get(key) != value:
-            raise ValueError(f"{file} is a result {label}, but {key} is {run['changes'].get(key)!r} in its changes, expected {value!r}")
+            raise UserError(f"{file} is a result {label}, but {key} is {run['changes'].get(key)!r} in its changes, expected {value!r}")
         preset = TASKS[folder.name].preset
         if run["preset"] != preset:
-            raise ValueError(f"{file} is a result of preset {run['preset']}, but the table is about {preset}")
+            raise UserError(f"{file} is a result of preset {run['preset']}, but the table is about {preset}")
         if not key and run["changes"]:
-            raise ValueError(f"{file} is a result with {', '.join(run['changes'])} changed, but the table is about {preset} as it is")
+            raise UserError(f"{file} is a result with {', '.join(run['changes'])} changed, but the table is about {preset} as it is")
         yield run["seed"], run
 
 

@@ -17,6 +17,8 @@ _SIGNALS = 128
 class EnvError(ConfigError):
     """An environment cannot be made, or does something that none may do; the message is a sentence."""
 
+    shows_cause = True
+
     def __init__(self, problem: str) -> None:
         super().__init__([problem])
 

@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matwm.config import ConfigError
-from matwm.manifest import CheckpointError, reservation
+from matwm.errors import UserError
+from matwm.manifest import reservation
 from pipeline import lookup
 from pipeline import project as places
 from pipeline.lineage import read_lineage
-from pipeline.project import ProjectError
 from pipeline.provenance.verify import Report, Sound, verify
 from pipeline.provenance.whereabouts import Target, Whereabouts
-from pipeline.runs import TrackingError
 
 if TYPE_CHECKING:  # It trains: most verifications do not.
     from pipeline.provenance.retrace import Retraced
@@ -70,7 +68,7 @@ def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: 
     try:
         with stdout_aside():
             found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
-    except (ProjectError, ConfigError, CheckpointError, TrackingError) as error:
+    except UserError as error:
         report.wrong = str(error)
         return None
     if not found.is_equal:

@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
+from matwm.errors import UserError
 from pipeline import dvc_files, source_code
 from pipeline import project as places
 from pipeline.provenance.compare import differing
 from pipeline.storage.folder_hash import md5s_of, tree_of
 
 
-class RecordError(Exception):
+class RecordError(UserError):
     """Something is not as it was recorded; the message is one sentence that names it and the way out."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, is_root, open_checkpoint
 from matwm.config import ConfigError
+from matwm.errors import UserError
 from matwm.manifest import MANIFEST, ROOT, Parent
 from matwm.params_yaml import read_params
 from matwm.version import NUMERICS
@@ -19,15 +20,14 @@ from pipeline import project as places
 from pipeline import tracking
 from pipeline.lineage import Lineage, Node
 from pipeline.metrics import records
-from pipeline.project import ProjectError
-from pipeline.provenance.recorded import LockedStage, RecordError, check_commit, check_import
+from pipeline.provenance.recorded import LockedStage, check_commit, check_import
 from pipeline.provenance.sources import Facts
 from pipeline.provenance.whereabouts import Place, Target, Whereabouts
 from pipeline.segments import manifest_key
 from pipeline.storage.folder_hash import md5s_of, tree_of
 
 
-class WrongError(Exception):
+class WrongError(UserError):
     """The first thing that is wrong; the message is one sentence that names it."""
 
 
@@ -85,7 +85,7 @@ def verify(lineage: Lineage, text: str, scratch: Path, tell: Callable[[Sound], N
     try:
         target = walk.where.target(text)
         walk.back_from(target)
-    except (WrongError, RecordError, CheckpointError, ConfigError, tracking.TrackingError, ProjectError, OSError) as error:
+    except (UserError, OSError) as error:
         if target is None and not isinstance(error, CheckpointError):
             raise  # The reference stands for nothing.
         walk.report.wrong = str(error)

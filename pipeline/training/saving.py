@@ -1,6 +1,5 @@
 """Saves snapshots behind training: one at a time, in a thread of its own, tried again where the disk refuses."""
 
-import errno
 import logging
 import threading
 import time
@@ -8,15 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 
 from matwm.checkpoint import Checkpoint, CheckpointError, Parent
+from matwm.errors import hint
 from matwm.store import LocalStore
 from matwm.trainer import Snapshot
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSING = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""What the disk can have against being written to that no programmer is to blame for."""
 
 
 class UnsavedError(CheckpointError):
@@ -115,7 +112,7 @@ class Saver:
             if not isinstance(refusal, OSError):
                 raise
             if is_last:
-                raise UnsavedError(f"{self._sentence(snapshot, refusal)}: {way_out(refusal)}") from error
+                raise UnsavedError(f"{self._sentence(snapshot, refusal)}: {hint(refusal)}") from error
             logger.error(
                 "%s. Training goes on; it is tried again in %.0f s, for the last time when the next one is due",
                 self._sentence(snapshot, refusal), pause,
@@ -124,9 +121,3 @@ class Saver:
 
     def _sentence(self, snapshot: Snapshot, refusal: OSError) -> str:
         return f"the checkpoint of step {snapshot.step} cannot be saved in {self._store.folder} ({refusal.strerror or refusal})"
-
-
-def way_out(refusal: OSError) -> str:
-    """Return what a person can do about a disk that refuses."""
-    what = "free space there" if refusal.errno in FULL else "see to that disk and its permissions"
-    return f"{what} and give the same command again"

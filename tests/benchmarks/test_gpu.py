@@ -13,7 +13,7 @@ from benchmarks.learning import REPOSITORY
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 def test_without_a_gpu_it_says_so_in_one_sentence():
     done = subprocess.run([sys.executable, "benchmarks/gpu.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr == f"torch {torch.__version__} sees no CUDA device here: there is nothing to measure\n"
     assert not done.stdout
 

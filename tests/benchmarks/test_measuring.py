@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from benchmarks import learning
-from benchmarks.measuring import as_script, in_a_process, known_presets
-from matwm.readings import NonFiniteLossError
+from benchmarks.measuring import in_a_process, known_presets
+from matwm.errors import UserError, run_program
 
 REPETITIONS = ["ci-tiny", "--repetitions", "0"]
 REFUSED = [
@@ -37,10 +37,9 @@ def test_a_wrong_word_is_refused_in_one_sentence(monkeypatch, tmp_path, capsys, 
     monkeypatch.syspath_prepend(str(learning.REPOSITORY / "benchmarks"))
     main = importlib.import_module(script).main
     monkeypatch.setattr(sys, "argv", [script, *(word.replace("FILE", str(file)) for word in words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    code = run_program(main)
     out, error = capsys.readouterr()
-    assert (ended.value.code, out, error.count("\n")) == (2, "", 1)
+    assert (code, out, error.count("\n")) == (1, "", 1)
     assert error.startswith(sentence.replace("FILE", str(file)))
 
 
@@ -49,34 +48,14 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch, capsys):
     main = importlib.import_module("compile").main
     monkeypatch.setattr(sys, "argv", ["compile", "ci-tiny"])
     monkeypatch.setenv("CXX", "none-such++")
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(UserError, match=r"torch\.compile needs a C\+\+ compiler, and none-such\+\+ is not here"):
         main()
-    assert capsys.readouterr().err.startswith("torch.compile needs a C++ compiler, and none-such++ is not here")
 
 
-def interrupted():
-    raise KeyboardInterrupt
-
-
-def diverged():
-    raise DIVERGED
-
-
-DIVERGED = NonFiniteLossError("the loss")
-ENDS = [(interrupted, 130, ""), (diverged, 1, f"{DIVERGED}\n"), (lambda: None, None, ""), (lambda: 3, 3, "")]
-
-
-@pytest.mark.parametrize(("main", "code", "said"), ENDS)
-def test_a_script_ends_without_a_traceback(capsys, main, code, said):
-    with pytest.raises(SystemExit) as ended:
-        as_script(main)
-    assert (ended.value.code, capsys.readouterr().err) == (code, said)
-
-
-def test_every_script_ends_that_way():
+def test_every_script_ends_at_the_shared_boundary():
     scripts = [file for file in (learning.REPOSITORY / "benchmarks").glob("*.py") if "__main__" in file.read_text(encoding="utf-8")]
-    others = [file.stem for file in scripts if not file.read_text(encoding="utf-8").endswith("    as_script(main)\n")]
-    assert len(scripts) > 9 and others == ["learning"]  # which does the same
+    others = [file.stem for file in scripts if "run_program(" not in file.read_text(encoding="utf-8")]
+    assert len(scripts) > 9 and not others
 
 
 @pytest.mark.parametrize("option", ["--work", "--results"])
@@ -84,19 +63,15 @@ def test_a_learning_job_does_not_begin_that_could_not_write(tmp_path, capsys, op
     file = tmp_path / "file"
     file.touch()
     folders = {"--work": str(tmp_path), "--results": str(tmp_path), option: str(file)}
-    with pytest.raises(SystemExit, match="2"):
-        learning.main(["train", "--scenario", "simple_spread_v3", *(word for pair in folders.items() for word in pair)])
+    assert learning.main(["train", "--scenario", "simple_spread_v3", *(word for pair in folders.items() for word in pair)]) == 1
     assert capsys.readouterr().err.startswith(f"{option} {file}: nothing can be written there")
 
 
-def test_a_preset_whose_environment_is_not_installed_is_refused(monkeypatch, capsys):
+def test_a_preset_whose_environment_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr("matwm.envs.is_there", lambda module: not module.startswith("jaxmarl"))
     known_presets(["ci-tiny"])
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(UserError, match=r"^smax-easy is of the family smax, but jaxmarl.* is not installed: [^\n]*$"):
         known_presets(["ci-tiny", "smax-easy"])
-    error = capsys.readouterr().err
-    assert error.startswith("smax-easy is of the family smax, but jaxmarl") and "is not installed: " in error
-    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
