@@ -119,10 +119,11 @@ def diagnose(options: argparse.Namespace) -> int:
     from benchmarks.learn.diagnosis_text import text
     from matwm.checkpoint import open_checkpoint
     from matwm.errors import UserError
+    from matwm.step_names import step_of
     from matwm.store import LocalStore
 
     folder = options.checkpoint
-    checkpoint = open_checkpoint(folder) if folder.name.startswith("step_") else LocalStore(folder).newest()
+    checkpoint = open_checkpoint(folder) if step_of(folder) is not None else LocalStore(folder).newest()
     if checkpoint is None:
         raise UserError(f"{folder} holds no checkpoint: give a folder step_…, or one of a job")
     print(f"{checkpoint.path}: {checkpoint.spec.name}, step {checkpoint.step:,}, {options.episodes} episodes\n")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from measuring import in_a_process, machine, wall_seconds
 
-from matwm.checkpoint import Checkpoint, step_name
+from matwm.checkpoint import Checkpoint
 from matwm.config import ReplayConfig
 from matwm.errors import run_program
 from matwm.history import Curve, Episodes
@@ -27,6 +27,7 @@ from matwm.manifest import ROOT
 from matwm.params_yaml import load_config, preset_path
 from matwm.replay import Replay
 from matwm.stateful import Chunk
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Snapshot, Trainer, build_trainer
 from matwm.types import EnvSpec, Step

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from measuring import at_least, ready_folder
 
-from matwm.checkpoint import publish, step_name
+from matwm.checkpoint import publish
 from matwm.errors import run_program
 from matwm.manifest import ROOT, chunk_file
 from matwm.params_yaml import load_config, preset_path
 from matwm.stateful import Chunk, decode_chunk
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
 from matwm.types import EnvSpec

@@ -199,11 +199,6 @@ class Checkpoint:
         return found
 
 
-def step_name(step: int) -> str:
-    """Return the folder name of a step's checkpoint."""
-    return f"step_{step:09d}"
-
-
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Return the checkpoint in a folder, every byte of it verified.
 

@@ -28,11 +28,22 @@ def mark(path: Path) -> tuple[int, ...]:
 def write(path: Path, data: bytes) -> dict[str, Any]:
     """Write a new file, on the disk when this returns; return its size and digest."""
     path.parent.mkdir(exist_ok=True)
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    _write_new(path, data)
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Give a file these contents in one move, on the disk when this returns; a link stays a link, and permissions stay."""
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        _write_new(temporary, data)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
 
 
 def sha256(path: Path) -> str:
@@ -105,6 +116,13 @@ def _opened(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _once(path: Path, kind: str, digest: Callable[[Path], str]) -> str:

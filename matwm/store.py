@@ -1,7 +1,6 @@
 """Keeps the checkpoints of one run: folders in one folder, each written in one piece, chunks of the replay shared."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from matwm import durable
-from matwm.checkpoint import Checkpoint, fingerprint_of, link, open_checkpoint, settle, step_name
+from matwm.checkpoint import Checkpoint, fingerprint_of, link, open_checkpoint, settle
 from matwm.manifest import (
     AGENT,
     MANIFEST,
@@ -28,10 +27,10 @@ from matwm.manifest import (
     to_json,
 )
 from matwm.stateful import Chunk, State, chunks_in, digest_of, encode_chunk, encode_tensors, split
+from matwm.step_names import step_name, steps_in
 from matwm.types import EnvSpec
 from matwm.version import FORMAT, NUMERICS
 
-_STEP = re.compile(r"step_[0-9]{9,}")
 _log = logging.getLogger(__name__)
 
 
@@ -82,10 +81,7 @@ class LocalStore:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, sound or not, ascending."""
-        if not self.folder.is_dir():
-            return []
-        names = [path.name for path in self.folder.iterdir() if _STEP.fullmatch(path.name) and (path / MANIFEST).is_file()]
-        return sorted(step for name in names if step_name(step := int(name.removeprefix("step_"))) == name)
+        return steps_in(self.folder, MANIFEST)
 
     def open(self, step: int) -> Checkpoint:
         """Return the checkpoint of a step, verified.

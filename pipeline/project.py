@@ -2,21 +2,22 @@
 
 import json
 import os
-import re
 import sys
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from matwm import durable, step_names
 from matwm.errors import UserError
 
 PARAMS = "params.yaml"
 ROOT_CHECKPOINT = "checkpoints/root"
+MANIFEST = "manifest.json"
 EXPERIMENTS = "/.dvc/tmp/exps/"
-STEP_FOLDER = re.compile(r"step_(\d{9,})$")
+
+step_folder, step_of = step_names.step_name, step_names.step_of
 
 
 class ProjectError(UserError):
@@ -49,22 +50,9 @@ def home(project: Path) -> Path:
     return Path(project.as_posix().split(EXPERIMENTS)[0])
 
 
-def step_folder(step: int) -> str:
-    """Return the name of a checkpoint's folder."""
-    return f"step_{step:09d}"
-
-
-def step_of(folder: str | Path) -> int | None:
-    """Return the step that a checkpoint's folder is named after, None if it is no such name."""
-    found = STEP_FOLDER.fullmatch(Path(folder).name)
-    return int(found[1]) if found else None
-
-
 def steps_in(folder: Path) -> list[int]:
     """Return the steps of the checkpoints that lie in a folder, ascending."""
-    if not folder.is_dir():
-        return []
-    return sorted(step for child in folder.iterdir() if (step := step_of(child)) is not None and (child / "manifest.json").is_file())
+    return step_names.steps_in(folder, MANIFEST)
 
 
 def named(steps: Iterable[int], at_most: int = 8) -> str:
@@ -135,21 +123,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacement(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replacement(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that takes its place when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-        if path.exists():
-            temporary.chmod(path.stat().st_mode & 0o777)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    durable.replace(path, text.encode())
 
 
 def environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from matwm import step_names
 from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, SegmentConfig
 from matwm.params_yaml import parse_config, parse_segments
@@ -22,7 +23,7 @@ from pipeline.params import imports, overrides
 SOURCE = "params.yaml"
 TAKEN = {"root": "checkpoints/root, the start of every lineage", "lineage": "plots/lineage, the plots of all segments"}
 MOST_CHECKPOINTS = 100_000  # each is a folder, a published artifact and a number in memory
-CHECKPOINT = re.compile(r"(checkpoints|imports)/([^/]+)/(step_\d{9})")
+CHECKPOINT = re.compile(rf"(checkpoints|imports)/([^/]+)/({step_names.PATTERN})")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from matwm import durable
-from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest, step_name
+from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
+from matwm.step_names import step_name
 from pipeline import project, runs
 from pipeline.runs import TrackingError
 

@@ -1,7 +1,6 @@
 """Reads and writes the small files of learning jobs: whole or not at all, also when the machine goes down."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,7 @@ DIGITS = 4
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON object, a line for each value (and for each entry of a list or mapping of lists or mappings)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    durable.write(temporary, (_lines(data, depth=2) + "\n").encode())
-    temporary.replace(path)
-    durable.sync_folder(path.parent)
+    durable.replace(path, (_lines(data, depth=2) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -12,11 +12,11 @@ from benchmarks.learn.facts import diagnosis_of, parameters_of, rows_of
 from benchmarks.learn.measures import TASKS
 from benchmarks.learn.plan import CURVE_SEED, Plan, differences
 from benchmarks.learn.thinning import thinned
-from matwm.checkpoint import step_name
 from matwm.envs.scripted import LineUp, opponents, sides
 from matwm.errors import UserError
 from matwm.evaluation import Mode, evaluate, matchup_name
 from matwm.manifest import ROOT, CheckpointError
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline.source_code import git_facts

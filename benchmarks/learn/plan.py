@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.learn.measures import ABLATIONS, FINAL
 from matwm.config import Config, ConfigError
 from matwm.params_yaml import SEGMENT_NAME, load_config, preset_path
+from matwm.tree_diff import differing
 from matwm.version import NUMERICS
 from pipeline.params import assignments, overrides
 
@@ -91,11 +92,7 @@ def make_plan(name: str, preset: str, scenario: str, seed: int, steps: int, word
     return Plan(name, preset, {path: assignments.value_at(data, path) for path in sorted(paths)}, steps, config, judging)
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Yield a phrase for each value in which two identities differ."""
-    for key in [*before, *(key for key in after if key not in before)]:
-        old, new, path = before.get(key), after.get(key), f"{prefix}{key}"
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{path}.")
-        elif old != new:
-            yield f"{path.removeprefix('config.')} was {old!r} and is {new!r} now"
+    for path, (old, new) in differing(before, after).items():
+        yield f"{path.removeprefix('config.')} was {old!r} and is {new!r} now"

@@ -9,6 +9,7 @@ from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, read_manifest
+from matwm.tree_diff import differing
 from pipeline import lookup
 from pipeline import project as places
 from pipeline.commands.table import table
@@ -48,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     ancestor, step = compare.common_ancestor(lineage, *((target.node, target.step) for target in targets))
     document = {
         **{name: _named(target, one) for name, (target, one) in zip("ab", both, strict=True)},
-        "parameters": _pairs(compare.differing(opened[0].config, opened[1].config)),
-        "code": _pairs({name: pair for name, pair in compare.differing(code[0], code[1]).items() if None not in pair}),
+        "parameters": _pairs(differing(opened[0].config, opened[1].config)),
+        "code": _pairs({name: pair for name, pair in differing(code[0], code[1]).items() if None not in pair}),
         "code_stat": compare.code_stat(project, code[0]["commit"], code[1]["commit"]),
         "metrics": _pairs({name: (metrics[0].get(name), metrics[1].get(name)) for name in [*metrics[0], *metrics[1]]}),
         "ancestor": {

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from matwm import durable
 from pipeline.metrics.mismatches import Mismatch, Mismatches
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Journal:
 
     def mark_sent(self, run_id: str, position: int) -> None:
         """Remember, through a crash too, that MLflow has everything before this position."""
-        write_durably(self._cursor_path, json.dumps({"run_id": run_id, "bytes": position}).encode())
+        durable.replace(self._cursor_path, json.dumps({"run_id": run_id, "bytes": position}).encode())
 
     def num_unsent(self, run_id: str | None) -> int:
         """Count the points that this run in MLflow lacks (a run that is not there yet lacks them all)."""
@@ -230,7 +231,7 @@ class Journal:
     def _replace(self, known: list[TimedPoint], own: list[TimedPoint]) -> None:
         data = b"".join(map(_line, [*known, *own]))
         self._cursor_path.unlink(missing_ok=True)  # It counts bytes of the old file: it must not outlive that in a crash.
-        write_durably(self.path, data)
+        durable.replace(self.path, data)
         self._file.close()
         self._file = self.path.open("ab", buffering=0)
         self._size = len(data)
@@ -313,17 +314,3 @@ def _points(path: Path, start: int, end: int) -> Iterator[TimedPoint]:
         file.seek(start)
         while file.tell() < end:
             yield from _parsed(file.readline(), path)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file in one move, with its bytes on the disk first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,6 +1,5 @@
 """Says in what two checkpoints differ: parameters, code, metrics; and where their lineages part."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,6 @@ from pipeline.metrics import best, words
 from pipeline.metrics.journal import EVALUATION
 from pipeline.metrics.records import LATEST_EPISODES, latest_returns
 from pipeline.params.retention import history_of
-
-
-def differing(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return what differs as path: (before, after); what only one has is None in the other, and a list counts as one value."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in [*before, *(key for key in after if key not in before)]:
-        old, new = before.get(key), after.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found |= differing(old, new, f"{prefix}{key}.")
-        elif old != new or type(old) is not type(new):
-            found[f"{prefix}{key}"] = (old, new)
-    return found
 
 
 def code_of(node: Node | None, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from matwm.errors import UserError
+from matwm.tree_diff import differing
 from pipeline import dvc_files, source_code
 from pipeline import project as places
-from pipeline.provenance.compare import differing
 from pipeline.storage.folder_hash import md5s_of, tree_of
 
 
@@ -90,7 +90,7 @@ class LockedStage:
         """
         for path, before, now in dvc_files.changed_params(self._entry or {}, params):
             where = "matwm/version.py" if path == "NUMERICS" else "params.yaml"
-            for deeper, (old, new) in _leaves(path, before, now):
+            for deeper, (old, new) in differing({path: before}, {path: now}).items():
                 raise RecordError(
                     f"{where}: {deeper} is {new!r}, but dvc.lock says that {self._segment} was trained with {old!r}: "
                     'restore it, or run "matwm repro"'
@@ -178,9 +178,3 @@ def _compare(folder: str, listed: Mapping[str, str], found: Mapping[str, str]) -
             raise RecordError(f"{folder}/{name} is not among what DVC has recorded: {_RESTORE}")
         if listed[name] != found[name]:
             raise RecordError(f"{folder}/{name} has the md5 {found[name]}, DVC has recorded {listed[name]}: {_RESTORE}")
-
-
-def _leaves(path: str, before: Any, now: Any) -> list[tuple[str, tuple[Any, Any]]]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return list(differing(before, now, f"{path}.").items())
-    return [(path, (before, now))]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from pipeline.metrics.journal import write_durably
+from matwm import durable
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Outbox:
         with self._lock:
             yield self.contents
             try:
-                write_durably(self.path, json.dumps(asdict(self.contents), indent=1).encode())
+                durable.replace(self.path, json.dumps(asdict(self.contents), indent=1).encode())
                 self._is_refused = False
             except OSError as error:
                 if not self._is_refused:

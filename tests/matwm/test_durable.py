@@ -1,5 +1,6 @@
 """Temporary folders, one's own and dead processes'; and files known by their marks, read again whenever they may have changed."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -104,3 +105,37 @@ def test_both_digests_of_a_file_are_known(tmp_path: Path, reads: list[str], monk
     for _ in range(2):
         assert (durable.md5_once(tmp_path / "one"), durable.sha256_once(tmp_path / "one")) == (hashlib.md5(b"same").hexdigest(), expected)
     assert reads == ["md5 of one", "one"]
+
+
+def test_a_file_is_replaced_whole_and_keeps_link_and_permissions(tmp_path: Path) -> None:
+    file, link = tmp_path / "kept" / "params.yaml", tmp_path / "params.yaml"
+    file.parent.mkdir()
+    file.write_text("seed: 0", encoding="utf-8")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    other = tmp_path / "other"
+    other.hardlink_to(file)
+    durable.replace(link, b"seed: 1")
+    assert link.is_symlink() and file.read_text(encoding="utf-8") == "seed: 1"
+    assert (file.stat().st_mode & 0o777, other.read_text(encoding="utf-8")) == (0o640, "seed: 0")
+    assert [path.name for path in file.parent.iterdir()] == ["params.yaml"]
+
+
+def test_a_replacement_that_fails_leaves_the_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.json"
+    file.write_text("{}", encoding="utf-8")
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        durable.replace(file, b"x")
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("run.json", "{}")]
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    """A thread that still has something to write must not bring a removed work directory back."""
+    with pytest.raises(FileNotFoundError):
+        durable.replace(tmp_path / "gone" / "run.json", b"x")
+    assert not (tmp_path / "gone").exists()

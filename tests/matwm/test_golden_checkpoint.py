@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from matwm import manifest
-from matwm.checkpoint import CheckpointError, open_checkpoint, step_name
+from matwm.checkpoint import CheckpointError, open_checkpoint
 from matwm.config import Config
 from matwm.manifest import ROOT, FormatError
 from matwm.params_yaml import parse_config
 from matwm.stateful import fingerprint
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import FORMAT, NUMERICS

@@ -13,15 +13,9 @@ import pytest
 import torch
 
 from matwm import durable
-from matwm.checkpoint import (
-    CheckpointError,
-    FormatError,
-    Parent,
-    open_checkpoint,
-    publish,
-    step_name,
-)
+from matwm.checkpoint import CheckpointError, FormatError, Parent, open_checkpoint, publish
 from matwm.stateful import Chunk, chunks_in, fingerprint
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.version import FORMAT, NUMERICS
 from tests.matwm.checkpoints import CONFIG, PARENT, SPEC, chunk, contents, make_parts, make_policies, reseal, save

@@ -5,7 +5,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import open_checkpoint
+from matwm.step_names import step_name
 from tests.pipeline.killing import Scene
 
 Points = dict[tuple[str, int], float]

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import open_checkpoint
 from matwm.config import merge
 from matwm.params_yaml import PRESETS
 from matwm.stateful import fingerprint
+from matwm.step_names import step_name
 from matwm.trainer import Trainer
 from pipeline.process import Interruption
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import open_checkpoint
 from matwm.params_yaml import PRESETS
+from matwm.step_names import step_name
 from matwm.version import NUMERICS
 from pipeline import cli, tracking
 from pipeline.commands import repro

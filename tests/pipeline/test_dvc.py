@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from matwm.checkpoint import step_name
 from matwm.params_yaml import parse_config
+from matwm.step_names import step_name
 from matwm.trainer import build_trainer
 from tests.pipeline.projects import Project, fingerprint_of, is_alive, tiny_params, until
 

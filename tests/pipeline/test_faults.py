@@ -23,8 +23,9 @@ import yaml
 
 import matwm
 from matwm import manifest
-from matwm.checkpoint import CheckpointError, open_checkpoint, publish, step_name
+from matwm.checkpoint import CheckpointError, open_checkpoint, publish
 from matwm.params_yaml import parse_config
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import cli, runs, stores, tracking

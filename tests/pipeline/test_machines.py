@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import step_name
+from matwm.step_names import step_name
 from pipeline import runs, stores
 from pipeline.metrics.journal import TimedPoint
 from pipeline.reporting import giving_back

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from matwm.checkpoint import step_name
+from matwm.step_names import step_name
 from tests.pipeline.projects import Project, tiny_params
 
 ROOT = "checkpoints/root"

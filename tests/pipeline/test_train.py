@@ -21,10 +21,11 @@ import pytest
 import yaml
 
 from matwm import checkpoint, durable, evaluation
-from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, step_name
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from matwm.params_yaml import parse_config
 from matwm.readings import NonFiniteLossError
 from matwm.rng import seed_for
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from pipeline import process, runs, stores, tracking
@@ -86,10 +87,6 @@ def steps_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", counted)
         yield taken
-
-
-def test_folders_have_one_name() -> None:
-    assert [places.step_folder(step) for step in (0, 5000, 10**9)] == [step_name(step) for step in (0, 5000, 10**9)]
 
 
 def test_a_segment_is_published_with_its_facts_and_figures(project: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matwm.checkpoint import step_name
+from matwm.step_names import step_name
 from pipeline import cli, tracking
 from tests.pipeline.test_cli import Trained
 

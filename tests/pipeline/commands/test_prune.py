@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import open_checkpoint
+from matwm.step_names import step_name
 from pipeline import cli, runs, stores
 from pipeline.project import ProjectError
 from pipeline.storage import holdings

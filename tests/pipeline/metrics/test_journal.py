@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.metrics import journal as journals
+from matwm import durable
 from pipeline.metrics.journal import Journal, TimedPoint
 from pipeline.metrics.mismatches import Mismatch
 
@@ -239,7 +239,7 @@ def test_a_crash_while_the_file_is_replaced_leaves_no_note_about_the_other_one(p
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(journals, "write_durably", crash)
+    monkeypatch.setattr(durable, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         told.adopt([TimedPoint("loss", 0, 0.5, 1)])
     assert Journal(path).num_unsent("run") == 5

@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
-from matwm.checkpoint import Checkpoint, step_name
+from matwm.checkpoint import Checkpoint
 from matwm.learner import Learner
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer
 from pipeline import cli, runs

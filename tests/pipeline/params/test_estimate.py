@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import open_checkpoint
 from matwm.params_yaml import parse_config
 from matwm.replay import Replay
+from matwm.step_names import step_name
 from matwm.trainer import build_trainer
 from pipeline.params import estimate
 from pipeline.segments import resolve

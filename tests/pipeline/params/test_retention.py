@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matwm.checkpoint import step_name
 from matwm.config import RetentionConfig
 from matwm.history import Episode, History
+from matwm.step_names import step_name
 from pipeline import runs, stores
 from pipeline.params.retention import reasons, retained, scores
 from tests.pipeline.projects import StopAfter

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from matwm.checkpoint import open_checkpoint, step_name
+from matwm.checkpoint import open_checkpoint
+from matwm.step_names import step_name
 from pipeline.provenance.compare import differing
 from tests.pipeline.lineages import Matwm, forge
 from tests.pipeline.projects import Project

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import Checkpoint, open_checkpoint, step_name
+from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.stateful import decode_tensors
+from matwm.step_names import step_name
 from matwm.version import NUMERICS
 from pipeline.project import ProjectError
 from pipeline.storage.folder_hash import md5s_of, tree_of

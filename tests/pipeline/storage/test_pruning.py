@@ -13,11 +13,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matwm.checkpoint import Checkpoint, CheckpointError, Parent, open_checkpoint, publish, read_manifest, step_name
+from matwm.checkpoint import Checkpoint, CheckpointError, Parent, open_checkpoint, publish, read_manifest
 from matwm.config import RetentionConfig
 from matwm.history import Episode, History
 from matwm.manifest import ROOT
 from matwm.stateful import Chunk
+from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.types import EnvSpec
 from pipeline import project as places

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from matwm.checkpoint import step_name
+from matwm.step_names import step_name
 from pipeline import runs, tracking
 from pipeline.job import open_start
 from pipeline.metrics.journal import TimedPoint

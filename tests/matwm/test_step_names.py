@@ -1,0 +1,28 @@
+"""Folders of checkpoints are named after their steps, in one way."""
+
+from pathlib import Path
+
+import pytest
+
+from matwm.step_names import step_name, step_of, steps_in
+
+
+@pytest.mark.parametrize("step", [0, 7, 5_000, 999_999_999, 10**9, 12_345_678_901])
+def test_a_name_is_read_back_also_at_the_end_of_a_path(step: int) -> None:
+    assert step_of(step_name(step)) == step_of(Path("checkpoints/s00") / step_name(step)) == step
+
+
+@pytest.mark.parametrize(
+    "name", ["step_5000", "step_0000005000", "step_-00005000", "step_000005000.dvc", "xstep_000005000", "step_00000500a", ""]
+)
+def test_other_names_are_none(name: str) -> None:
+    assert step_of(name) is None
+
+
+def test_steps_of_a_folder_ascend_and_hold_what_is_asked_for(tmp_path: Path) -> None:
+    for name in (step_name(80), step_name(5), step_name(40), "notes"):
+        (tmp_path / name).mkdir()
+    for name in (step_name(80), step_name(5), "notes"):
+        (tmp_path / name / "manifest.json").touch()
+    assert steps_in(tmp_path, "manifest.json") == [5, 80]
+    assert steps_in(tmp_path / "absent", "manifest.json") == []
