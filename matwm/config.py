@@ -367,6 +367,7 @@ class SegmentConfig(Section):
     from_: str = field("checkpoint folder to start from", branch="fixed", alias="from", min_length=1)
     until: int = field("environment step to reach", branch="free", shapes=False, ge=1, lt=10**9)
     override: dict[str, Any] = Field(default_factory=dict, description="what differs from the parent's parameters")
+    keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay whatever the retention")
 
 
 class Config(Section):

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,10 @@ from pipeline import project as places
 ABSENT = object()
 
 
-def lock(project: Path) -> dict[str, Any]:
-    """Return the stages of dvc.lock by name, empty before the first `dvc repro`."""
-    try:
-        data = yaml.load((project / "dvc.lock").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, yaml.YAMLError):
-        return {}
-    stages = data.get("stages") if isinstance(data, dict) else None
-    return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
+def lock(project: Path) -> Mapping[str, Any]:
+    """Return the stages of dvc.lock by name, empty before the first `dvc repro`; a file that stays as it is is parsed once."""
+    path = project / "dvc.lock"
+    return _parsed_lock(path, _mark(path))
 
 
 def listed(entry: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
@@ -80,15 +77,6 @@ def listing(project: Path, md5: str | None) -> dict[str, str] | None:
         return None
 
 
-def imported(project: Path, folder: str) -> dict[str, Path] | None:
-    """Return the files of an imported checkpoint that only DVC's cache holds (see `files_of`)."""
-    try:
-        data = yaml.safe_load((project / f"{folder}.dvc").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    return files_of(project, data["outs"][0].get("md5"))
-
-
 def linked_steps(files: Mapping[str, Path], target: Path) -> list[Path]:
     """Lay the checkpoints of a cached `checkpoints/<segment>` out under `target`, by hard links, and return their folders.
 
@@ -138,26 +126,6 @@ def has_remote(project: Path) -> bool:
     return bool(settings(project).get("remote"))
 
 
-def set_aside(project: Path, md5: str, shelf: Path) -> None:
-    """Take the list of a directory's files out of DVC's cache for a while: DVC then calls the stage instead of putting that output back."""
-    listed = _object(cache_folder(project), md5)
-    if listed.is_file():
-        shelf.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(listed, shelf / md5)  # first: killed in between, nothing is lost
-        listed.unlink()
-
-
-def put_back(project: Path, shelf: Path) -> None:
-    """Return to DVC's cache what was set aside: earlier commits name it."""
-    for kept in shelf.glob("*.dir"):
-        listed = _object(cache_folder(project), kept.name)
-        if not listed.exists():
-            listed.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(kept, listed)
-            listed.chmod(0o444)
-        kept.unlink()
-
-
 def links(project: Path) -> bool:
     """Return whether DVC gives a cached file a second name instead of copying it."""
     kinds = settings(project).get("cache", {}).get("type") or []
@@ -171,13 +139,37 @@ def cache_folder(project: Path) -> Path:
 
 
 def settings(project: Path) -> Mapping[str, Any]:
-    """Return DVC's configuration, of all levels together; nothing if it cannot be read."""
+    """Return DVC's configuration, of all levels together; nothing if it cannot be read. The project's own files are parsed once."""
+    folder = project / ".dvc"
+    return _parsed_settings(folder, tuple(_mark(folder / name) for name in ("config", "config.local")))
+
+
+@lru_cache(maxsize=4)
+def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    stages = data.get("stages") if isinstance(data, dict) else None
+    return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
+
+
+@lru_cache(maxsize=4)
+def _parsed_settings(folder: Path, _: tuple[tuple[int, ...] | None, ...]) -> Mapping[str, Any]:
     from dvc.config import Config, ConfigError
 
     try:
-        return Config(str(project / ".dvc"))
-    except ConfigError:  # DVC itself says it better.
+        return Config(str(folder))
+    except ConfigError:  # DVC's own message is better.
         return {}
+
+
+def _mark(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written to, None if it is not there."""
+    try:
+        return durable.mark(path)
+    except OSError:
+        return None
 
 
 def _at(params: Mapping[str, Any], path: str) -> Any:

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from matwm.checkpoint import Parent, is_root, open_parent, read_manifest
+from matwm.manifest import MANIFEST
 from pipeline import project as places
+from pipeline.params import imports
 from pipeline.segments import ResolvedSegment
 
 
@@ -50,13 +52,19 @@ def open_start(project: Path, segment: ResolvedSegment, graph: Mapping[str, Reso
     """
     origin = segment.origin
     folder = project / origin.folder
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         how = f"train {origin.segment} first" if origin.segment else 'run "dvc pull"' if origin.run else "restore it from git"
         raise places.ProjectError(f"segment {segment.name} starts from {origin.folder}, which is not there: {how}")
     parent = open_parent(folder)
     if parent.step != origin.step:
         raise places.ProjectError(f"{origin.folder} holds a checkpoint of step {parent.step}: it was renamed or replaced")
     if origin.segment is None:
+        record = imports.record(project, origin.folder)
+        if record.is_file() and record.read_bytes() != (folder / MANIFEST).read_bytes():
+            raise places.ProjectError(
+                f"{origin.folder} is not the checkpoint that was imported: {record.name} in git has another manifest; "
+                f'run "dvc checkout --force {origin.folder}.dvc", or restore {record.name} from git'
+            )
         return Start(folder, parent, is_root(folder), origin.run)
     if read_manifest(folder).config != graph[origin.segment].config.shaping():
         raise places.ProjectError(

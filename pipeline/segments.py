@@ -1,11 +1,14 @@
 """Resolves the segments of params.yaml: where each starts, with which configuration it trains, what it saves, and its key.
 
-Everything here is checked before anything is trained or written; a problem is one sentence with the field's full path.
+Pure: the result depends on params.yaml and on the manifests of imported checkpoints, which lie in git beside their pointers. No
+checkpoint, cache or server is asked, and the cost is linear in the number of segments. A problem is one sentence with the field's
+full path; what else a machine must have for the segments to be trained is checked in `pipeline/validate.py`.
 """
 
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,7 +19,6 @@ from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, SegmentConfig
 from matwm.params_yaml import parse_config, parse_segments
 from matwm.version import NUMERICS
-from pipeline import dvc_files, republish
 from pipeline import project as places
 from pipeline.params import imports, overrides
 
@@ -49,7 +51,7 @@ class ResolvedSegment:
     saves: tuple[int, ...]
     """Steps at which the segment makes checkpoints, ascending; they depend on params.yaml alone. What is handed on: `retention`."""
     needed: tuple[int, ...] = ()
-    """Those of them that stay whatever the retention: what other segments start from, and the last one."""
+    """Those of them that stay whatever the retention: what other segments start from, what `keep` names, and the last one."""
     changed: tuple[Change, ...] = ()
     """Every value that differs from the configuration of the checkpoint it starts from; none at a root."""
 
@@ -99,7 +101,7 @@ def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedS
         problems += error.problems
     if base is None or entries is None:
         raise ConfigError(problems)
-    graph = _Graph(params, base, entries, project)
+    graph = _Graph(base, entries, project)
     if problems := graph.problems():
         raise ConfigError(problems)
     return {name: graph.segment(name) for name in entries}
@@ -107,26 +109,30 @@ def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedS
 
 @dataclass
 class _Graph:
-    params: Mapping[str, Any]
     base: Config
     entries: Mapping[str, SegmentConfig]
     project: Path
     origins: dict[str, Origin] = field(default_factory=dict)
+    starts: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Steps of each segment that others start from."""
     configs: dict[str, Config] = field(default_factory=dict)
     changed: dict[str, tuple[Change, ...]] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
-        """Return what is wrong, parents before children; what follows from a wrong parent is not said."""
+        """Return what is wrong, parents before children; what follows from a wrong parent is left out."""
         found: list[str] = []
         for name in self.entries:
             try:
-                self.origins[name] = self._origin(name)
+                origin = self.origins[name] = self._origin(name)
+                if origin.segment is not None:
+                    self.starts[origin.segment].add(origin.step)
             except _ProblemError as problem:
                 found.append(f"{SOURCE}: segments.{name}{problem}")
-        found += self._cycles()
+        order, cycles = self._parents_first()
+        found += [f"{SOURCE}: segments.{cycle[0]}.from leads back to itself: {' from '.join([*cycle, cycle[0]])}" for cycle in cycles]
         if found:
             return found
-        for name in self._parents_first():
+        for name in order:
             origin = self.origins[name]
             if origin.segment is not None and origin.segment not in self.configs:
                 continue
@@ -143,7 +149,7 @@ class _Graph:
     def segment(self, name: str) -> ResolvedSegment:
         origin, config, until = self.origins[name], self.configs[name], self.entries[name].until
         every = config.run.save_interval
-        needed = {until} | {other.step for other in self.origins.values() if other.segment == name}
+        needed = {until, *self.starts[name], *self.entries[name].keep}
         steps = set(range((origin.step // every + 1) * every, until, every)) | needed
         return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)), self.changed.get(name, ()))
 
@@ -170,31 +176,25 @@ class _Graph:
             raise _ProblemError(f".from is {text!r}, a checkpoint of itself: start from {places.ROOT_CHECKPOINT} or from another segment")
         return Origin(folder, step, segment=owner)
 
-    def _cycles(self) -> list[str]:
-        found: list[str] = []
-        seen: set[str] = set()
-        for name in self.origins:
-            chain = [name]
-            while (parent := self.origins[chain[-1]].segment if chain[-1] in self.origins else None) is not None and parent not in chain:
-                chain.append(parent)
-            if parent == name and not seen & set(chain):
-                found.append(f"{SOURCE}: segments.{name}.from leads back to itself: {' from '.join([*chain, name])}")
-                seen |= set(chain)
-        return found
-
-    def _parents_first(self) -> list[str]:
+    def _parents_first(self) -> tuple[list[str], list[list[str]]]:
+        """Return the segments in an order in which parents come first, and the cycles, each from its first entry on."""
+        number = {name: position for position, name in enumerate(self.entries)}
         order: list[str] = []
-
-        def visit(name: str) -> None:
-            parent = self.origins[name].segment
-            if parent is not None:
-                visit(parent)
-            if name not in order:
-                order.append(name)
-
-        for name in self.entries:
-            visit(name)
-        return order
+        cycles: list[list[str]] = []
+        seen: set[str] = set()
+        for first in self.origins:
+            walk: dict[str, None] = {}  # ordered, and quick to look into
+            name: str | None = first
+            while name in self.origins and name not in seen and name not in walk:
+                walk[name] = None
+                name = self.origins[name].segment
+            if name in walk:
+                cycle = list(walk)[list(walk).index(name) :]
+                begin = cycle.index(min(cycle, key=number.__getitem__))
+                cycles.append(cycle[begin:] + cycle[:begin])
+            seen |= walk.keys()
+            order += reversed(walk)
+        return order, cycles
 
     def _check_reach(self, name: str) -> None:
         origin, entry = self.origins[name], self.entries[name]
@@ -204,14 +204,10 @@ class _Graph:
                 raise _ProblemError(
                     f".from is {entry.from_!r}, but segments.{origin.segment} goes from step {start} to {end} and has no step {origin.step}"
                 )
-            steps = _trained_steps(self.project, origin.segment, self.params)
-            if steps is not None and origin.step not in steps and not republish.can_be_had(self.project, origin.segment, origin.step):
-                raise _ProblemError(
-                    f".from is {entry.from_!r}, but {origin.segment} is trained and has "
-                    f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these"
-                )
         if entry.until <= origin.step:
             raise _ProblemError(f".until is {entry.until}, which is not beyond step {origin.step} of {origin.folder}: raise it")
+        if outside := [step for step in entry.keep if not origin.step < step <= entry.until]:
+            raise _ProblemError(f".keep names step {outside[0]}, but the segment goes from step {origin.step} to {entry.until}")
 
     def _check_count(self, name: str) -> None:
         every = self.configs[name].run.save_interval
@@ -230,8 +226,8 @@ class _Graph:
         elif origin.run is not None:
             parent = imports.config(self.project, origin.folder, self.base)
         else:
-            return overrides.begin(self.base, override, where)
-        config = overrides.apply(parent, override, where)
+            return overrides.begin(self.base, override, where) if override else self.base
+        config = overrides.apply(parent, override, where) if override else parent
         if origin.run is not None:
             imports.check_base(origin.folder, config, overrides.begin(self.base, override, where))
         self.changed[name] = tuple(changes(parent, config))
@@ -240,15 +236,3 @@ class _Graph:
 
 class _ProblemError(Exception):
     """What is wrong with a segment, as it goes on after `segments.<name>`."""
-
-
-def _trained_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[int] | None:
-    """Return the steps of a segment that DVC will not train again, None if it will or if nobody knows."""
-    stages = dvc_files.lock(project)
-    if not dvc_files.is_trained(stages, segment, params):
-        return None
-    folder = places.published_folder(project, segment)
-    if folder.is_dir():
-        return places.steps_in(folder)
-    files = dvc_files.files_of(project, dvc_files.locked_output(stages[f"train@{segment}"], f"checkpoints/{segment}"))
-    return None if files is None else sorted({step for name in files if (step := places.step_of(name.split("/")[0])) is not None})

@@ -5,6 +5,7 @@ journal and the run's facts, and is found again by the key, which says what trai
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,16 +24,23 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
+    from matwm.config import ConfigError
+    from matwm.params_yaml import read_params
     from pipeline import project as places
     from pipeline import tracking
     from pipeline.job import Job, open_start
+    from pipeline.segments import resolve_all
     from pipeline.training.session import Session
-    from pipeline.validate import validate
+    from pipeline.validate import missing_devices, validate
 
     launcher = tracking.configure(project)
-    graph = validate(project)  # also for those who call the stage by hand
+    places.make_importable(project)
+    is_stage = "DVC_STAGE" in os.environ  # DVC has called the stage `validate` by then.
+    graph = resolve_all(read_params(project / places.PARAMS), project) if is_stage else validate(project)
     if name not in graph:
         raise places.ProjectError(f"params.yaml has no segment {name!r}: it has {', '.join(graph)}")
+    if problems := missing_devices({name: graph[name]}):
+        raise ConfigError(problems)
     job = Job(project, graph[name], open_start(project, graph[name], graph), launcher)
     with exclusive(job.work / "lock", f"segment {name}"), interruption.deferred():
         return _run(Session(job), interruption)

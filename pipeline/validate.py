@@ -1,18 +1,28 @@
-"""Stage `validate`: refuses a wrong params.yaml, one sentence a problem, before DVC deletes or trains anything."""
+"""Stage `validate`: refuses a wrong params.yaml, one sentence a problem, before DVC deletes or trains anything.
 
+It looks at this machine as well: devices, environments, memory, and the checkpoints that trained segments have kept. It asks no
+server and writes nothing but its marker and, in `.matwm`, sizes of networks for the next time.
+"""
+
+import hashlib
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matwm.config import ConfigError
 from matwm.errors import run_program
 from matwm.params_yaml import read_params
+from pipeline import dvc_files
 from pipeline import project as places
-from pipeline import republish
 from pipeline.params.forecast import Forecast, forecast
 from pipeline.segments import ResolvedSegment, resolve_all
 
 MARKER = ".params.ok"
 MARKER_TEXT = "params.yaml is valid; this file never changes, so that no stage runs again because of it\n"
+VALIDATED = "MATWM_VALIDATED"
+"""In the environment: the digest of a params.yaml that the calling `matwm repro` has found valid, so that the stage need not again."""
 
 
 def validate(project: Path) -> dict[str, ResolvedSegment]:
@@ -24,10 +34,18 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     path = project / places.PARAMS
     if not path.is_file():
         raise ConfigError([f'{places.PARAMS} does not exist: write one with "matwm preset cpu-small"'])
-    segments = resolve_all(read_params(path), project)
-    if problems := [*missing_devices(segments), *unplayable_environments(project, segments)]:
+    params = read_params(path)
+    segments = resolve_all(params, project)
+    problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *unplayable_environments(project, segments)]
+    if problems:
         raise ConfigError(problems)
     return segments
+
+
+def digest(project: Path) -> str:
+    """Return the digest of a project's params.yaml (see `VALIDATED`)."""
+    path = project / places.PARAMS
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
 def foresee(project: Path, segments: dict[str, ResolvedSegment]) -> Forecast:
@@ -38,6 +56,39 @@ def foresee(project: Path, segments: dict[str, ResolvedSegment]) -> Forecast:
         TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
     """
     return forecast(project, segments, read_params(project / places.PARAMS))
+
+
+def dropped_origins(project: Path, segments: Mapping[str, ResolvedSegment], params: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each segment that starts from a checkpoint which its parent, trained by now, has not kept."""
+    problems: list[str] = []
+    kept: dict[str, list[int] | None] = {}
+    for name, segment in segments.items():
+        parent, step = segment.origin.segment, segment.origin.step
+        if parent is None:
+            continue
+        if parent not in kept:
+            kept[parent] = _kept_steps(project, parent, params)
+        steps = kept[parent]
+        if steps is not None and step not in steps:
+            keep = sorted({*(params["segments"][parent].get("keep") or ()), step})
+            problems.append(
+                f"{places.PARAMS}: segments.{name}.from is {segment.origin.folder!r}, but {parent} is trained and has "
+                f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these, or add keep: {keep} to segments.{parent}, "
+                "which then brings that checkpoint back"
+            )
+    return problems
+
+
+def _kept_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[int] | None:
+    """Return the steps of a segment that DVC will not train again, None if it will, or if they are not known on this machine."""
+    stages = dvc_files.lock(project)
+    if not dvc_files.is_trained(stages, segment, params):
+        return None
+    folder = places.published_folder(project, segment)
+    if folder.is_dir():
+        return places.steps_in(folder)
+    listed = dvc_files.listing(project, dvc_files.locked_output(stages[f"train@{segment}"], f"checkpoints/{segment}"))
+    return None if listed is None else sorted({step for name in listed if (step := places.step_of(name.split("/")[0])) is not None})
 
 
 def missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
@@ -80,12 +131,9 @@ def main() -> int:
 
 def _run_stage() -> None:
     project = places.root()
-    segments = validate(project)
-    for warning in foresee(project, segments).warnings:
-        sys.stderr.write(f"{warning}\n")
-    for name, segment in segments.items():
-        if lacking := republish.lacking(project, name, segment.needed, read_params(project / places.PARAMS)):
-            republish.bring_back(project, name, lacking)
+    if os.environ.get(VALIDATED) != digest(project):
+        for warning in foresee(project, validate(project)).warnings:
+            sys.stderr.write(f"{warning}\n")
     places.write_text(project / MARKER, MARKER_TEXT)
 
 

@@ -77,10 +77,11 @@ def _chosen(project: Path, references: list[str]) -> list[pushing.Training]:
 
 def _current(project: Path, known: list[pushing.Training]) -> list[pushing.Training]:
     """Return those that params.yaml describes."""
+    from matwm.params_yaml import read_params
     from pipeline.job import open_start
-    from pipeline.validate import validate
+    from pipeline.segments import resolve_all
 
-    graph = validate(project)
+    graph = resolve_all(read_params(project / places.PARAMS), project)
     keys: set[tuple[str, str]] = set()
     for name, segment in graph.items():
         try:

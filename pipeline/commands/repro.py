@@ -15,7 +15,7 @@ from pipeline import project as places
 from pipeline.job import Job, open_start
 from pipeline.reporting import upkeep
 from pipeline.segments import ResolvedSegment
-from pipeline.validate import validate
+from pipeline.validate import VALIDATED, digest, foresee, validate
 
 FETCHING = {"--pull", "--allow-missing", "--dry"}
 
@@ -33,10 +33,14 @@ def run(options: argparse.Namespace) -> NoReturn:
         ProjectError: finished training would be done again because its outputs were not pulled.
     """
     project = places.root()
-    _settle(project, validate(project))
+    found_valid = digest(project)
+    segments = validate(project)
+    for warning in foresee(project, segments).warnings:
+        sys.stderr.write(f"{warning}\n")
+    _settle(project, segments)
     if not options.retrain and not FETCHING & set(options.rest):
         _look_for_outputs(project, read_params(project / places.PARAMS))
-    environment = places.environment()
+    environment = {**places.environment(), VALIDATED: found_valid}
     with Path(os.devnull).open("rb") as nothing:  # DVC would ask, and nobody would answer.
         os.dup2(nothing.fileno(), 0)
     os.chdir(project)

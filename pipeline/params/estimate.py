@@ -1,5 +1,6 @@
 """Estimates what a segment that is not trained yet will take: bytes on disk, and memory; nothing is built but on torch's meta device."""
 
+import contextlib
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -86,7 +87,8 @@ def sizes(config: Config, project: Path | None = None) -> Sizes:
     except (KeyError, TypeError):
         found = _measured(config)
     if cache:
-        places.write_json(cache, {**dict(list(known.items())[-20:]), key: asdict(found)})
+        with contextlib.suppress(OSError):  # A project that can only be read can still be validated.
+            places.write_json(cache, {**dict(list(known.items())[-20:]), key: asdict(found)})
     return found
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError
+from matwm.manifest import MANIFEST
 from matwm.params_yaml import parse_config
-from pipeline import dvc_files
 from pipeline import project as places
 
 
@@ -15,13 +15,17 @@ class ImportedError(Exception):
     """What is wrong with an imported checkpoint, as a sentence goes on after `segments.<name>`."""
 
 
+def record(project: Path, folder: str) -> Path:
+    """Return where `matwm continue` puts the manifest of an imported checkpoint for git: beside DVC's pointer."""
+    return project / f"{folder}.json"
+
+
 def manifest(project: Path, folder: str) -> dict[str, Any] | None:
-    """Return the manifest of an imported checkpoint, from the folder or from DVC's cache; None if neither has it."""
-    found = places.read_json(project / folder / "manifest.json")
-    if found is None and not (project / folder).exists():
-        files = dvc_files.imported(project, folder) or {}
-        found = places.read_json(files["manifest.json"]) if "manifest.json" in files else None
-    return found
+    """Return the manifest of an imported checkpoint, None if it is not here.
+
+    Imports of earlier versions have no record in git: their manifest is only in the checkpoint itself.
+    """
+    return places.read_json(record(project, folder)) or places.read_json(project / folder / MANIFEST)
 
 
 def config(project: Path, folder: str, base: Config) -> Config:

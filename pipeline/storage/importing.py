@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matwm.checkpoint import Checkpoint, open_checkpoint
+from matwm.manifest import MANIFEST
 from pipeline import lookup
 from pipeline import project as places
+from pipeline.params import imports
 from pipeline.project import ProjectError
 
 
@@ -22,7 +24,7 @@ class Import:
     is_kept: bool = False
 
     def keep(self, project: Path) -> None:
-        """Make it DVC's business; to repeat it changes nothing.
+        """Make it DVC's business, with its manifest beside the pointer for git; to repeat it changes nothing.
 
         Raises:
             ProjectError: DVC does not take it.
@@ -34,6 +36,8 @@ class Import:
         if done.returncode:
             why = " ".join(done.stderr.split())
             raise ProjectError(f'"dvc add" does not take the imported checkpoint: {why}')
+        record = imports.record(project, self.checkpoint.path.relative_to(project).as_posix())
+        places.write_text(record, (self.checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
         self.is_kept = True
 
 
@@ -47,21 +51,22 @@ def imported(project: Path, run: lookup.Run, step: int) -> Iterator[Import]:
     parent = project / "imports" / run.run_id
     folder = parent / places.step_folder(step)
     pointer, ignored = folder.with_name(f"{folder.name}.dvc"), parent / ".gitignore"
+    files = [pointer, imports.record(project, folder.relative_to(project).as_posix()), ignored]
     if folder.is_dir() and pointer.is_file():
-        yield Import(open_checkpoint(folder), [pointer, ignored])
+        yield Import(open_checkpoint(folder), files)
         return
     outermost = next(path for path in (project / "imports", parent, folder) if not path.exists() or path == folder)
-    before = {path: path.read_bytes() for path in (pointer, ignored) if path.exists()}
+    before = {path: path.read_bytes() for path in files if path.exists()}
     found = None
     is_done = False
     try:
-        found = Import(lookup.bring(run, step, parent), [pointer, ignored])
+        found = Import(lookup.bring(run, step, parent), files)
         yield found
         is_done = True
     finally:
         if not (is_done and found and found.is_kept):
             shutil.rmtree(outermost, ignore_errors=True)
-            for path in (pointer, ignored):
+            for path in files:
                 if path in before:
                     path.write_bytes(before[path])
                 else:

@@ -18,7 +18,7 @@ from matwm.manifest import reservation
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import dvc_files, republish, source_code
+from pipeline import dvc_files, source_code
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.metrics import best, records, times, words
@@ -125,7 +125,6 @@ class Session:
             logger.warning("%s in DVC's cache is damaged: it is replaced", path)
         shutil.rmtree(target, ignore_errors=True)
         incoming.rename(target)
-        republish.settle(self.job.project)
         self._write_records(read_manifest(target / folders[-1]))
 
     def close(self, status: str, interruption: Interruption) -> None:

@@ -202,9 +202,10 @@ def test_a_run_that_the_graph_has_left_is_imported_with_its_values(trained: Trai
         "override": {"actor_critic": {"learning_rate": 0.001}},
     }
     assert f"\nimported from MLflow: {folder}\n" in output
-    assert output.endswith(f"git add params.yaml {folder}.dvc imports/{trained.run_id}/.gitignore\n")
+    assert output.endswith(f"git add params.yaml {folder}.dvc {folder}.json imports/{trained.run_id}/.gitignore\n")
     seen = trained.project.git("status", "--porcelain", "-uall", "imports").split()
-    assert seen == ["??", f"imports/{trained.run_id}/.gitignore", "??", f"{folder}.dvc"]
+    assert seen == ["??", f"imports/{trained.run_id}/.gitignore", "??", f"{folder}.dvc", "??", f"{folder}.json"]
+    assert (trained.path / f"{folder}.json").read_bytes() == (trained.path / folder / "manifest.json").read_bytes()
     trained.train("again")
     facts = trained.project.json("metrics/again/run.json")
     assert (facts["parent"]["run_id"], facts["parent"]["step"]) == (trained.run_id, 80)

@@ -28,7 +28,7 @@ from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import cli, runs, stores, tracking
+from pipeline import cli, evaluate, plot, runs, stores, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
@@ -479,6 +479,32 @@ def test_a_refusal_at_the_system_call_has_a_sentence(
         assert os.strerror(code) in said
         assert str(project / place) in said
         assert "Traceback" not in said
+
+
+def test_every_program_that_writes_ends_in_one_sentence_where_the_project_is_read_only(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    assert run(project) == 0
+    lock = project / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text('{"write": {"x": {"pid": 999999999, "cmd": ""}}, "read": {}}', encoding="utf-8")
+    commands = [
+        ["preset", "ci-tiny", "--force"],
+        ["continue", "s00@40", "--until", "200"],
+        ["prune", "--keep-last", "1", "--yes"],
+        ["doctor", "--fix"],
+    ]
+    programs = [partial(cli.main, command) for command in commands]
+    programs += [validate.main, partial(evaluate.main, ["s00"]), plot.main]
+    write(project, changes={"retention": {"keep_last": 1}})
+    with read_only(project):
+        for program in programs:
+            capsys.readouterr()
+            assert program() == 1, program
+            said = capsys.readouterr().err
+            assert "Read-only file system" in said or "Permission denied" in said or "readonly database" in said, program
+            assert "Traceback" not in said
 
 
 # Somebody who means harm

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from matwm.config import ConfigError
+from matwm.config import Config, ConfigError
 from matwm.params_yaml import parse_config
 from matwm.version import NUMERICS
+from pipeline.params import imports
 from pipeline.segments import ResolvedSegment, manifest_key, resolve, resolve_all, segment_key
 from tests.pipeline.projects import tiny_params
 
@@ -187,18 +188,59 @@ def test_an_import_from_another_environment_is_refused(tmp_path: Path) -> None:
     assert "env.name (there 'simple_spread_v3', in params.yaml 'simple_tag_v3')" in found[0]
 
 
-def test_a_trained_parent_must_have_the_step(tmp_path: Path) -> None:
-    entries = {"s00": {"from": ROOT, "until": 80}, "s01": {"from": step("s00", 70), "until": 120}}
-    params = tiny_params(segments=entries)
-    assert resolve_all(params, tmp_path)["s00"].saves == (40, 70, 80), "not trained yet: it will save what is asked for"
-    for number in (40, 80):
-        (tmp_path / step("s00", number)).mkdir(parents=True)
-        (tmp_path / step("s00", number) / "manifest.json").touch()
-    lock = {
-        "train@s00": {"params": {"params.yaml": {"seed": 0, "segments.s00": entries["s00"]}, "matwm/version.py": {"NUMERICS": NUMERICS}}}
-    }
-    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}), encoding="utf-8")
-    assert problems(tmp_path, entries) == [
-        "params.yaml: segments.s01.from is 'checkpoints/s00/step_000000070', but s00 is trained and has steps 40, 80: choose one of these"
-    ]
-    assert resolve_all(tiny_params({"seed": 1}, entries), tmp_path), "changed parameters train it again, so the step will be there"
+def test_an_import_is_resolved_from_what_git_has_of_it(tmp_path: Path) -> None:
+    folder = import_checkpoint(tmp_path)
+    entries = {"s00": {"from": folder, "until": 80}}
+    record = imports.record(tmp_path, folder)
+    (tmp_path / folder / "manifest.json").rename(record)
+    (tmp_path / folder).rmdir()  # a clone before `dvc pull`
+    assert resolve_all(tiny_params(segments=entries), tmp_path)["s00"].origin.run == "abc123"
+    record.unlink()
+    (tmp_path / f"{folder}.dvc").touch()
+    (found,) = problems(tmp_path, entries)
+    assert found.endswith(f".from is '{folder}', whose files are not here: run \"dvc pull {folder}.dvc\"")
+
+
+def test_steps_to_keep_are_saved_and_needed_and_no_part_of_the_key(tmp_path: Path) -> None:
+    plain, keeping = (segments(tmp_path, s00={"from": ROOT, "until": 100, **more})["s00"] for more in ({}, {"keep": [70, 40]}))
+    assert (plain.saves, plain.needed) == ((40, 80, 100), (100,))
+    assert (keeping.saves, keeping.needed) == ((40, 70, 80, 100), (40, 70, 100))
+    assert plain.key("d") == keeping.key("d")
+
+
+@pytest.mark.parametrize(
+    ("keep", "sentence"),
+    [([101], ".keep names step 101, but the segment goes from step 0 to 100"), ([0], ".keep.0 is 0"), (["40"], ".keep.0 is the text '40'")],
+)
+def test_a_step_to_keep_must_be_the_segments_own(tmp_path: Path, keep: list[Any], sentence: str) -> None:
+    (found,) = problems(tmp_path, {"s00": {"from": ROOT, "until": 100, "keep": keep}})
+    assert found.startswith(f"params.yaml: segments.s00{sentence}")
+
+
+def chain(length: int, *overridden: int) -> dict[str, Any]:
+    """A lineage, children first, in which each segment starts from the end of the one before."""
+    entries: dict[str, Any] = {"s0": {"from": ROOT, "until": 40}}
+    for number in range(1, length):
+        entries[f"s{number}"] = {"from": step(f"s{number - 1}", 40 * number), "until": 40 * (number + 1)}
+    for number in overridden:
+        entries[f"s{number}"]["override"] = {"actor_critic": {"entropy": 0.001 * number}}
+    return dict(reversed(entries.items()))
+
+
+def test_a_lineage_of_thousands_validates_each_override_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validated: list[str] = []
+    validate = Config.model_validate
+    monkeypatch.setattr(Config, "model_validate", lambda data: validated.append(data["actor_critic"]["entropy"]) or validate(data))
+    found = segments(tmp_path, **chain(3_000, 7, 2_000))
+    usual = tiny_params()["actor_critic"]["entropy"]
+    assert validated == [usual, 0.007, 2.0], "the base, and the two segments that change it"
+    assert [found[name].config.actor_critic.entropy for name in ("s6", "s7", "s1999", "s2999")] == [usual, 0.007, 0.007, 2.0]
+    assert found["s2998"].needed == (119_960,)
+
+
+def test_a_circle_of_thousands_is_named_from_its_first_entry_on(tmp_path: Path) -> None:
+    entries = chain(2_000)
+    entries["s0"]["from"] = step("s1999", 80_000)
+    (found,) = problems(tmp_path, {"s1999": entries["s1999"], **entries})
+    assert found.startswith("params.yaml: segments.s1999.from leads back to itself: s1999 from s1998 from s1997 from ")
+    assert found.endswith(" from s0 from s1999")

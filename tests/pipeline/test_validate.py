@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from matwm.config import ConfigError
+from matwm.version import NUMERICS
 from pipeline import cli
 from pipeline import validate as stage
+from pipeline.segments import resolve_all
 from tests.pipeline.projects import SOURCE, Project, tiny_params
 
 S00 = {"from": "checkpoints/root", "until": 80}
@@ -179,6 +181,63 @@ def test_json_says_what_each_segment_takes(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_committed_parameters_are_valid() -> None:
     assert stage.validate(SOURCE)["s00"].until == 10000
+
+
+def test_a_trained_parent_must_have_kept_the_step(tmp_path: Path) -> None:
+    entries: dict[str, Any] = {"s00": S00, "s01": {"from": "checkpoints/s00/step_000000070", "until": 120}}
+
+    def problems(changes: dict[str, Any] | None = None) -> list[str]:
+        params = tiny_params(changes, entries)
+        return stage.dropped_origins(tmp_path, resolve_all(params, tmp_path), params)
+
+    assert not problems(), "not trained yet: it will save what is asked for"
+    for number in (40, 80):
+        folder = tmp_path / f"checkpoints/s00/step_{number:09d}"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").touch()
+    params = {"params.yaml": {"seed": 0, "segments.s00": S00}, "matwm/version.py": {"NUMERICS": NUMERICS}}
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"train@s00": {"params": params}}}), encoding="utf-8")
+    assert problems() == [
+        "params.yaml: segments.s01.from is 'checkpoints/s00/step_000000070', but s00 is trained and has steps 40, 80: choose one of these, "
+        "or add keep: [70] to segments.s00, which then brings that checkpoint back"
+    ]
+    assert not problems({"seed": 1}), "changed parameters train it again, so the step will be there"
+    entries["s00"] = {**S00, "keep": [70]}
+    assert not problems(), "it is called again, to keep it"
+
+
+MINE = """
+import os
+import sys
+from pathlib import Path
+from tests.matwm.arena import parallel_env as make
+
+def parallel_env(**options):
+    with Path(__file__).with_name("made.txt").open("a") as file:
+        file.write(f"{Path(sys.argv[0]).stem} {os.getpid()}\\n")
+    return make(**options)
+"""
+
+
+def test_a_repro_validates_once(tmp_path: Path, store_template: Path) -> None:
+    """Seen by an environment, which every validation also plays in a process of its own, called probe."""
+    params = tiny_params(segments={"s00": {"from": "checkpoints/root", "until": 1}})
+    params["env"] = {"family": "pettingzoo", "name": "mine:parallel_env", "options": {"knights": 1}}
+    project = Project.create(tmp_path / "p", params, store_template)
+    (project.path / "mine.py").write_text(MINE, encoding="utf-8")
+    made = project.path / "made.txt"
+
+    def makers() -> list[str]:
+        """Return the programs of the processes that have made the environment."""
+        return sorted(line.split()[0] for line in set(made.read_text(encoding="utf-8").splitlines()))
+
+    project.matwm("repro", "train@s00", PYTHONPATH=str(SOURCE))
+    assert (project.path / ".params.ok").read_text(encoding="utf-8") == stage.MARKER_TEXT
+    assert makers() == ["cli", "probe", "train"]
+    made.unlink()
+    project.edit("evaluation.episodes", 3)
+    project.dvc("repro", "train@s00", PYTHONPATH=str(SOURCE))
+    assert makers() == ["probe", "validate"], "for DVC alone, the stage validates"
 
 
 def test_matwm_repro_refuses_what_breaks_dvcs_own_graph(tmp_path: Path, store_template: Path) -> None:
