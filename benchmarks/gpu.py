@@ -36,7 +36,7 @@ def measure(config: Config, steps: int, *, is_compiled: bool) -> dict[str, Any]:
     trainer = build_trainer(config)
     if is_compiled:
         compile_world_model(trainer.learner)
-    while trainer.env_step < config.schedule.warmup_steps + SETTLING_STEPS:
+    while trainer.env_step < config.schedule.random_steps + SETTLING_STEPS:
         trainer.step()
     trainer.snapshot()  # waits for everything
     began = time.perf_counter()

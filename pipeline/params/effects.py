@@ -25,6 +25,11 @@ def effect(change: Change, checkpoint: Checkpoint, parent: Config, config: Confi
     if change.path == "schedule.warmup_steps":
         first = config.schedule.warmup_steps
         return f"random actions and no updates until step {first:,}" if first > step else f"no effect: step {step:,} is past it"
+    if change.path == "schedule.agents_from":
+        first = config.schedule.random_steps
+        return f"random actions and no updates of agents until step {first:,}" if first > step else f"no effect: step {step:,} is past it"
+    if change.path == "actor_critic.return_debias" and config.actor_critic.return_debias:
+        return "no effect: the bounds of returns of this state count as past their start"
     regimes = config.actor_critic.imagination.regimes
     team = checkpoint.spec.num_agents
     if change.path.startswith("actor_critic.imagination.regimes.") and (number := _used(config, team)) != int(change.path.split(".")[3]):
