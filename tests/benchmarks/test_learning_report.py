@@ -10,6 +10,7 @@ from benchmarks import learning
 from benchmarks.learn import diagnosis_table, figures, files, inside, report
 from benchmarks.learn.measures import ABLATIONS, TASKS
 from matwm.envs.scripted import references
+from matwm.errors import UserError
 from matwm.evaluation import matchup_name
 from matwm.params_yaml import load_config, preset_path
 
@@ -163,14 +164,14 @@ def test_a_result_in_the_wrong_place_is_refused(tmp_path):
     put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
     folder = tmp_path / "final/simple_spread_v3"
     (folder / "seed_1.json").rename(folder / "seed_2.json")
-    with pytest.raises(ValueError, match=r"seed_2.json holds the result of final/simple_spread_v3 seed 1"):
+    with pytest.raises(UserError, match=r"seed_2.json holds the result of final/simple_spread_v3 seed 1"):
         report.section(tmp_path)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_without_its_change_is_refused(tmp_path, name):
     put(tmp_path, name, "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"seed": 1})
-    with pytest.raises(ValueError, match=r"is a result without .* expected"):
+    with pytest.raises(UserError, match=r"is a result without .* expected"):
         report.section(tmp_path)
 
 
@@ -197,7 +198,7 @@ def test_an_ablation_that_differs_in_something_else_is_refused(tmp_path):
         changes=changes,
         config={"replay": {"recency_decay": 1.0, "capacity": 60}},
     )
-    with pytest.raises(ValueError, match=r"seed 2 is to be final without recency priority, but there replay.capacity was 50 and is 60"):
+    with pytest.raises(UserError, match=r"seed 2 is to be final without recency priority, but there replay.capacity was 50 and is 60"):
         report.section(tmp_path)
 
 
@@ -221,7 +222,7 @@ def test_seeds_of_one_row_that_differ_are_refused(tmp_path, name, other, sentenc
     put(tmp_path, name, "simple_spread_v3", 3, evaluation, **usual)
     assert "Simple Spread" in report.section(tmp_path)
     put(tmp_path, name, "simple_spread_v3", 2, evaluation, **usual | other)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         report.section(tmp_path)
 
 
@@ -230,7 +231,7 @@ def test_a_result_that_does_not_say_all_is_refused(tmp_path, capsys, key):
     put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
     file = tmp_path / "final/simple_spread_v3/seed_1.json"
     file.write_text(json.dumps({name: value for name, value in files.read(file).items() if name != key}), encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"seed_1.json does not say {key}"):
+    with pytest.raises(UserError, match=rf"seed_1.json does not say {key}"):
         report.section(tmp_path)
     assert learning.main(["show", "--work", str(tmp_path / "work"), "--results", str(tmp_path)]) == 1
     assert f"seed_1.json does not say {key}" in capsys.readouterr().err
@@ -265,13 +266,13 @@ def test_a_broken_result_is_named(tmp_path):
     put(tmp_path, "final", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0))
     file = tmp_path / "final/simple_spread_v3/seed_1.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")))[:-3], encoding="utf-8")
-    with pytest.raises(ValueError, match=r"seed_1.json is no JSON"):
+    with pytest.raises(UserError, match=r"seed_1.json is no JSON"):
         report.section(tmp_path)
 
 
 def test_a_readme_without_the_marks_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
-    with pytest.raises(ValueError, match="lacks"):
+    with pytest.raises(UserError, match="lacks"):
         report.write(tmp_path, tmp_path / "README.md", tmp_path)
 
 

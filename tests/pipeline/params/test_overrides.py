@@ -25,8 +25,12 @@ VALUES: dict[str, Any] = {
 }
 """Another value of every field; what trains otherwise with it is shown in tests/matwm/test_settings.py."""
 OPTIONS = PARENT.env.options
-TOGETHER = {"run.cuda_graphs": {"device": "cuda"}}
-"""What else of its section a value asks for."""
+TOGETHER = {
+    "run.cuda_graphs": {"run.device": "cuda"},
+    "actor_critic.team_reward": {"actor_critic.imagination.mates": "imagined"},
+    "actor_critic.imagination.opponents_predicted": {"actor_critic.imagination.mates": "imagined"},
+}
+"""What else a value asks for."""
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -59,12 +63,14 @@ def test_every_field_has_a_value_here() -> None:
 @pytest.mark.parametrize("path", [path for path, marks in MARKS.items() if marks["branch"] != "fixed"])
 def test_what_is_free_or_adapts_changes_the_branch_and_its_children(tmp_path: Path, path: str) -> None:
     also = TOGETHER.get(path, {})
-    section = path.partition(".")[0]
-    found = segments(tmp_path, merge(nested(path, VALUES[path]), {section: also} if also else {}))
+    override = nested(path, VALUES[path])
+    for other, value in also.items():
+        override = merge(override, nested(other, value))
+    found = segments(tmp_path, override)
     for name in ("s01", "child"):
         assert {other: new for other, new, _ in leaves(found[name].config)}[path] == VALUES[path]
     assert found["child"].changed == ()
-    assert {change.path for change in found["s01"].changed} == {path, *(f"{section}.{name}" for name in also)}
+    assert {change.path for change in found["s01"].changed} == {path, *also}
     assert (found["s01"].key("d") == found["plain"].key("d")) is not MARKS[path]["shapes"]
 
 
