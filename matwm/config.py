@@ -190,6 +190,11 @@ class ImaginationConfig(Section):
     )
     regimes: list[Regime] = field("by number of agents, ascending", branch="free", min_length=1)
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether all agents are rolled out from the same moments."""
+        return self.mates != "absent"
+
     @model_validator(mode="after")
     def _regimes_cover_every_team(self) -> Self:
         bounds = [regime.max_agents for regime in self.regimes]
@@ -425,7 +430,7 @@ class Config(Section):
             "actor_critic.critic_reads": ac.critic_reads,
             "actor_critic.team_reward": ac.team_reward,
         }
-        if imagination.mates == "absent":
+        if not imagination.is_joint:
             for path, value in joint.items():
                 if value not in ("own", "none"):
                     yield f"{path} is {value}, but actor_critic.imagination.mates is absent: set that to imagined or predicted"

@@ -14,7 +14,7 @@ from torch import Tensor
 from matwm.actor_critic import Actors
 from matwm.config import ImaginationConfig
 from matwm.nets.distributions import sample_index
-from matwm.nets.team import of_mates
+from matwm.nets.team import mate_actions
 from matwm.types import NO_ACTION, EnvSpec, Rollout, Windows
 from matwm.world_model import FocalState, WorldModel
 
@@ -87,7 +87,7 @@ def imagine(
     state = world_model.observe(contexts, horizon=horizon, from_prior=from_prior)
     features, actions, masks, hidden, latents = [world_model.features(state, num_agents)], [], [], [], []
     lives = contexts.is_valid[:, -1]
-    going_on, alive, mate_actions = lives.float(), [lives], []
+    going_on, alive, others = lives.float(), [lives], []
     for _ in range(horizon):
         mask = state.action_mask.unflatten(0, (num_agents, -1))
         choice = actors.choose(features[-1], mask, greedy=False)
@@ -97,17 +97,16 @@ def imagine(
         masks.append(state.action_mask)
         actions.append(action)
         if together:
-            taken = torch.where(alive[-1], action, NO_ACTION).unflatten(0, (num_agents, -1))
-            mate_actions.append(of_mates(taken).movedim(1, -1).flatten(0, 1))
-        state = world_model.advance(state, action, mate_actions[-1] if together else None)
+            others.append(mate_actions(torch.where(alive[-1], action, NO_ACTION), num_agents))
+        state = world_model.advance(state, action, others[-1] if together else None)
         features.append(world_model.features(state, num_agents))
         hidden.append(state.hidden)
         latents.append(state.latent)
         if together:
             going_on = going_on * world_model.heads.continues(state.hidden)
             alive.append(going_on >= ENDED)
-    others = torch.stack(mate_actions, 1) if together else None
-    reward, continues = world_model.outcomes(torch.stack(hidden, 1), torch.stack(latents, 1), others)
+    acted = torch.stack(others, 1) if together else None
+    reward, continues = world_model.outcomes(torch.stack(hidden, 1), torch.stack(latents, 1), acted)
     return Rollout(
         action=torch.stack(actions, 1),
         action_mask=torch.stack(masks, 1),

@@ -61,7 +61,7 @@ class Learner:
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
         self.bounds = ReturnBounds(spec.num_agents, debias=ac.return_debias).to(device)
         teams = spec.roles().values() if ac.team_reward == "role" else [range(spec.num_agents)]
-        self._together = ac.imagination.mates != "absent"
+        self._together = ac.imagination.is_joint
         self._teams = [torch.tensor(list(team), device=device) for team in teams]
         self._controls: dict[int, Control | None] = {}
         self.looks_at_once = device.type == "cpu"

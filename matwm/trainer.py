@@ -171,11 +171,13 @@ class Trainer:
         config, num_agents = self.config, self.spec.num_agents
         imagination = config.actor_critic.imagination
         each = config.schedule.per_agent(config.regime(num_agents).starts, num_agents)
-        together, needed = imagination.mates != "absent", None
+        needed = None
         if imagination.mates == "predicted":  # At each moment one agent alone acts by its policy: it must be there.
             needed = np.repeat(np.arange(num_agents), each)[:, None]
             each *= num_agents
-        return self.replay.sample_contexts(rng, per_agent=each, length=imagination.context_length, together=together, needed=needed)
+        return self.replay.sample_contexts(
+            rng, per_agent=each, length=imagination.context_length, together=imagination.is_joint, needed=needed
+        )
 
     def _choose(self, context: EpisodeContext, mask: Bool[np.ndarray, "E N A"]) -> Int[np.ndarray, "E N"]:
         if self.env_step < self.config.schedule.random_steps:

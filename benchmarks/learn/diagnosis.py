@@ -15,7 +15,7 @@ from matwm.errors import UserError
 from matwm.imagination import imagine
 from matwm.learner import Learner
 from matwm.nets.distributions import symexp, symlog
-from matwm.nets.team import of_mates
+from matwm.nets.team import mate_actions
 from matwm.params_yaml import restored_config
 from matwm.rng import seed_torch
 from matwm.stateful import State
@@ -146,8 +146,14 @@ def imagined(learner: Learner, fresh: Fresh, seed: int) -> dict[str, Tensor]:
     contexts = _contexts(fresh, episode, start, config)
     seed_torch(seed, "diagnosis/imagine", 0)
     from_prior = config.actor_critic.imagination.start_state == "prior"
-    together = config.actor_critic.imagination.mates != "absent"
-    rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=from_prior, together=together)
+    rollout = imagine(
+        learner.world_model,
+        learner.actors,
+        contexts,
+        horizon=horizon,
+        from_prior=from_prior,
+        together=config.actor_critic.imagination.is_joint,
+    )
     weights = config.actor_critic.discount ** torch.arange(horizon)
     goes_on = torch.cat([torch.ones(len(rollout.continues), 1), rollout.continues[:, :-1]], 1).cumprod(1)
     dreamt = (rollout.reward * goes_on * weights).sum(1).view(n, SAMPLES, -1).mean(1).T  # (b, N)
@@ -231,7 +237,7 @@ def open_loop(learner: Learner, fresh: Fresh, seed: int) -> list[Step]:
         # Behind an episode's end nothing counts: its last row stands there.
         before, now = ((start + step).clamp(max=fresh.obs.shape[1] - 1) for step in (k - 1, k))
         taken = fresh.action[episode, before]
-        mates = of_mates(taken.T).movedim(1, -1).flatten(0, 1)
+        mates = mate_actions(taken.T.flatten(), n)
         state = model.advance(state, taken.clamp(min=0).T.flatten(), mates)
         reward, _ = model.outcomes(state.hidden[:, None], state.latent[:, None], mates[:, None])
         real = fresh.reward[episode[once], before[once]]
@@ -264,9 +270,10 @@ def views_apart(learner: Learner, fresh: Fresh, seed: int) -> dict[str, float]:
     horizon = _horizon(fresh, config)
     episode, start = _starts(fresh, horizon)
     seed_torch(seed, "diagnosis/views", 0)
-    together = config.actor_critic.imagination.mates != "absent"
     contexts = _contexts(fresh, episode, start, config)
-    rollout = imagine(learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=False, together=together)
+    rollout = imagine(
+        learner.world_model, learner.actors, contexts, horizon=horizon, from_prior=False, together=config.actor_critic.imagination.is_joint
+    )
     seen = symexp(learner.world_model.autoencoder.decode(_latents(learner, rollout))).unflatten(0, (n, -1))  # (N, rows, H+1, O)
     alive = rollout.alive.unflatten(0, (n, -1)) & fresh.alive[episode, start].T.unsqueeze(-1)
     rows = torch.arange(fresh.obs.shape[1]) <= fresh.length[:, None]
@@ -299,7 +306,7 @@ class _Link:
     @classmethod
     def fit(cls, x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor) -> "_Link":
         weight = torch.linalg.lstsq(_with_ones(x), y.double(), driver="gelsd").solution
-        spread = other_y.double().std(0)
+        spread = torch.cat([y, other_y]).double().std(0)
         left = (other_y - _with_ones(other_x) @ weight).square().mean(0).sqrt()
         return cls(weight, spread, (spread > UNCHANGING) & (left < (1 - EXPLAINED) ** 0.5 * spread))
 
@@ -336,7 +343,7 @@ def _contexts(fresh: Fresh, episode: Tensor, start: Tensor, config: Config) -> W
     length = config.actor_critic.imagination.context_length
     windows = fresh.windows(episode, start[:, None] + torch.arange(1 - length, 1))
     is_valid = windows.is_valid & windows.is_valid[:, -1:]
-    if config.actor_critic.imagination.mates == "absent":  # to teammates the dead must be dead
+    if not config.actor_critic.imagination.is_joint:  # to teammates the dead must be dead
         is_valid[:, -1] = True
     return replace(windows, is_valid=is_valid)
 

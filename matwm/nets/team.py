@@ -12,6 +12,11 @@ def of_mates(grouped: Tensor) -> Tensor:
     return torch.stack([torch.cat([grouped[:agent], grouped[agent + 1 :]]) for agent in range(len(grouped))])
 
 
+def mate_actions(action: Tensor, num_agents: int) -> Tensor:
+    """Return, for actions (N*b), those of each row's teammates, (N*b, M)."""
+    return mates_beside(action.unsqueeze(-1), num_agents).squeeze(-1)
+
+
 def mates_beside(rows: Tensor, num_agents: int) -> Tensor:
     """Return, for rows (N*b, ..., Z), those of each row's teammates, (N*b, ..., M, Z)."""
     return of_mates(rows.unflatten(0, (num_agents, -1))).movedim(1, -2).flatten(0, 1)

@@ -15,29 +15,18 @@ What is not defined, such as shares of a goal that no episode had, is no point.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matwm.history import Point
-from pipeline.metrics.journal import EVALUATION
+from pipeline.metrics import journal
 
 if TYPE_CHECKING:
     from matwm.communication import Communication
 
 WORDS = "words"
 """Below a match-up, where agents have their names; and the section of `evaluation.json`."""
-
-
-class AtStep(Protocol):
-    """A metric point, timed or not."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def step(self) -> int: ...  # noqa: D102
-    @property
-    def value(self) -> float: ...  # noqa: D102
 
 
 def points(step: int, mode: str, matchup: str, communication: "Iterable[Communication]") -> list[Point]:
@@ -60,7 +49,7 @@ def for_people(communication: "Iterable[Communication]", digits: int) -> dict[st
     return told
 
 
-def by_step(found: Iterable[AtStep], mode: str, matchup: str, speaker: str) -> dict[int, dict[str, float]]:
+def by_step(found: Iterable[journal.Point], mode: str, matchup: str, speaker: str) -> dict[int, dict[str, float]]:
     """Return for each step at which words were judged the values by their names below the speaker; of a step judged twice the last."""
     above = _above(mode, matchup, speaker)
     steps: dict[int, dict[str, float]] = {}
@@ -81,7 +70,7 @@ def matrix(values: Mapping[str, float], num_goals: int, num_words: int) -> Seque
 
 
 def _above(mode: str, matchup: str, speaker: str) -> str:
-    return f"{EVALUATION}{mode}/{matchup}/{WORDS}/{speaker}/"
+    return f"{journal.EVALUATION}{mode}/{matchup}/{WORDS}/{speaker}/"
 
 
 def _cell(goal: int, word: int) -> str:
