@@ -189,7 +189,10 @@ def test_a_time_limit_teaches_nothing_about_endings():
 
 
 def constant_world(learner, reward, continues):
-    learner.world_model.outcomes = lambda hidden, latent: (torch.full(hidden.shape[:2], reward), torch.full(hidden.shape[:2], continues))
+    def outcomes(hidden, latent, mate_actions):
+        return torch.full(hidden.shape[:2], reward), torch.full(hidden.shape[:2], continues)
+
+    learner.world_model.outcomes = outcomes
 
 
 @pytest.mark.parametrize(("continues", "expected"), [(1.0, 5.0), (0.0, 1.0)])

@@ -8,16 +8,8 @@ import pytest
 
 from matwm.checkpoint import open_checkpoint
 from matwm.step_names import step_name
-from pipeline.provenance.compare import differing
 from tests.pipeline.lineages import Matwm, forge
 from tests.pipeline.projects import Project
-
-
-def test_differing_values_are_named_by_their_paths() -> None:
-    before = {"a": {"b": 1, "c": [1, 2]}, "d": True, "e": None}
-    after = {"a": {"b": 1, "c": [1, 3]}, "d": 1, "f": {"g": 2}}
-    assert differing(before, before) == {}
-    assert differing(before, after) == {"a.c": ([1, 2], [1, 3]), "d": (True, 1), "f": (None, {"g": 2})}
 
 
 def test_a_checkpoint_is_shown_with_all_that_is_known(made: Project, matwm_in: Matwm) -> None:
