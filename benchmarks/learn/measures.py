@@ -6,7 +6,7 @@ from typing import Any
 
 NOBODY = "–"
 USUAL_PRESET = "cpu-small"
-"""Of the first table, and of scenarios in neither."""
+"""Of scenarios in neither table, too."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Task:
     title: str
     measures: tuple[Measure, ...]
     preset: str = USUAL_PRESET
+    is_usual: bool = True
+    """Whether it is in the first table."""
 
 
 SOURCE = (
@@ -80,6 +82,7 @@ TASKS: dict[str, Task] = {
             Measure("adversary, still prey", "learned_v_still", "adversary", 3.3, (66.9, 80.7), has_curve=False),
             Measure("adversary, scripted fleer", "learned_v_flee", "adversary", 1.6, (14.9, 42.2), has_curve=False),
         ),
+        "simple-tag",
     ),
     "simple_speaker_listener_v4": Task("Simple Speaker Listener", (Measure("each agent", "self_play", "listener", -41.2, (-9.2, -15.3)),)),
     "simple_adversary_v3": Task(
@@ -92,11 +95,16 @@ TASKS: dict[str, Task] = {
             Measure("good agent, self-play", "self_play", "agent", 7.5, (9.2,), has_curve=False),
             Measure("adversary, self-play", "self_play", "adversary", -28.0, (-17.3,), has_curve=False),
         ),
+        "simple-tag",
     ),
-    "simple_reference_v3": Task("Simple Reference", (Measure("each agent", "self_play", "agent", -28.0, (-9.3, -17.4)),)),
-    "3m": Task("SMAX 3m", (Measure("battles won", "self_play", "ally", 0.0, (0.484,), metric="win"),), "smax-easy"),
-    "2s3z": Task("SMAX 2s3z", (Measure("battles won", "self_play", "ally", 0.0, (0.49,), metric="win"),), "smax-easy"),
-    "pistonball_v6": Task("Pistonball", (Measure("each of 5 pistons, from images", "self_play", "piston", 40.0, (94.0,)),), "image-small"),
+    "simple_reference_v3": Task(
+        "Simple Reference", (Measure("each agent", "self_play", "agent", -28.0, (-9.3, -17.4)),), "simple-reference"
+    ),
+    "3m": Task("SMAX 3m", (Measure("battles won", "self_play", "ally", 0.0, (0.484,), metric="win"),), "smax-easy", is_usual=False),
+    "2s3z": Task("SMAX 2s3z", (Measure("battles won", "self_play", "ally", 0.0, (0.49,), metric="win"),), "smax-easy", is_usual=False),
+    "pistonball_v6": Task(
+        "Pistonball", (Measure("each of 5 pistons, from images", "self_play", "piston", 40.0, (94.0,)),), "image-small", is_usual=False
+    ),
 }
 
 FINAL = "final"

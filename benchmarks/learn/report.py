@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.learn import diagnosis_table, figures, files
 from benchmarks.learn.diagnosis_table import table
-from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MORE_SOURCE, NOBODY, SOURCE, TASKS, USUAL_PRESET, Measure
+from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MORE_SOURCE, NOBODY, SOURCE, TASKS, Measure
 from benchmarks.learn.plan import differences
 from matwm.errors import UserError
 
@@ -151,7 +151,7 @@ def _runs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _usual_rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
     for scenario, runs in found[FINAL].items():
         task = TASKS[scenario]
-        for measure in task.measures if runs and task.preset == USUAL_PRESET else ():
+        for measure in task.measures if runs and task.is_usual else ():
             yield _row(f"{task.title}: {measure.label}", measure, list(runs.values()))
     for name, (label, _, _) in ABLATIONS.items():
         if runs := found[name][ABLATED]:
@@ -161,7 +161,7 @@ def _usual_rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
 def _other_rows(found: Mapping[str, Mapping[str, Runs]]) -> Iterator[list[str]]:
     for scenario, runs in found[FINAL].items():
         task = TASKS[scenario]
-        for measure in task.measures if runs and task.preset != USUAL_PRESET else ():
+        for measure in task.measures if runs and not task.is_usual else ():
             yield _row(f"{task.title} (`{task.preset}`): {measure.label}", measure, list(runs.values()))
 
 

@@ -22,9 +22,9 @@ def test_the_count_is_that_of_the_specification():
     assert sum(found[part] for part in ("world model", "imagine", "actor-critic")) / 1e9 == pytest.approx(439, rel=0.05)
 
 
-def test_the_count_of_cpu_small_is_its_parts_worked_out_by_hand():
+def test_the_count_of_simple_tag_is_its_parts_worked_out_by_hand():
     """Operations a row: two for each weight; four agents of 16 numbers and an identity of four, latents of 32 levels, h of 128 numbers."""
-    config = load_config(preset_path("cpu-small"))
+    config = load_config(preset_path("simple-tag"))
     found = dense_flops(config, make_env(config.env).spec, acting_rows=13)
     encoder, decoder, mixer, prior, outcomes = 47_360, 46_080, 13_312, 180_224, 204_544
     actor, critic, features = 2 * (175 * 128 + 128 * 128 + 128 * 5), 2 * (175 * 128 + 128 * 128 + 128 * 63), 2 * 175 * 128

@@ -27,7 +27,7 @@ def rows(matchup, role, sampled, greedy):
 def put(results, name, scenario, seed, evaluation, *, steps=50_000, changes=None, minutes=20, config=None, **others):
     curve = {"10000": [{**row, "mean": row["mean"] - 5} for row in evaluation if row["mode"] == "sampled" and "mean" in row]}
     result = {"name": name, "scenario": scenario, "seed": seed, "steps": steps, "cpu_seconds": 60.0 * minutes, "curve": curve}
-    result |= {"judging_cpu_seconds": 180.0, "preset": "cpu-small", "numerics": 1, "judging": {"episodes": 200}}
+    result |= {"judging_cpu_seconds": 180.0, "preset": TASKS[scenario].preset, "numerics": 1, "judging": {"episodes": 200}}
     role = evaluation[0]["role"]
     keys = [f"world_model/{key}" for key in ("reward", "reward_marginal", "reconstruction_rmse")]
     keys += [f"agents/{role}/{key}" for key in ("reward_imagined", "reward_real", "entropy_share")]
@@ -249,7 +249,7 @@ def test_every_role_has_a_curve_of_what_training_knew(tmp_path):
 
 
 def test_no_chaser_of_simple_tag_is_left_out_of_the_table():
-    env = load_config(preset_path("cpu-small")).env
+    env = load_config(preset_path("simple-tag")).env
     names = {matchup_name(line_up) for line_up in references(env)}
     for measure in TASKS["simple_tag_v3"].measures:
         if measure.role == "adversary":

@@ -33,14 +33,14 @@ def test_horizon_and_batch_depart_from_it(scaling):
 
 
 def test_a_replay_is_full_of_whole_episodes_and_training_goes_on_from_it(scaling):
-    trainer = scaling.trainer_of({**scaling.USUAL, scaling.AGENTS: 2, scaling.ROWS: 160})
-    assert trainer.spec.num_agents == 2 and len(trainer.replay) == trainer.replay.total_rows == 160
+    trainer = scaling.trainer_of({**scaling.USUAL, scaling.AGENTS: 2, scaling.ROWS: 208})
+    assert trainer.spec.num_agents == 2 and len(trainer.replay) == trainer.replay.total_rows == 208
     rows, length = trainer.replay.state_dict()["chunks"][0].arrays, scaling.EPISODE + 1
-    assert np.flatnonzero(rows["is_first"]).tolist() == list(range(0, 160, length))
-    assert np.flatnonzero(rows["is_last"]).tolist() == list(range(scaling.EPISODE, 160, length))
+    assert np.flatnonzero(rows["is_first"]).tolist() == list(range(0, 208, length))
+    assert np.flatnonzero(rows["is_last"]).tolist() == list(range(scaling.EPISODE, 208, length))
     assert ((rows["action"] == NO_ACTION).all(1) == rows["is_last"]).all()
     trainer.step()
-    assert trainer.replay.total_rows == 161 and len(trainer.replay) == 160
+    assert trainer.replay.total_rows == 209 and len(trainer.replay) == 208
 
 
 def test_a_point_is_measured_in_all_its_parts(scaling):

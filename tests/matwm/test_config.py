@@ -304,8 +304,10 @@ def test_a_preset_that_builds_on_another_says_what_differs_and_its_text_what_the
 @pytest.mark.parametrize(
     ("name", "scenario", "until", "save_interval"),
     [
-        ("cpu-small", "simple_tag_v3", 10_000, 5_000),
+        ("cpu-small", "simple_spread_v3", 10_000, 5_000),
         ("simple-tag", "simple_tag_v3", 50_000, 5_000),
+        ("simple-reference", "simple_reference_v3", 50_000, 5_000),
+        ("large-batch", "simple_spread_v3", 50_000, 5_000),
         ("paper", "simple_tag_v3", 50_000, 5_000),
         ("smax-easy", "3m", 50_000, 5_000),
         ("smax-easy-paper", "3m", 50_000, 5_000),
