@@ -34,11 +34,11 @@ def actor_loss(
     Without `ratio` it is REINFORCE. With it, of the present probability of each action to the one it was drawn with, it is the
     clipped surrogate of PPO (Schulman et al. 2017, Eq. 7): gain beyond the clip is not sought.
     """
-    bonus = entropy(log_probs)
     if ratio is None:
-        gain = advantage * pick(log_probs, action)
+        gain = advantage * pick(log_probs, action)  # before the entropy: autograd sums the gradients of log_probs in the order of use
     else:
         gain = torch.minimum(ratio * advantage, ratio.clamp(1 - ratio_clip, 1 + ratio_clip) * advantage)
+    bonus = entropy(log_probs)
     loss = -(weight * (gain + entropy_weight * bonus)).mean(-1)
     return loss, bonus.detach().mean(-1)
 

@@ -33,6 +33,26 @@ def test_the_actor_loss_is_reinforce_with_an_entropy_bonus():
     assert mean_entropy.tolist() == pytest.approx([sum(h) / 2])
 
 
+def test_gradients_of_the_actor_loss_are_summed_in_the_order_that_checkpoints_were_trained_with():
+    """Bit for bit: autograd adds what comes back to `log_probs` in the order of use, the action's term first."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 256, 5, generator=generator)
+    action = torch.randint(5, (2, 256), generator=generator)
+    advantage, weight = torch.randn(2, 2, 256, generator=generator)
+    gradients = []
+    for is_reference in (True, False):
+        leaf = logits.clone().requires_grad_()
+        log_probs = F.log_softmax(leaf, -1)
+        if is_reference:
+            taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+            loss = -(weight * (advantage * taken + 3e-3 * entropy(log_probs))).mean(-1)
+        else:
+            loss, _ = actor_loss(log_probs, action, advantage, weight, entropy_weight=3e-3)
+        loss.sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+
+
 def test_a_step_against_the_actor_loss_favours_what_was_better_than_expected():
     logits = torch.zeros(1, 2, 2, requires_grad=True)
     loss, _ = actor_loss(
