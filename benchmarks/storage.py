@@ -30,7 +30,8 @@ from matwm.store import LocalStore
 from matwm.trainer import build_trainer
 from matwm.types import EnvSpec
 from pipeline import project as places
-from pipeline import runs, stores
+from pipeline import runs
+from pipeline.stores.mlflow import MlflowStore
 
 CHECKPOINTS = 10
 LIMIT = 1.15
@@ -100,9 +101,11 @@ def measure(saves: Iterable[None], store: LocalStore, project: Path) -> tuple[Us
     first: Usage | None = None
     uri = runs.configured_uri()
     run_id = runs.client(uri).create_run(runs.experiment_id(uri, "storage")).info.run_id
+    run = runs.get_run(run_id)
+    assert run is not None
     for _ in saves:
         newest = store.folder / step_name(store.steps()[-1])
-        stores.MlflowStore().put(run_id, newest)
+        MlflowStore().put(run, newest)
         if first is None:
             hand_on(store, project)
             first = usage(project)

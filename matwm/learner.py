@@ -23,7 +23,7 @@ from matwm.nets.distributions import pick
 from matwm.optimizer import NamedAdam
 from matwm.precision import matrix_products
 from matwm.readings import Readings
-from matwm.stateful import State
+from matwm.stateful import State, save_parts
 from matwm.types import EnvSpec, Features, Rollout, Windows
 from matwm.world_model import WorldModel
 
@@ -309,14 +309,8 @@ class Learner:
 
     def parts(self) -> dict[str, State]:
         """Return the state of everything owned, by part of the checkpoint."""
-        return {
-            "world_model": self.world_model.state_dict(),
-            "agents": self.agents.state_dict(),
-            "optimizers": {
-                "world_model": self.world_model_optimizer.state_dict(),
-                "agents": self.agents_optimizer.state_dict(),
-            },
-        }
+        networks = save_parts({"world_model": self.world_model, "agents": self.agents})
+        return {**networks, "optimizers": save_parts({"world_model": self.world_model_optimizer, "agents": self.agents_optimizer})}
 
     def load(self, parts: Mapping[str, State]) -> None:
         """Copy a saved state into the existing tensors; raise ValueError if it does not fit."""

@@ -4,7 +4,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import safetensors.numpy
@@ -39,8 +39,9 @@ Plain = bool | int | float | str | None | dict[str, "Plain"] | list["Plain"]
 """What JSON can hold exactly."""
 
 
+@runtime_checkable
 class Stateful(Protocol):
-    """Something whose state belongs in a checkpoint. No defaults: a class that forgets to save does not type-check."""
+    """Something whose state belongs in a checkpoint. No defaults: a class that forgets to save or to load does not type-check."""
 
     def state_dict(self) -> State:
         """Return everything that the future depends on and the configuration does not determine."""
@@ -49,6 +50,18 @@ class Stateful(Protocol):
     def load_state_dict(self, state: State, /) -> object:
         """Take over a saved state, copying into existing tensors; raise ValueError if it does not fit."""
         ...
+
+
+def save_parts(parts: Mapping[str, Stateful]) -> dict[str, State]:
+    """Return the state of each part of a checkpoint, in the same order.
+
+    Raises:
+        TypeError: one cannot save or cannot load its state.
+    """
+    for name, part in parts.items():
+        if not isinstance(part, Stateful):
+            raise TypeError(f"{name} is a {type(part).__qualname__}, which lacks state_dict or load_state_dict: its state would be lost")
+    return {name: part.state_dict() for name, part in parts.items()}
 
 
 def fingerprint(parts: Mapping[str, State]) -> str:

@@ -23,7 +23,7 @@ from matwm.readings import NonFiniteLossError, Readings
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
 from matwm.settings import check_in_force, too_few_rows, unplayable
-from matwm.stateful import State, copied
+from matwm.stateful import State, copied, save_parts
 from matwm.store import LocalStore
 from matwm.types import EnvSpec, Windows
 
@@ -97,12 +97,9 @@ class Trainer:
             NonFiniteLossError: training on a GPU has diverged, which nobody had looked at yet.
         """
         self._read()
-        return {
-            **self.learner.parts(),
-            "replay": self.replay.state_dict(),
-            "progress": {"env_step": self.env_step, "collector": self.collector.state_dict()},
-            "history": self.history.state_dict(),
-        }
+        own = save_parts({"replay": self.replay, "collector": self.collector, "history": self.history})
+        progress: State = {"env_step": self.env_step, "collector": own["collector"]}
+        return {**self.learner.parts(), "replay": own["replay"], "progress": progress, "history": own["history"]}
 
     def load(self, parts: Mapping[str, State]) -> None:
         """Continue from the parts of a checkpoint, by this configuration's values.

@@ -6,8 +6,6 @@ For use where DVC cannot be called: inside a stage, and before it builds its gra
 import filecmp
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +15,6 @@ import yaml
 
 from matwm import durable
 from matwm.version import NUMERICS
-from pipeline import project as places
 
 ABSENT = object()
 
@@ -77,22 +74,6 @@ def listing(project: Path, md5: str | None) -> dict[str, str] | None:
         return None
 
 
-def linked_steps(files: Mapping[str, Path], target: Path) -> list[Path]:
-    """Lay the checkpoints of a cached `checkpoints/<segment>` out under `target`, by hard links, and return their folders.
-
-    Nothing is verified here; the caller removes `target`.
-    """
-    folders: set[Path] = set()
-    for relative, source in files.items():
-        folder, _, name = relative.partition("/")
-        if name and places.step_of(folder) is not None:
-            destination = target / relative
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(source, destination)
-            folders.add(target / folder)
-    return sorted(folders)
-
-
 def discard_damaged(project: Path, folder: Path) -> list[Path]:
     """Remove from DVC's cache what claims to be a file of `folder` and is not, and return it.
 
@@ -106,15 +87,6 @@ def discard_damaged(project: Path, folder: Path) -> list[Path]:
             kept.unlink()
             found.append(kept)
     return found
-
-
-def _link_or_copy(source: Path, destination: Path) -> None:
-    try:
-        os.link(source, destination)
-    except FileExistsError:
-        pass
-    except OSError:
-        shutil.copyfile(source, destination)
 
 
 def _object(cache: Path, md5: str) -> Path:

@@ -45,6 +45,7 @@ def evaluate(project: Path, name: str) -> None:
     from matwm.store import LocalStore
     from pipeline import project as places
     from pipeline import segments, tracking
+    from pipeline.keys import manifest_key
     from pipeline.metrics import best, times, words
     from pipeline.metrics.journal import read_points
     from pipeline.reporting.report import report
@@ -56,7 +57,7 @@ def evaluate(project: Path, name: str) -> None:
     if problems := missing_devices({name: segment}):
         raise ConfigError(problems)
     checkpoint = LocalStore(places.published_folder(project, name)).open(segment.until)
-    if segments.manifest_key(checkpoint.manifest) != segment.key(checkpoint.parent.digest):
+    if manifest_key(checkpoint.manifest) != segment.key(checkpoint.parent.digest):
         raise places.ProjectError(
             f"{checkpoint.path} was trained with other values than params.yaml has for segment {name}: "
             'run "matwm repro", not this stage alone'

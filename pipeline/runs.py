@@ -6,9 +6,8 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from matwm.errors import UserError
 from pipeline import project
 from pipeline.masking import masked
 from pipeline.metrics.journal import TimedPoint
+from pipeline.run import Run, moment, number
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
     from mlflow import MlflowClient
@@ -30,73 +30,16 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-CHANGED = "matwm.changed."
-"""A tag that says what a segment changed is this and the path of a value; it reads `before -> after`."""
+PAGE = 1000
+"""Runs that MLflow is asked for in one call."""
 LARGEST_FLOAT = 1.7976931348623157e308
 """What MLflow's database writes for an infinity."""
-
-NUMBER = re.compile(r"[0-9]{1,12}")
 
 _configured: dict[str, str] = {}
 
 
 class TrackingError(UserError):
     """MLflow does not do what was asked; the message is one sentence that names the store."""
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What MLflow knows about one segment's run."""
-
-    run_id: str
-    name: str
-    experiment: str
-    status: str
-    step: int
-    artifact_uri: str
-    tags: dict[str, str] = field(repr=False)
-    started_ms: int = 0
-    ended_ms: int | None = None
-    """None while it runs."""
-    last_sign_ms: int = 0
-    """When it began, or the time of its last metric point: it was alive then."""
-    metrics: frozenset[str] = field(default=frozenset(), repr=False)
-    """Keys of its metrics."""
-
-    @property
-    def segment(self) -> str | None:
-        """The segment that the run trains."""
-        return self.tags.get("matwm.segment")
-
-    @property
-    def key(self) -> str | None:
-        """The segment key: which training this is, whatever the segment is called."""
-        return self.tags.get("matwm.key")
-
-    @property
-    def parent_run_id(self) -> str | None:
-        """The run whose checkpoint it started from, None at a root."""
-        return self.tags.get("matwm.parent_run")
-
-    @property
-    def parent_step(self) -> int | None:
-        """The step of the checkpoint it started from, None at a root."""
-        return number(self.tags.get("matwm.parent_step"))
-
-    @property
-    def changed(self) -> dict[str, str]:
-        """What it changed against its parent, by path: `before -> after`."""
-        return {tag.removeprefix(CHANGED): text for tag, text in self.tags.items() if tag.startswith(CHANGED)}
-
-
-def number(text: str | None) -> int | None:
-    """Return the whole number that a tag holds, None if it holds something else: anybody can write tags."""
-    return int(text) if text and NUMBER.fullmatch(text) else None
-
-
-def moment(milliseconds: int | None) -> str | None:
-    """Return one of MLflow's times as text, to the second in UTC; None if it has none."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None
 
 
 def configure(root: Path) -> str | None:
@@ -226,13 +169,13 @@ def experiment_id(uri: str, name: str) -> str:
     return found.experiment_id
 
 
-def find_by_key(segment: str, key: str, uri: str | None = None) -> RunInfo | None:
+def find_by_key(segment: str, key: str, uri: str | None = None) -> Run | None:
     """Return the newest run that trains this segment with this key, None if there is none."""
     found = list_runs(f"tags.`matwm.segment` = '{_quoted(segment)}' AND tags.`matwm.key` = '{_quoted(key)}'", uri)
     return found[0] if found else None
 
 
-def get_run(run_id: str, uri: str | None = None) -> RunInfo | None:
+def get_run(run_id: str, uri: str | None = None) -> Run | None:
     """Return a run by its whole ID, None if it is not in the store or deleted."""
     uri = uri or configured_uri()
     if _is_absent(uri):
@@ -248,11 +191,13 @@ def get_run(run_id: str, uri: str | None = None) -> RunInfo | None:
             raise
         if run.info.lifecycle_stage != "active":
             return None
-        return _info(run, client(uri).get_experiment(run.info.experiment_id).name)
+        return _run(run, client(uri).get_experiment(run.info.experiment_id).name)
 
 
-def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None = None) -> list[RunInfo]:
+def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None = None, at_most: int | None = None) -> list[Run]:
     """Return MATWM's runs in all experiments, newest first; an absent database has none and is not made.
+
+    With `at_most` no more than so many are asked for: each costs MLflow milliseconds.
 
     Raises:
         TrackingError: the store does not answer.
@@ -267,8 +212,10 @@ def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None 
             "experiment_ids": list(names),
             "filter_string": condition,
             "order_by": ["attributes.start_time DESC", "attributes.run_id"],
+            "max_results": min(at_most or PAGE, PAGE),
         }
-        return [_info(run, names[run.info.experiment_id]) for run in _pages(client(uri).search_runs, **options)] if names else []
+        found = islice(_pages(client(uri).search_runs, **options), at_most)
+        return [_run(run, names[run.info.experiment_id]) for run in found] if names else []
 
 
 def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | None = None) -> list[TimedPoint]:
@@ -282,7 +229,7 @@ def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | No
         ]
 
 
-def close_run(run: RunInfo, uri: str | None = None) -> None:
+def close_run(run: Run, uri: str | None = None) -> None:
     """Mark a run that nobody trains any more as KILLED at its last sign of life.
 
     Raises:
@@ -290,7 +237,7 @@ def close_run(run: RunInfo, uri: str | None = None) -> None:
     """
     uri = uri or configured_uri()
     with explained(uri):
-        client(uri).set_terminated(run.run_id, "KILLED", end_time=run.last_sign_ms)
+        client(uri).set_terminated(run.id, "KILLED", end_time=run.last_sign_ms)
 
 
 def _unanswered(uri: str) -> str:
@@ -322,21 +269,34 @@ def _pages(search: Any, **options: Any) -> Iterator[Any]:
             return
 
 
-def _info(run: Any, experiment: str) -> RunInfo:
-    tags = dict(run.data.tags)
-    latest = run.data._metric_objs
-    return RunInfo(
-        run_id=run.info.run_id,
-        name=run.info.run_name,
+def _run(found: Any, experiment: str) -> Run:
+    tags, latest = dict(found.data.tags), found.data._metric_objs
+    dirty = {"true": True, "false": False}.get(tags.get("matwm.git_dirty", ""))
+    machine = {"device": tags["matwm.device"]} if "matwm.device" in tags else {}
+    machine |= {"libraries": {"torch": tags["matwm.torch"]}} if "matwm.torch" in tags else {}
+    ended_ms = found.info.end_time if found.info.status != "RUNNING" else None
+    return Run(
+        run_id=found.info.run_id,
+        segment=tags.get("matwm.segment"),
+        key=tags.get("matwm.key"),
         experiment=experiment,
-        status=run.info.status,
+        status=found.info.status,
         step=number(tags.get("matwm.step")) or 0,
-        artifact_uri=run.info.artifact_uri,
+        until=number(tags.get("matwm.until")),
+        parent_run_id=tags.get("matwm.parent_run"),
+        parent_step=number(tags.get("matwm.parent_step")),
+        parent_digest=tags.get("matwm.parent_digest"),
+        artifact_uri=found.info.artifact_uri,
         tags=tags,
-        started_ms=run.info.start_time,
-        ended_ms=run.info.end_time if run.info.status != "RUNNING" else None,
-        last_sign_ms=max([run.info.start_time, *(metric.timestamp for metric in latest)]),
         metrics=frozenset(metric.key for metric in latest),
+        started_ms=found.info.start_time,
+        ended_ms=ended_ms,
+        last_sign_ms=max([found.info.start_time, *(metric.timestamp for metric in latest)]),
+        started=moment(found.info.start_time),
+        finished=moment(ended_ms),
+        git={"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")},
+        numerics=number(tags.get("matwm.numerics")),
+        machine=machine,
     )
 
 

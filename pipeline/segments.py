@@ -5,8 +5,6 @@ checkpoint, cache or server is asked, and the cost is linear in the number of se
 full path; what else a machine must have for the segments to be trained is checked in `pipeline/validate.py`.
 """
 
-import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from matwm.config import Config, ConfigError, SegmentConfig
 from matwm.params_yaml import parse_config, parse_segments
 from matwm.version import NUMERICS
 from pipeline import project as places
+from pipeline.keys import segment_key
 from pipeline.params import imports, overrides
 
 SOURCE = "params.yaml"
@@ -58,17 +57,6 @@ class ResolvedSegment:
     def key(self, parent_digest: str) -> str:
         """Return the segment key (see `segment_key`)."""
         return segment_key(NUMERICS, self.config.shaping(), parent_digest)
-
-
-def segment_key(numerics: int, shaping: Mapping[str, Any], parent_digest: str) -> str:
-    """Digest what decides every number that a segment trains to; how far it trains is no part of that."""
-    text = json.dumps([numerics, shaping, parent_digest], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def manifest_key(manifest: Mapping[str, Any]) -> str:
-    """Return the key of the segment that made a checkpoint, from the checkpoint's manifest alone."""
-    return segment_key(manifest["numerics"], manifest["config"], manifest["parent"]["digest"])
 
 
 def resolve(params: Mapping[str, Any], name: str, project: Path) -> ResolvedSegment:

@@ -14,11 +14,10 @@ from pipeline.metrics.mismatches import Mismatch
 from pipeline.process import if_free
 from pipeline.reporting.delivery import AbandonedError, Delivery, ElsewhereError, NoSuchRunError
 from pipeline.reporting.outbox import Outbox
-from pipeline.runs import RunInfo, TrackingError, close_run, configure, find_by_key, get_run, list_runs, metric_history
+from pipeline.runs import TrackingError, close_run, configure, find_by_key, get_run, list_runs, metric_history
 
 __all__ = [
     "ElsewhereError",
-    "RunInfo",
     "Tracker",
     "TrackingError",
     "close_run",

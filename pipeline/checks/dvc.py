@@ -12,7 +12,7 @@ import yaml
 from pipeline import dvc_files
 from pipeline import project as places
 from pipeline.checks.finding import Finding, Patient
-from pipeline.storage import remote
+from pipeline.stores import remote
 from pipeline.wording import few, readable
 
 SAMPLE_BYTES = 200_000_000

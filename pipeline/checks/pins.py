@@ -1,23 +1,22 @@
 """Checks of what people have pinned."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipeline import project as places
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.checks.finding import Finding, Patient
+from pipeline.run import Run
 from pipeline.runs import TrackingError
-from pipeline.storage import holdings
-from pipeline.storage.holdings import Held
 from pipeline.wording import few
 
 
 def pins(patient: Patient) -> Iterator[Finding]:
     """Every checkpoint that is pinned is still somewhere."""
+    catalog = Catalog(patient.project)
+    checkpoints = Checkpoints(catalog, is_strict=True)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            held = holdings.gather(patient.project, Path(scratch))
-            lost = [f"{one.name[:12]}@{step}" for one in held for step in sorted(one.pins) if not _is_somewhere(patient.project, one, step)]
+        lost = [f"{run.id[:12]}@{step}" for run in catalog.all() for step in sorted(run.pins) if not _is_somewhere(checkpoints, run, step)]
     except TrackingError:
         return  # The check of running runs says it.
     if lost:
@@ -29,9 +28,6 @@ def pins(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _is_somewhere(project: Path, run: Held, step: int) -> bool:
-    name = places.step_folder(step)
-    if step in run.where or (project / "imports" / run.name / f"{name}.dvc").is_file():
-        return True
-    facts = places.run_record(project, str(run.segment))
-    return facts.get("run_id") == run.name and (places.published_folder(project, str(run.segment)) / name).is_dir()
+def _is_somewhere(checkpoints: Checkpoints, run: Run, step: int) -> bool:
+    pointer = checkpoints.project / "imports" / run.id / f"{places.step_folder(step)}.dvc"
+    return step in checkpoints.where(run) or pointer.is_file()

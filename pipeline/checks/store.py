@@ -159,7 +159,7 @@ def running(patient: Patient) -> Iterator[Finding]:
         return
     for run in closed:
         yield Finding(
-            f"run {run.run_id[:12]} ({run.segment}) was RUNNING though its process is dead",
+            f"run {run.id[:12]} ({run.segment}) was RUNNING though its process is dead",
             "a list of runs that are not running helps nobody",
             "nothing: it is KILLED now, at its last sign of life",
             is_hint=True,
@@ -167,9 +167,9 @@ def running(patient: Patient) -> Iterator[Finding]:
     for run in left:
         silent = max(0, time.time() - run.last_sign_ms / 1000) / 3600
         yield Finding(
-            f"run {run.run_id[:12]} ({run.segment}) is RUNNING, not in this folder, silent for {silent:.1f} hours",
+            f"run {run.id[:12]} ({run.segment}) is RUNNING, not in this folder, silent for {silent:.1f} hours",
             "its process may be alive on another machine, or have died with it",
-            f"if it is dead: matwm runs --close {run.run_id[:12]}",
+            f"if it is dead: matwm runs --close {run.id[:12]}",
             is_hint=True,
         )
 

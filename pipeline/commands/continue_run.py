@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from matwm.changes import as_yaml, changes
-from matwm.checkpoint import Checkpoint
+from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.config import Config, ConfigError, leaves
 from matwm.params_yaml import parse_config, read_params
-from pipeline import lookup, tracking
 from pipeline import project as places
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints
+from pipeline.catalog.importing import Import, imported
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP, split_reference
 from pipeline.commands.table import table
 from pipeline.params import assignments, effects, imports, overrides, params_file
 from pipeline.params.forecast import forecast
 from pipeline.project import ProjectError
+from pipeline.run import Run
 from pipeline.segments import resolve_all
-from pipeline.storage.importing import Import, imported
 from pipeline.validate import missing_devices
 
 NEXT_NAME = re.compile(r"s(\d+)$")
@@ -31,7 +34,7 @@ NEXT_NAME = re.compile(r"s(\d+)$")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("run", metavar=lookup.REFERENCE, help=lookup.REFERENCE_HELP)
+    parser.add_argument("run", metavar=REFERENCE, help=REFERENCE_HELP)
     parser.add_argument("--until", type=int, required=True, metavar="N", help="environment step to train to")
     parser.add_argument(
         "--set", dest="words", action="append", default=[], metavar="KEY=VALUE",
@@ -52,17 +55,17 @@ def run(options: argparse.Namespace) -> int:
         ConfigError, ProjectError, CheckpointError, TrackingError: a sentence for each thing that is wrong.
     """
     project = places.root()
-    tracking.configure(project)
     path = project / places.PARAMS
     params = read_params(path)
     graph = resolve_all(params, project)
     name = _free_name(options.name, params["segments"])
-    prefix, wanted = lookup.split_reference(options.run)
-    found = lookup.find(prefix, *lookup.known_runs(project, graph))
-    step = lookup.choose_step(found, wanted)
+    prefix, wanted = split_reference(options.run)
+    catalog = Catalog(project)
+    found, checkpoints = catalog.find(prefix), Checkpoints(catalog)
+    step, startable = checkpoints.chosen(found, wanted), catalog.startable(found)
     with ExitStack() as stack:
-        brought = None if step in found.published else stack.enter_context(imported(project, found, step))
-        checkpoint = brought.checkpoint if brought else lookup.bring(found, step, project)
+        brought = None if step in startable else stack.enter_context(imported(checkpoints, found, step))
+        checkpoint = brought.checkpoint if brought else open_checkpoint(startable[step])
         base = parse_config(params)
         parent = _trained(checkpoint, base) if brought else graph[checkpoint.path.parent.name].config
         config, unchanged = _changed(parent, options.words, options.until, found, checkpoint)
@@ -82,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         _say_change(name, found, checkpoint, parent, config, options.until, unchanged)
         if brought:
-            sys.stdout.write(f"{'would be ' * options.dry_run}imported from MLflow: {entry['from']}\n")
+            sys.stdout.write(f"{'would be ' * options.dry_run}imported from {brought.source}: {entry['from']}\n")
         if options.dry_run:
             sys.stdout.write(f"nothing is written: params.yaml would get\n{params_file.lines(name, entry)}")
             return 0
@@ -98,7 +101,7 @@ def _write(brought: Import | None, project: Path, text: str) -> None:
     places.write_text(project / places.PARAMS, text)
 
 
-def _document(run: lookup.Run, checkpoint: Checkpoint, parent: Config, config: Config) -> dict[str, Any]:
+def _document(run: Run, checkpoint: Checkpoint, parent: Config, config: Config) -> dict[str, Any]:
     changed = {
         change.path: {
             "before": change.before,
@@ -111,7 +114,7 @@ def _document(run: lookup.Run, checkpoint: Checkpoint, parent: Config, config: C
     return {"run_id": run.run_id, "parent_segment": run.segment, "step": checkpoint.step, "changed": changed}
 
 
-def _changed(parent: Config, words: Sequence[str], until: int, run: lookup.Run, checkpoint: Checkpoint) -> tuple[Config, list[str]]:
+def _changed(parent: Config, words: Sequence[str], until: int, run: Run, checkpoint: Checkpoint) -> tuple[Config, list[str]]:
     """Return the parent's configuration with the values asked for, and the paths of those that it has already.
 
     Raises:
@@ -119,7 +122,7 @@ def _changed(parent: Config, words: Sequence[str], until: int, run: lookup.Run, 
     """
     problems: list[str] = []
     if until <= checkpoint.step:
-        problems.append(f"--until {until} is not beyond step {checkpoint.step} of run {run.run_id[:12]}")
+        problems.append(f"--until {until} is not beyond step {checkpoint.step} of run {run.id[:12]}")
     asked, named, misnamed = assignments.override_of(words, parent)
     problems += misnamed
     try:
@@ -185,11 +188,9 @@ def _free_name(wanted: str | None, segments: Mapping[str, Any]) -> str:
     return wanted
 
 
-def _say_change(
-    name: str, run: lookup.Run, checkpoint: Checkpoint, parent: Config, config: Config, until: int, unchanged: Sequence[str]
-) -> None:
+def _say_change(name: str, run: Run, checkpoint: Checkpoint, parent: Config, config: Config, until: int, unchanged: Sequence[str]) -> None:
     sys.stdout.write(
-        f"segment {name} goes on from run {run.run_id[:12]} ({run.segment}) at step {checkpoint.step} and trains to step {until}\n"
+        f"segment {name} goes on from run {run.id[:12]} ({run.segment}) at step {checkpoint.step} and trains to step {until}\n"
     )
     for path in unchanged:
         value = as_yaml(assignments.value_at(config.resolved(), path))

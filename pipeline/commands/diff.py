@@ -4,24 +4,22 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, read_manifest
 from matwm.tree_diff import differing
-from pipeline import lookup
 from pipeline import project as places
+from pipeline.catalog import compare
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints, Target
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.commands.table import table
-from pipeline.lineage import read_lineage
-from pipeline.project import ProjectError
-from pipeline.provenance import compare
-from pipeline.provenance.whereabouts import Target, Whereabouts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("first", metavar="A", help=f"{lookup.REFERENCE}|DIR: {lookup.REFERENCE_HELP}")
+    parser.add_argument("first", metavar="A", help=f"{REFERENCE}|DIR: {REFERENCE_HELP}")
     parser.add_argument("second", metavar="B", help="likewise")
     parser.add_argument("--json", action="store_true", help="as one object")
 
@@ -38,15 +36,15 @@ def run(options: argparse.Namespace) -> int:
         CheckpointError, TrackingError: one of them is damaged or cannot be had.
     """
     project = places.root()
-    lineage = read_lineage(project)
-    where = Whereabouts(lineage)
+    catalog = Catalog(project)
+    checkpoints = Checkpoints(catalog)
     with places.scratch_folder(project) as scratch:
-        targets = [where.target(text) for text in (options.first, options.second)]
-        opened = [_opened(target, scratch) for target in targets]
+        targets = [checkpoints.target(text) for text in (options.first, options.second)]
+        opened = [read_manifest(target.first().whole(scratch)) for target in targets]
         both = list(zip(targets, opened, strict=True))
-        metrics = [compare.metrics_of(project, target.node, one, lineage.trouble) for target, one in both]
-    code = [compare.code_of(target.node, one) for target, one in both]
-    ancestor, step = compare.common_ancestor(lineage, *((target.node, target.step) for target in targets))
+        metrics = [compare.metrics_of(catalog, target.run, one) for target, one in both]
+    code = [compare.code_of(target.run, one) for target, one in both]
+    ancestor, step = compare.common_ancestor(catalog, *((target.run, target.step) for target in targets))
     document = {
         **{name: _named(target, one) for name, (target, one) in zip("ab", both, strict=True)},
         "parameters": _pairs(differing(opened[0].config, opened[1].config)),
@@ -55,27 +53,20 @@ def run(options: argparse.Namespace) -> int:
         "metrics": _pairs({name: (metrics[0].get(name), metrics[1].get(name)) for name in [*metrics[0], *metrics[1]]}),
         "ancestor": {
             "segment": ancestor.segment if ancestor else None,
-            "run_id": ancestor.facts.run_id if ancestor and ancestor.facts else None,
+            "run_id": ancestor.run_id if ancestor else None,
             "step": step,
         },
     }
-    for sentence in dict.fromkeys(lineage.trouble):
+    for sentence in catalog.trouble:
         sys.stderr.write(f"{sentence}\n")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n" if options.json else _drawn(document))
     return 0
 
 
-def _opened(target: Target, scratch: Path) -> Checkpoint:
-    if not target.places:
-        who = target.node.name if target.node else "the run"
-        raise ProjectError(f'the checkpoint of step {target.step} of {who} is not here: run "dvc pull"')
-    return read_manifest(target.places[0].whole(scratch))
-
-
 def _named(target: Target, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "segment": target.node.segment if target.node else None,
-        "run_id": target.node.facts.run_id if target.node and target.node.facts else None,
+        "segment": target.run.segment if target.run else None,
+        "run_id": target.run.run_id if target.run else None,
         "step": checkpoint.step,
         "digest": checkpoint.digest,
         "fingerprint": checkpoint.fingerprint,

@@ -5,14 +5,15 @@ import os
 import sys
 
 from matwm.checkpoint import open_checkpoint
-from pipeline import lookup
 from pipeline import project as places
-from pipeline.provenance.whereabouts import is_folder
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints, is_folder
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar=f"{lookup.REFERENCE}|DIR", help=lookup.REFERENCE_HELP)
+    parser.add_argument("checkpoint", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,11 +28,9 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{open_checkpoint(reference).fingerprint}\n")
         return 0
     if os.sep in reference:
-        raise places.ProjectError(f"{reference!r} is neither a checkpoint's folder nor {lookup.REFERENCE}")
+        raise places.ProjectError(f"{reference!r} is neither a checkpoint's folder nor {REFERENCE}")
     project = places.root()
-    prefix, wanted = lookup.split_reference(reference)
-    run = lookup.find(prefix, *lookup.runs_of(project))
     with places.scratch_folder(project) as scratch:
-        checkpoint = lookup.bring(run, lookup.choose_step(run, wanted), scratch)
+        checkpoint = open_checkpoint(Checkpoints(Catalog(project)).target(reference).first().whole(scratch))
     sys.stdout.write(f"{checkpoint.fingerprint}\n")
     return 0

@@ -4,17 +4,20 @@ import argparse
 import json
 import sys
 
-from pipeline import lookup, runs
 from pipeline import project as places
+from pipeline import runs
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP, STEP, split_reference
 from pipeline.project import ProjectError
-from pipeline.storage.holdings import PIN, PINNED
+from pipeline.run import PIN, PINNED, Run
 
 LONGEST_NOTE = 500
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar=lookup.REFERENCE, help=lookup.REFERENCE_HELP)
+    parser.add_argument("checkpoint", metavar=REFERENCE, help=REFERENCE_HELP)
     parser.add_argument("--note", default="", metavar="TEXT", help="why; `matwm prune` shows it")
     parser.add_argument("--remove", action="store_true", help="take the pin away")
     parser.add_argument("--json", action="store_true", help="as one object: run_id, segment, step, is_pinned, note")
@@ -27,23 +30,23 @@ def run(options: argparse.Namespace) -> int:
         ProjectError, TrackingError: one sentence that names what there is.
     """
     project = places.root()
-    prefix, wanted = lookup.split_reference(options.checkpoint)
+    prefix, wanted = split_reference(options.checkpoint)
     if options.remove and options.note:
         raise ProjectError("--note belongs to a pin, and --remove takes one away: use one of them")
     if len(options.note) > LONGEST_NOTE:
         raise ProjectError(f"--note has {len(options.note)} characters: at most {LONGEST_NOTE}")
-    found = lookup.find(prefix, *lookup.runs_of(project))
-    uri, who = runs.configured_uri(), f"run {found.run_id[:12]} ({found.segment})"
-    info = runs.get_run(found.run_id)
-    if info is None:
+    catalog = Catalog(project)
+    found, checkpoints = catalog.find(prefix), Checkpoints(catalog)
+    uri, who = runs.configured_uri(), f"run {found.id[:12]} ({found.segment})"
+    if found.run_id is None or found.status is None:
         raise ProjectError(f"{who} is not in MLflow at {runs.shown(uri)}, and a pin is a tag of the run there")
     note = None if options.remove else " ".join(options.note.split()) or PINNED
     if note is None:
-        step = _pinned_step(info, found, wanted, who)
+        step = _pinned_step(found, checkpoints, wanted, who)
         with runs.explained(uri):
             runs.client(uri).delete_tag(found.run_id, f"{PIN}{places.step_folder(step)}")
     else:
-        step = lookup.choose_step(found, wanted)
+        step = checkpoints.chosen(found, wanted)
         with runs.explained(uri):
             runs.client(uri).set_tag(found.run_id, f"{PIN}{places.step_folder(step)}", note)
     if options.json:
@@ -54,11 +57,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pinned_step(info: runs.RunInfo, run: lookup.Run, wanted: str, who: str) -> int:
+def _pinned_step(run: Run, checkpoints: Checkpoints, wanted: str, who: str) -> int:
     """Return the step whose pin is to go, also if its checkpoint is gone."""
-    step = int(wanted) if lookup.STEP.fullmatch(wanted) else lookup.choose_step(run, wanted)
-    if f"{PIN}{places.step_folder(step)}" not in info.tags:
-        tagged = (places.step_of(tag.removeprefix(PIN)) for tag in info.tags if tag.startswith(PIN))
-        pinned = sorted(step for step in tagged if step is not None)
-        raise ProjectError(f"step {step} of {who} is not pinned; pinned: {places.named(pinned) or 'none'}")
+    step = int(wanted) if STEP.fullmatch(wanted) else checkpoints.chosen(run, wanted)
+    if step not in run.pins:
+        raise ProjectError(f"step {step} of {who} is not pinned; pinned: {places.named(sorted(run.pins)) or 'none'}")
     return step

@@ -11,13 +11,16 @@ from typing import Any
 from matwm.checkpoint import Checkpoint
 from matwm.config import RetentionConfig
 from matwm.params_yaml import read_params
-from pipeline import lookup, tracking
 from pipeline import project as places
+from pipeline.catalog import pruning
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints
+from pipeline.catalog.pruning import Bytes, Decision
+from pipeline.catalog.references import whole_run
 from pipeline.commands.table import table
 from pipeline.project import ProjectError
+from pipeline.run import Run
 from pipeline.segments import ResolvedSegment, resolve_all
-from pipeline.storage import holdings, pruning
-from pipeline.storage.pruning import Bytes, Decision
 from pipeline.wording import readable
 
 PUBLISHED = {pruning.TO_BE_PUBLISHED, "published"}
@@ -42,20 +45,24 @@ def run(options: argparse.Namespace) -> int:
         ConfigError, ProjectError, TrackingError: one sentence; nothing has been removed then.
     """
     project = places.root()
-    tracking.configure(project)
     graph = resolve_all(read_params(project / places.PARAMS), project)
-    only = None if options.run is None else lookup.find(lookup.whole_run(options.run), *lookup.runs_of(project)).run_id
+    catalog = Catalog(project)
+    only = None if options.run is None else catalog.find(whole_run(options.run))
+    runs = catalog.all()
+    if catalog.mlflow_error:
+        raise catalog.mlflow_error  # What it has needs of what is here is not known.
+    checkpoints = pruning.prunable(catalog)
     with places.scratch_folder(project) as scratch:
-        decisions = _decide(project, graph, scratch, _flags(options), only)
-        size = pruning.weigh(decisions)
-        shown = [decision for decision in decisions if only in (None, decision.run.name)]
-        if strange := pruning.foreign(shown):
-            if options.yes:
-                raise ProjectError(holdings.not_own(strange.folder))
-            sys.stderr.write(f"{holdings.not_own(strange.folder)}\n")
+        decisions = _decide(runs, checkpoints, graph, scratch, _flags(options), only)
+    size = pruning.weigh(decisions, checkpoints)
+    shown = [decision for decision in decisions if only is None or decision.run.id == only.id]
+    if refusal := pruning.refusal(shown, checkpoints):
         if options.yes:
-            pruning.execute(shown)
-    sys.stdout.write(_json(shown, size, options.yes) if options.json else _shown(shown, size, options.yes))
+            raise ProjectError(refusal)
+        sys.stderr.write(f"{refusal}\n")
+    if options.yes:
+        pruning.execute(shown, checkpoints)
+    sys.stdout.write(_json(shown, size, checkpoints, options.yes) if options.json else _shown(shown, size, checkpoints, options.yes))
     stubborn = sum(bool(decision.why) and {*decision.why} <= PUBLISHED for decision in shown) if _flags(options) else 0
     if stubborn:
         sys.stderr.write(
@@ -66,16 +73,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _decide(
-    project: Path, graph: Mapping[str, ResolvedSegment], scratch: Path, flags: RetentionConfig | None, only: str | None
+    runs: Sequence[Run],
+    checkpoints: Checkpoints,
+    graph: Mapping[str, ResolvedSegment],
+    scratch: Path,
+    flags: RetentionConfig | None,
+    only: Run | None,
 ) -> list[Decision]:
     """Return what becomes of the checkpoints of all runs; runs that were not asked for keep theirs."""
-    held = holdings.gather(project, scratch)
-    needs = pruning.Needs(holdings.ancestors(project, held), holdings.published(project))
+    needs = pruning.needs_of(checkpoints, runs)
     decisions: list[Decision] = []
-    for run in held:
+    for run in runs:
         segment = pruning.current(run, graph)
-        policy = None if only not in (None, run.name) else flags or (segment.config.retention if segment else None)
-        decisions += pruning.decide(run, needs, policy, segment)
+        is_asked_for = only is None or run.id == only.id
+        policy = (flags or (segment.config.retention if segment else None)) if is_asked_for else None
+        decisions += pruning.decide(run, checkpoints, needs, policy, segment, scratch)
     return decisions
 
 
@@ -86,31 +98,33 @@ def _flags(options: argparse.Namespace) -> RetentionConfig | None:
     return RetentionConfig(keep_last=options.keep_last or 0, keep_every=options.keep_every, keep_best=options.keep_best or 0)
 
 
-def _json(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
+def _json(decisions: Sequence[Decision], size: Bytes, checkpoints: Checkpoints, is_done: bool) -> str:
     rows: dict[str, dict[str, Any]] = {}
     for decision in decisions:
         run = decision.run
-        facts = {"run_id": run.name, "segment": run.segment, "live": run.is_live, "checkpoints": []}
-        rows.setdefault(run.name, facts)["checkpoints"].append(
+        facts = {"run_id": run.id, "segment": run.segment, "live": run.is_live, "checkpoints": []}
+        rows.setdefault(run.id, facts)["checkpoints"].append(
             {
                 "step": decision.step,
-                "bytes": _size(decision),
+                "bytes": _size(decision, checkpoints),
                 "kept": list(decision.why),
                 "pin": run.pins.get(decision.step),
-                "places": [place.name for place in run.where[decision.step]],
+                "places": [store.name for store in checkpoints.where(run)[decision.step]],
             }
         )
     return json.dumps({"removed": is_done, "runs": list(rows.values()), **asdict(size), "dvc": COLLECT}, indent=2) + "\n"
 
 
-def _shown(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
+def _shown(decisions: Sequence[Decision], size: Bytes, checkpoints: Checkpoints, is_done: bool) -> str:
     if not decisions:
         return "no run has a checkpoint\n"
     lines = [["run", "segment", "step", "size", "kept because"]]
     usual = [decision for decision in decisions if decision.why == (pruning.TO_BE_PUBLISHED,)]
     for decision in (decision for decision in decisions if decision.why != (pruning.TO_BE_PUBLISHED,)):
         run = decision.run
-        lines.append([run.name[:12], str(run.segment), str(decision.step), readable(_size(decision)), "; ".join(decision.why) or "- goes"])
+        lines.append(
+            [run.id[:12], str(run.segment), str(decision.step), readable(_size(decision, checkpoints)), "; ".join(decision.why) or "- goes"]
+        )
     rest = f"{len(usual)} more stay{'s' * (len(usual) == 1)}: still to be published (--json lists all)\n" if usual else ""
     return (table(lines) if lines[1:] else "") + rest + _summary(decisions, size, is_done)
 
@@ -132,8 +146,8 @@ def _summary(decisions: Sequence[Decision], size: Bytes, is_done: bool) -> str:
     return text + ".\n" + ("" if is_done else "Nothing has been changed: add --yes to remove them.\n")
 
 
-def _size(decision: Decision) -> int:
-    found = decision.run.steps[decision.step]
+def _size(decision: Decision, checkpoints: Checkpoints) -> int:
+    found = checkpoints.manifest(decision.run, decision.step)
     return sum(facts["size"] for facts in found.manifest["files"].values()) if isinstance(found, Checkpoint) else 0
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import project as places
+from pipeline.catalog import pushing
+from pipeline.catalog.sources import in_work
 from pipeline.commands.table import table
-from pipeline.storage import pushing, remote
+from pipeline.run import Run
+from pipeline.stores import remote
 
 LOWEST_PRIORITY = 19
 
@@ -39,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     there = remote.named(project, options.remote)
     rows: list[dict[str, Any]] = []
     for training in wanted:
-        for step, sent in pushing.push_all(training, there, verify=options.verify):
+        for step, sent in pushing.push_all(project, training, there, verify=options.verify):
             facts = {"segment": training.segment, "run_id": training.run_id, "key": training.key, "step": step}
             rows.append({**facts, "objects_sent": sent.objects, "bytes_sent": sent.bytes, "objects_there": sent.present})
     sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else _shown(rows, there))
@@ -53,16 +56,16 @@ def _in_background(project: Path, options: argparse.Namespace) -> int:
         end_with(options.parent)
     os.nice(LOWEST_PRIORITY)
     steps = {int(step) for step in options.steps.split(",") if step}
-    for _ in pushing.push_new(pushing.in_work(options.work), remote.named(project, options.remote), steps):
+    for _ in pushing.push_new(project, in_work(options.work), remote.named(project, options.remote), steps):
         pass
     return 0
 
 
-def _chosen(project: Path, references: list[str]) -> list[pushing.Training]:
+def _chosen(project: Path, references: list[str]) -> list[Run]:
     known = pushing.trainings(project)
     if not references:
         return _current(project, known)
-    chosen: list[pushing.Training] = []
+    chosen: list[Run] = []
     for reference in references:
         found = [each for each in known if (each.run_id or "").startswith(reference) or each.segment == reference] if reference else []
         if len(found) > 1:
@@ -75,7 +78,7 @@ def _chosen(project: Path, references: list[str]) -> list[pushing.Training]:
     return chosen
 
 
-def _current(project: Path, known: list[pushing.Training]) -> list[pushing.Training]:
+def _current(project: Path, known: list[Run]) -> list[Run]:
     """Return those that params.yaml describes."""
     from matwm.params_yaml import read_params
     from pipeline.job import open_start
@@ -93,13 +96,13 @@ def _current(project: Path, known: list[pushing.Training]) -> list[pushing.Train
 
 def _shown(rows: list[dict[str, Any]], there: remote.Remote) -> str:
     if not rows:
-        return f"nothing to push to {there.shown}: no checkpoint is finished yet\n"
+        return f"nothing to push to {there.name}: no checkpoint is finished yet\n"
     lines = [["segment", "run", "step", "sent", "bytes", "there"]]
     for row in rows:
         facts = (row["segment"], (row["run_id"] or "-")[:12], row["step"], row["objects_sent"], row["bytes_sent"], row["objects_there"])
         lines.append([str(fact) for fact in facts])
-    return f"{table(lines)}to {there.shown}\n"
+    return f"{table(lines)}to {there.name}\n"
 
 
-def _listed(found: Iterable[pushing.Training]) -> str:
-    return ", ".join(f"{(each.run_id or each.key)[:12]} ({each.segment})" for each in found) or "none"
+def _listed(found: Iterable[Run]) -> str:
+    return ", ".join(f"{(each.run_id or str(each.key))[:12]} ({each.segment})" for each in found) or "none"

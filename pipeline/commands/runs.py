@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import lookup, tracking
 from pipeline import project as places
+from pipeline import runs, tracking
+from pipeline.catalog import overview
+from pipeline.catalog.catalog import Catalog
 from pipeline.commands.table import table
 from pipeline.metrics.best import Best
-from pipeline.provenance import overview
 from pipeline.reporting import upkeep
+from pipeline.run import Run
 
 STATES = ("RUNNING", "FINISHED", "KILLED", "FAILED", "SCHEDULED")
 SHORT_ID = 8
@@ -42,11 +44,13 @@ def run(options: argparse.Namespace) -> int:
     project = places.root()
     tracking.configure(project)
     said = upkeep.settle(project)
-    found, trouble = lookup.runs_of(project)
     if options.close:
-        said.append(_close(project, lookup.find(options.close, found, trouble)))
-        found, trouble = lookup.runs_of(project)
-    entries, excuse = _entries([run for run in found if _is_wanted(run, options)][: options.last])
+        said.append(_close(project, Catalog(project).find(options.close)))
+    catalog = Catalog(project)
+    is_selective = options.segment or options.status
+    found = catalog.all() if is_selective or not options.last else catalog.recent(options.last)
+    entries, excuse = _entries(catalog, [run for run in found if _is_wanted(run, options)][: options.last])
+    trouble = str(catalog.mlflow_error) if catalog.mlflow_error else None
     for sentence in dict.fromkeys([*said, *(text for text in (trouble, excuse) if text)]):
         sys.stderr.write(f"{sentence}\n")
     if options.json:
@@ -67,42 +71,42 @@ def shown(entries: Sequence[Mapping[str, Any]], width: int, now: datetime) -> st
         judged = Best(**entry["best"]) if entry["best"] else None
         best = judged.shown + f" at {judged.step}" * (width >= WIDE) if judged else "-"
         state = str(entry["status"]) + " !" * bool(entry["not_reproduced"])
-        rows.append([entry["run_id"][:digits], str(entry["segment"]), state, str(entry["step"]), parent, best])
+        rows.append([_short(entry, digits), str(entry["segment"]), state, str(entry["step"]), parent, best])
         rows[-1] += [overview.age(entry["last_sign"], now), _changes(entry["changed"])]
     room = max(NARROWEST_CHANGES, width - sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1)))
     text = table([[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows])
     for entry in entries:
         if entry["not_reproduced"]:
-            text += f"! {entry['run_id'][:digits]} is not reproduced: {entry['not_reproduced']['first']}\n"
+            text += f"! {_short(entry, digits)} is not reproduced: {entry['not_reproduced']['first']}\n"
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
-def _entries(found: Sequence[lookup.Run]) -> tuple[list[dict[str, Any]], str | None]:
+def _entries(catalog: Catalog, found: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
     """Return the runs as objects, and why MLflow did not tell everything, if so."""
     trouble = None
     entries: list[dict[str, Any]] = []
     for run in found:
+        judged = None
         try:
-            entries.append(overview.entry(run))
+            judged = overview.best_of(run)
         except tracking.TrackingError as error:
-            run.best = None
             trouble = str(error)
-            entries.append(overview.entry(run))
+        entries.append(overview.entry(run, judged, catalog.startable(run)))
     return entries, trouble
 
 
-def _is_wanted(run: lookup.Run, options: argparse.Namespace) -> bool:
-    return run.segment in (options.segment or [run.segment]) and run.status in (options.status or [run.status])
+def _is_wanted(run: Run, options: argparse.Namespace) -> bool:
+    return run.segment in (options.segment or [run.segment]) and run.state in (options.status or [run.state])
 
 
-def _close(project: Path, run: lookup.Run) -> str:
+def _close(project: Path, run: Run) -> str:
     """Close a run because a person says so, who knows more than this machine does; return what was done."""
-    who = f"run {run.run_id[:12]} ({run.segment})"
-    if run.info is None or run.status != "RUNNING":
-        raise places.ProjectError(f"{who} is {run.status}, not RUNNING: there is nothing to close")
-    if upkeep.is_alive(project, run.info):
+    who = f"run {run.id[:12]} ({run.segment})"
+    if run.status != "RUNNING":
+        raise places.ProjectError(f"{who} is {run.state}, not RUNNING: there is nothing to close")
+    if upkeep.is_alive(project, run):
         raise places.ProjectError(f"{who} is being trained here at this moment: stop that process first (Ctrl-C or SIGTERM)")
-    tracking.close_run(run.info)
+    runs.close_run(run)
     return f"{who} is KILLED now, since its last sign of life"
 
 
@@ -110,6 +114,10 @@ def _changes(changed: Mapping[str, str]) -> str:
     """Return `learning_rate=0.0001` for what changed: enough to tell siblings apart."""
     values = {path: text.rpartition(" -> ")[2] for path, text in changed.items()}
     return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in values.items()) or "-"
+
+
+def _short(entry: Mapping[str, Any], digits: int) -> str:
+    return str(entry["run_id"] or "-")[:digits]  # None: trained without MLflow
 
 
 def _digits(ids: Sequence[str]) -> int:

@@ -9,17 +9,18 @@ from typing import Any
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError
 from matwm.manifest import RESERVATION, ROOT
-from pipeline import lookup, tracking
 from pipeline import project as places
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints, Copy
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.commands.table import table
-from pipeline.lineage import Node, read_lineage
-from pipeline.project import ProjectError
-from pipeline.provenance.whereabouts import Place, Target, Whereabouts
+from pipeline.run import Run
+from pipeline.runs import TrackingError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar=f"{lookup.REFERENCE}|DIR", help=lookup.REFERENCE_HELP)
+    parser.add_argument("checkpoint", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
     parser.add_argument("--json", action="store_true", help="as one object")
 
 
@@ -37,46 +38,40 @@ def run(options: argparse.Namespace) -> int:
         TrackingError: it is in MLflow only, which does not answer.
     """
     project = places.root()
-    lineage = read_lineage(project)
-    where = Whereabouts(lineage)
-    with places.scratch_folder(project) as scratch:
-        target = where.target(options.checkpoint)
-        if not target.places:
-            who = target.node.name if target.node else "the run"
-            raise ProjectError(f'the checkpoint of step {target.step} of {who} is not here: run "dvc pull"')
-        checkpoint = target.places[0].manifest(scratch)
-        others = where.places(target.node, target.step) if target.node else []
-        seen = {str(place): place for place in [*target.places, *others]}
-        found = [(place, _is_same(place, checkpoint, scratch)) for place in seen.values()]
-        document = _document(target, checkpoint, lineage.nodes.get(target.node.parent) if target.node else None)
-    document["places"] = [{"kind": place.kind, "place": str(place), "is_same": is_same} for place, is_same in found]
-    for sentence in lineage.trouble:
+    catalog = Catalog(project)
+    checkpoints = Checkpoints(catalog)
+    target = checkpoints.target(options.checkpoint)
+    checkpoint = target.first().manifest()
+    others = checkpoints.copies(target.run, target.step) if target.run else []
+    seen = {str(copy): copy for copy in [*target.copies, *others]}
+    document = _document(target.run, checkpoint, catalog.parent(target.run) if target.run else None)
+    document["places"] = [{"kind": copy.kind, "place": place, "is_same": _is_same(copy, checkpoint)} for place, copy in seen.items()]
+    for sentence in catalog.trouble:
         sys.stderr.write(f"{sentence}\n")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n" if options.json else _drawn(document))
     return 0
 
 
-def _is_same(place: Place, checkpoint: Checkpoint, scratch: Any) -> bool | None:
+def _is_same(copy: Copy, checkpoint: Checkpoint) -> bool | None:
     try:
-        return place.manifest(scratch).digest == checkpoint.digest
-    except (CheckpointError, tracking.TrackingError):
+        return copy.manifest().digest == checkpoint.digest
+    except (CheckpointError, TrackingError):
         return None
 
 
-def _document(target: Target, checkpoint: Checkpoint, parent: Node | None) -> dict[str, Any]:
-    manifest, node = checkpoint.manifest, target.node
-    facts = node.facts if node else None
+def _document(run: Run | None, checkpoint: Checkpoint, parent: Run | None) -> dict[str, Any]:
+    manifest = checkpoint.manifest
     return {
         "step": checkpoint.step,
-        "segment": node.segment if node else None,
-        "run_id": facts.run_id if facts else None,
+        "segment": run.segment if run else None,
+        "run_id": run.run_id if run else None,
         "digest": checkpoint.digest,
         "fingerprint": checkpoint.fingerprint,
         "format": manifest["format"],
         "numerics": manifest["numerics"],
         "parent": {
             **manifest["parent"],
-            "run_id": parent.facts.run_id if parent and parent.facts else None,
+            "run_id": parent.run_id if parent else None,
             "segment": parent.segment if parent else None,
         },
         "spec": manifest["spec"],
@@ -84,17 +79,20 @@ def _document(target: Target, checkpoint: Checkpoint, parent: Node | None) -> di
         "config": manifest["config"],
         "bytes": checkpoint.total_bytes,
         "files": [{"name": name, **one} for name, one in sorted(manifest["files"].items())],
-        "run": facts
+        "run": run.is_recorded
         and {
-            "state": facts.state,
-            "started": facts.started,
-            "finished": facts.finished,
-            "resumed_at": facts.resumed_at,
-            "git": facts.git,
-            "libraries": facts.machine.get("libraries") or {},
-            "device": facts.machine.get("device"),
-            "threads": facts.machine.get("threads"),
-        },
+            "state": run.state,
+            "started": run.started,
+            "finished": run.finished,
+            "resumed_at": run.resumed_at,
+            "git": run.git,
+            "libraries": run.machine.get("libraries") or {},
+            "device": run.machine.get("device"),
+            "threads": run.machine.get("threads"),
+        }
+        or None
+        if run
+        else None,
     }
 
 

@@ -5,12 +5,15 @@ import json
 import sys
 from typing import Any
 
-from pipeline import lookup, tracking
 from pipeline import project as places
+from pipeline import tracking
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.overview import best_of
+from pipeline.catalog.references import whole_run
 from pipeline.commands.table import table
-from pipeline.lineage import Lineage, Node, read_lineage
 from pipeline.metrics.best import Best
 from pipeline.reporting import upkeep
+from pipeline.run import Run
 
 DEEPEST_ALIGNED = 40
 """Columns of the drawing up to which the others are aligned."""
@@ -40,70 +43,72 @@ def run(options: argparse.Namespace) -> int:
     project = places.root()
     tracking.configure(project)
     said = upkeep.settle(project)
-    lineage = read_lineage(project)
-    shown = _selected(lineage, options.run)
-    best = {node.id: _best(node, lineage) for node, _ in shown}
-    for sentence in dict.fromkeys([*said, *lineage.trouble]):
+    catalog = Catalog(project)
+    shown = _selected(catalog, options.run)
+    best = {run.id: _best(run, catalog) for run, _ in shown}
+    for sentence in dict.fromkeys([*said, *catalog.trouble]):
         sys.stderr.write(f"{sentence}\n")
     if options.json:
-        rows = [_as_json(node, depth, best[node.id]) for node, depth in shown]
-        sys.stdout.write(json.dumps({"nodes": rows, "trouble": lineage.trouble}, indent=2, ensure_ascii=False) + "\n")
+        rows = [_as_json(run, depth, best[run.id], catalog) for run, depth in shown]
+        sys.stdout.write(json.dumps({"nodes": rows, "trouble": catalog.trouble}, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write(_for_terminal(_drawn(shown, best)))
+        sys.stdout.write(_for_terminal(_drawn(shown, best, catalog)))
     return 0
 
 
-def _selected(lineage: Lineage, text: str | None) -> list[tuple[Node, int]]:
-    """Return the nodes to show with their depths, parents first."""
+def _selected(catalog: Catalog, text: str | None) -> list[tuple[Run, int]]:
+    """Return the runs to show with their depths, parents first."""
+    lineage = catalog.lineage
     if text is None:
         return list(lineage.walk())
-    *above, node = lineage.ancestors(lineage.find(lookup.whole_run(text)))
-    line = [(ancestor, depth) for depth, ancestor in enumerate([*above, node])]
-    return [*line, *lineage.walk(node.id, len(line))]
+    run = catalog.find(whole_run(text))
+    line = [(ancestor, depth) for depth, ancestor in enumerate(lineage.ancestors(run))]
+    return [*line, *lineage.walk(run.id, len(line))]
 
 
-def _best(node: Node, lineage: Lineage) -> Best | None:
+def _best(run: Run, catalog: Catalog) -> Best | None:
     try:
-        return node.facts.best() if node.facts else None
+        return best_of(run)
     except tracking.TrackingError as error:
-        lineage.trouble.append(str(error))
+        catalog.note(str(error))
         return None
 
 
-def _drawn(shown: list[tuple[Node, int]], best: dict[str, Best | None]) -> str:
+def _drawn(shown: list[tuple[Run, int]], best: dict[str, Best | None], catalog: Catalog) -> str:
     if not shown:
         return 'nothing yet: "make repro" or "matwm repro" trains\n'
     rows = [["checkpoints/root", "run", "steps", "state", "best evaluation", "changed"]]
-    for number, (node, depth) in enumerate(shown):
-        rows.append([_branches(shown, number, depth) + _name(node), *_columns(node, best[node.id])])
+    for branches, (run, _) in zip(_branches([depth for _, depth in shown]), shown, strict=True):
+        rows.append([branches + _name(run), *_columns(run, best[run.id], catalog)])
     narrow = [[row[0][:DEEPEST_ALIGNED], *row[1:]] for row in rows]
     lines = table(narrow).splitlines()
     return "".join(f"{row[0]}{line[min(len(row[0]), DEEPEST_ALIGNED) :]}\n" for row, line in zip(rows, lines, strict=True))
 
 
-def _branches(shown: list[tuple[Node, int]], number: int, depth: int) -> str:
-    """Return the lines that lead to a node: at each depth, whether another of the same parent follows."""
-    text = ""
-    for level in range(depth + 1):
-        rest = (below for _, below in shown[number + 1 :] if below <= level)
-        has_sibling = next(rest, -1) == level
-        text += ("├ " if has_sibling else "└ ") if level == depth else ("│ " if has_sibling else "  ")
-    return text
+def _branches(depths: list[int]) -> list[str]:
+    """Return the lines that lead to each run: at each depth, whether another of the same parent follows."""
+    followed: list[bool] = []
+    texts: list[str] = []
+    for depth in reversed(depths):
+        followed = followed[: depth + 1] + [False] * (depth + 1 - len(followed))
+        texts.append("".join("│ " if is_followed else "  " for is_followed in followed[:depth]) + ("├ " if followed[depth] else "└ "))
+        followed[depth] = True
+    return texts[::-1]
 
 
-def _name(node: Node) -> str:
-    return str(node.segment) if node.is_current else f"({node.segment or 'run'})"
+def _name(run: Run) -> str:
+    return str(run.segment) if run.is_current else f"({run.segment or 'run'})"
 
 
-def _columns(node: Node, best: Best | None) -> list[str]:
-    run_id = node.facts.run_id if node.facts else (None if node.is_current else node.id)
-    steps = f"{node.start} → {node.until if node.step is None else node.step}" if node.facts or node.is_current else ""
-    if node.step is not None and node.until is not None and node.step < node.until:
-        steps += f" of {node.until}"
-    state = f"{node.state}, imported" if node.is_imported else node.state
-    changed = ", ".join(f"{path} {before!r} → {after!r}" for path, (before, after) in node.changed.items())
+def _columns(run: Run, best: Best | None, catalog: Catalog) -> list[str]:
+    start = run.parent_step or 0
+    steps = f"{start} → {run.step or run.until}" if run.is_recorded or run.is_current else ""
+    if run.step and run.until is not None and run.step < run.until:
+        steps += f" of {run.until}"
+    state = f"{run.state}, imported" if run.is_imported else run.state
+    changed = ", ".join(f"{path} {before!r} → {after!r}" for path, (before, after) in catalog.changes(run).items())
     judged = f"{best.shown} ({best.mode}, step {best.step})" if best else "-"
-    return [(run_id or "-")[:12], steps or "-", state, judged, changed or "-"]
+    return [(run.run_id or run.unknown_as or "-")[:12], steps or "-", state, judged, changed or "-"]
 
 
 def _for_terminal(text: str) -> str:
@@ -118,21 +123,20 @@ def _for_terminal(text: str) -> str:
     return text
 
 
-def _as_json(node: Node, depth: int, best: Best | None) -> dict[str, Any]:
-    facts = node.facts
+def _as_json(run: Run, depth: int, best: Best | None, catalog: Catalog) -> dict[str, Any]:
     return {
-        "id": node.id,
-        "segment": node.segment,
-        "run_id": facts.run_id if facts else (None if node.is_current else node.id),
-        "key": facts.key if facts else None,
-        "is_current": node.is_current,
-        "is_imported": node.is_imported,
-        "parent": node.parent,
-        "from": node.start,
-        "until": node.until,
-        "step": node.step,
-        "state": node.state,
-        "changed": {path: {"before": before, "after": after} for path, (before, after) in node.changed.items()},
+        "id": run.id,
+        "segment": run.segment,
+        "run_id": run.run_id,
+        "key": run.key,
+        "is_current": run.is_current,
+        "is_imported": run.is_imported,
+        "parent": catalog.lineage.parent_id(run),
+        "from": run.parent_step or 0,
+        "until": run.until,
+        "step": run.step or None,
+        "state": run.state,
+        "changed": {path: {"before": before, "after": after} for path, (before, after) in catalog.changes(run).items()},
         "best": best._asdict() if best else None,
         "depth": depth,
     }

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from matwm.errors import UserError
 from matwm.manifest import reservation
-from pipeline import lookup
 from pipeline import project as places
-from pipeline.lineage import read_lineage
-from pipeline.provenance.verify import Report, Sound, verify
-from pipeline.provenance.whereabouts import Target, Whereabouts
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints, Target
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
+from pipeline.catalog.verify import Report, Sound, verify
 
 if TYPE_CHECKING:  # It trains: most verifications do not.
-    from pipeline.provenance.retrace import Retraced
+    from pipeline.catalog.retrain import Retrained
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar=f"{lookup.REFERENCE}|DIR", help=lookup.REFERENCE_HELP)
+    parser.add_argument("checkpoint", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
     parser.add_argument("--deep", action="store_true", help="also train the last interval again and compare")
     parser.add_argument("--strict", action="store_true", help="take warnings for failures")
     parser.add_argument("--json", action="store_true", help="as one object")
@@ -39,13 +39,13 @@ def run(options: argparse.Namespace) -> int:
         TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
     """
     project = places.root()
-    lineage = read_lineage(project)
+    checkpoints = Checkpoints(Catalog(project))
     deep = None
     with places.scratch_folder(project) as scratch:
-        report, target = verify(lineage, options.checkpoint, scratch, (lambda sound: None) if options.json else _tell)
+        report, target = verify(checkpoints, options.checkpoint, scratch, (lambda sound: None) if options.json else _tell)
         if options.deep and report.wrong is None and target is not None:
             places.make_importable(project)
-            deep = _trained_again(report, target, Whereabouts(lineage), scratch)
+            deep = _trained_again(report, target, checkpoints, scratch)
     ok = report.wrong is None and not (options.strict and report.warnings)
     if options.json:
         document: dict[str, Any] = {"ok": ok, **report.as_json(), "deep": deep.as_json() if deep else None}
@@ -55,10 +55,10 @@ def run(options: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
-def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: Path) -> "Retraced | None":
+def _trained_again(report: Report, target: Target, checkpoints: Checkpoints, scratch: Path) -> "Retrained | None":
     """Train the last interval again; if something else comes out, that is wrong, unless it is bound to."""
     from matwm.envs.output import stdout_aside
-    from pipeline.provenance.retrace import retrace
+    from pipeline.catalog.retrain import retrain
 
     checkpoint = report.opened[report.sound[0].digest]
     if said := reservation(checkpoint.spec):
@@ -67,7 +67,7 @@ def _trained_again(report: Report, target: Target, where: Whereabouts, scratch: 
     parent = report.opened.get(checkpoint.parent.digest)
     try:
         with stdout_aside():
-            found = retrace(where, target.node, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
+            found = retrain(checkpoints, target.run, checkpoint, parent, scratch, lambda sentence: _say(f"{sentence}\n"))
     except UserError as error:
         report.wrong = str(error)
         return None
@@ -90,7 +90,7 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _sum_up(report: Report, deep: "Retraced | None") -> None:
+def _sum_up(report: Report, deep: "Retrained | None") -> None:
     for sentence in report.warnings:
         sys.stderr.write(f"warning: {sentence}\n")
     if report.wrong is not None:

@@ -10,10 +10,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline import runs, stores
+from matwm.manifest import CheckpointError
+from pipeline import runs
 from pipeline.metrics.journal import Journal, TimedPoint
 from pipeline.reporting import life
 from pipeline.reporting.outbox import Contents, Outbox
+from pipeline.run import Run
+from pipeline.stores.mlflow import MlflowStore
 
 logger = logging.getLogger(__name__)
 
@@ -245,14 +248,14 @@ class Delivery:
         if contents.status == "RUNNING" and run.status != "RUNNING":
             runs.client(self.uri).update_run(run_id, "RUNNING")
 
-    def _yield_to(self, run: runs.RunInfo) -> None:
+    def _yield_to(self, run: Run) -> None:
         """Leave a run alone that another directory has and trains; return if it does no longer.
 
         Raises:
             ElsewhereError: it does.
         """
         if self.is_training and self._has_opened:
-            raise self._lost(run.run_id)
+            raise self._lost(run.id)
         if run.status == "RUNNING" and not self.is_training:
             raise self._elsewhere(run)
         if run.status == "RUNNING":
@@ -261,14 +264,14 @@ class Delivery:
             with self._note() as contents:
                 contents.status = None  # How it ended here is no news: it has gone on elsewhere since.
 
-    def _await_silence(self, run: runs.RunInfo) -> None:
+    def _await_silence(self, run: Run) -> None:
         """Return when a run has shown no sign of life for so long that its process must be dead."""
         quiet = life.quiet_seconds(self._upload_seconds)
         left = min(quiet, quiet - life.age_seconds(run))
         if left <= 0 or life.lives_here(run) is False:
             return
         sys.stderr.write(
-            f"run {run.run_id[:12]} ({run.segment}) is RUNNING elsewhere, last heard of {max(0.0, life.age_seconds(run)):.0f} s ago: "
+            f"run {run.id[:12]} ({run.segment}) is RUNNING elsewhere, last heard of {max(0.0, life.age_seconds(run)):.0f} s ago: "
             f"waiting {left:.0f} s for another sign of life\n"
         )
         self.is_waiting = self.has_waited = True
@@ -277,7 +280,7 @@ class Delivery:
             while time.monotonic() < end:
                 self._abandoned.wait(min(1.0, left / 5))
                 self._demand()
-                now = runs.get_run(run.run_id, self.uri)
+                now = runs.get_run(run.id, self.uri)
                 if now is None or now.status != "RUNNING":
                     return
                 if life.sign_of(now) != life.sign_of(run):
@@ -290,10 +293,10 @@ class Delivery:
             runs.client(self.uri).set_tag(run_id or self._run_id, life.TAG, life.mark())
             self._shown = time.monotonic()
 
-    def _elsewhere(self, run: runs.RunInfo) -> ElsewhereError:
+    def _elsewhere(self, run: Run) -> ElsewhereError:
         return ElsewhereError(
-            f"run {run.run_id[:12]} of it, in MLflow at {runs.shown(self.uri)}, is being trained elsewhere, by another machine or in "
-            f'another folder: wait for that or stop it; a run that nobody trains is closed by "matwm runs --close {run.run_id[:12]}"'
+            f"run {run.id[:12]} of it, in MLflow at {runs.shown(self.uri)}, is being trained elsewhere, by another machine or in "
+            f'another folder: wait for that or stop it; a run that nobody trains is closed by "matwm runs --close {run.id[:12]}"'
         )
 
     def _lost(self, run_id: str) -> ElsewhereError:
@@ -322,8 +325,9 @@ class Delivery:
 
     def _send_checkpoint(self, path: Path) -> None:
         try:
-            stores.MlflowStore(self.uri).put(self._run_id, path, self._on_answer)
-        except stores.CheckpointError as error:
+            run = runs.get_run(self._run_id, self.uri) or Run(self._run_id)
+            MlflowStore(self.uri).put(run, path, self._on_answer)
+        except CheckpointError as error:
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None  # Such as a full disk: it may have room later.
             logger.error("MLflow does not get %s: %s", path, error)

@@ -9,13 +9,15 @@ from typing import Any
 from matwm.checkpoint import read_manifest
 from matwm.params_yaml import parse_config, read_params
 from pipeline import project as places
-from pipeline import runs, stores
+from pipeline import runs
+from pipeline.keys import manifest_key
 from pipeline.metrics import times
 from pipeline.metrics.journal import TimedPoint
 from pipeline.params import imports
 from pipeline.reporting import labels
 from pipeline.reporting.delivery import LABELS_PER_CALL, LONGEST_PARAM, LONGEST_TAG, POINTS_PER_CALL, batches, cut
-from pipeline.segments import manifest_key
+from pipeline.run import Run
+from pipeline.stores.mlflow import MlflowStore
 
 UNFINISHED = "matwm.importing"
 """A run with this tag is one that an import was killed in the middle of; it is completed by the next."""
@@ -87,8 +89,9 @@ def give_back(project: Path, record: Record, experiment: str) -> bool:
         _fill(uri, record)
         for path, folder in _files(project, record.segment):
             runs.client(uri).log_artifact(record.run_id, str(path), folder)
+    run = runs.get_run(record.run_id, uri) or Run(record.run_id)
     for step in sorted(record.checkpoints):
-        stores.MlflowStore(uri).put(record.run_id, record.checkpoints[step])
+        MlflowStore(uri).put(run, record.checkpoints[step])
     with runs.explained(uri):
         runs.client(uri).set_terminated(record.run_id, "FINISHED", end_time=finished)
         runs.client(uri).delete_tag(record.run_id, UNFINISHED)

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from pipeline.runs import RunInfo
+from pipeline.run import Run
 
 TAG = "matwm.alive"
 """The tag of a run that a process trains: when it last said so, in milliseconds, and which process it is."""
@@ -24,18 +24,18 @@ def quiet_seconds(upload_seconds: float) -> float:
     return max(QUIET_UPLOADS * upload_seconds, LEAST_QUIET_SECONDS)
 
 
-def sign_of(run: RunInfo) -> Sign:
+def sign_of(run: Run) -> Sign:
     """Return what differs whenever the process that trains a run has said something."""
     return run.last_sign_ms, run.tags.get(TAG, "")
 
 
-def age_seconds(run: RunInfo) -> float:
+def age_seconds(run: Run) -> float:
     """Return how long ago that was, by this machine's clock."""
     said = run.tags.get(TAG, "").partition(" ")[0]
     return time.time() - max(run.last_sign_ms, int(said) if said.isdigit() else 0) / 1000
 
 
-def lives_here(run: RunInfo) -> bool | None:
+def lives_here(run: Run) -> bool | None:
     """Return whether the process that last trained a run lives on this machine; None if it is not known, or another machine's."""
     machine, _, process = run.tags.get(TAG, "").partition(" ")[2].partition("/")
     pid, _, begun = process.partition("/")

@@ -9,7 +9,7 @@ from pipeline import runs, tracking
 from pipeline.process import if_free, is_held
 from pipeline.reporting import life
 from pipeline.reporting.outbox import Outbox
-from pipeline.tracking import RunInfo
+from pipeline.run import Run
 
 RUNNING = "attributes.status = 'RUNNING' AND tags.`matwm.segment` LIKE '%'"
 FOREIGN_SILENCE_SECONDS = 600.0
@@ -37,7 +37,7 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) 
             missing = tracking.send_missed(project, work, max(0.1, end - time.monotonic()), patience=timeout / 2)
             said += [missing] if missing else []
         for run in close_dead(project):
-            said.append(f"run {run.run_id[:12]} ({run.segment}) was RUNNING, but its process is dead: it is KILLED now")
+            said.append(f"run {run.id[:12]} ({run.segment}) was RUNNING, but its process is dead: it is KILLED now")
     except tracking.TrackingError as error:
         said.append(str(error))
     return said
@@ -49,7 +49,7 @@ def has_work(project: Path, sparing: Container[Path] = ()) -> bool:
     return any(tracking.owes(work) or Outbox(work / "outbox.json").contents.is_running for work in left)
 
 
-def close_dead(project: Path) -> list[RunInfo]:
+def close_dead(project: Path) -> list[Run]:
     """Mark runs that MLflow shows as RUNNING and whose process here is dead as KILLED at their last sign of life; return them.
 
     Dead is what nobody holds the lock of. Runs that another machine trains, or took over, are left alone; but in a database of this
@@ -59,7 +59,7 @@ def close_dead(project: Path) -> list[RunInfo]:
         TrackingError: the store does not answer.
     """
     here = _outboxes(project)
-    closed: list[RunInfo] = []
+    closed: list[Run] = []
     for run in tracking.list_runs(RUNNING):
         outbox = _outbox(run, here)
         if _close_if_dead(run, outbox) if outbox else _close_if_orphaned(project, run):
@@ -67,7 +67,7 @@ def close_dead(project: Path) -> list[RunInfo]:
     return closed
 
 
-def is_alive(project: Path, run: RunInfo) -> bool:
+def is_alive(project: Path, run: Run) -> bool:
     """Return whether a process here trains a run at this moment."""
     outbox = _outbox(run, _outboxes(project))
     return outbox is not None and is_held(outbox.path.with_name("lock"))
@@ -79,16 +79,16 @@ def _outboxes(project: Path) -> dict[str, Outbox]:
     return {writer: outbox for outbox in outboxes for writer in outbox.writers}
 
 
-def _outbox(run: RunInfo, here: Mapping[str, Outbox]) -> Outbox | None:
+def _outbox(run: Run, here: Mapping[str, Outbox]) -> Outbox | None:
     """Return the outbox of the directory that a run's points came from last; another machine may have gone on with it since."""
     return here.get(run.tags.get("matwm.writer", ""))
 
 
-def _close_if_dead(run: RunInfo, outbox: Outbox) -> bool:
+def _close_if_dead(run: Run, outbox: Outbox) -> bool:
     with if_free(outbox.path.with_name("lock")) as is_free:
         if not is_free or Outbox(outbox.path).contents.status not in (None, "RUNNING"):
             return False  # Somebody trains it, or how it really ended is still to be sent.
-        now = tracking.get_run(run.run_id)  # In between it may have ended, or moved to another machine.
+        now = tracking.get_run(run.id)  # In between it may have ended, or moved to another machine.
         if now is None or now.status != "RUNNING" or now.tags.get("matwm.writer") not in outbox.writers:
             return False
         tracking.close_run(now)
@@ -97,7 +97,7 @@ def _close_if_dead(run: RunInfo, outbox: Outbox) -> bool:
         return True
 
 
-def _close_if_orphaned(project: Path, run: RunInfo) -> bool:
+def _close_if_orphaned(project: Path, run: Run) -> bool:
     """Close a run of this folder's own database of which no work directory here knows, unless it may be alive."""
     uri, home = runs.configured_uri(), places.home(project)
     if not uri.startswith("sqlite:///") or not Path(uri.removeprefix("sqlite:///")).is_relative_to(home):

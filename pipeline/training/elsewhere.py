@@ -1,50 +1,61 @@
-"""Looks for a training where other machines may have left it: on the DVC remote, in MLflow, in git."""
+"""Asks for a training where it may lie besides its work directory: in the other stores, in git; without waiting for ever."""
 
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from matwm.checkpoint import Checkpoint
 from pipeline import project as places
-from pipeline import runs, source_code, stores, tracking
+from pipeline import runs, source_code
+from pipeline.catalog.catalog import Catalog
 from pipeline.metrics import times
 from pipeline.metrics.journal import TimedPoint
-from pipeline.storage import remote
+from pipeline.run import Run
+from pipeline.stores import remote
+from pipeline.stores.protocol import CheckpointStore
+from pipeline.stores.table import STORES
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
-"""For a DVC remote to say what it has: training must not wait for a host that is gone."""
+"""For a store to say what it has: training must not wait for a host that is gone."""
 FILES = ("run.json", "training.csv", "episodes.csv", times.TIMES, times.EVALUATED)
 
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A place that has checkpoints of one training."""
+class Offer:
+    """What a store says that it has of a run."""
 
-    name: str
+    store: CheckpointStore
+    run: Run
     steps: frozenset[int]
-    pull: Callable[[int, Path, Sequence[Path]], Checkpoint]
-    """Brings the checkpoint of a step to a folder, verified; chunks that lie in the given checkpoints need not be fetched."""
 
 
-def sources(project: Path, segment: str, key: str) -> list[Source]:
-    """Return the places that have checkpoints of a training, the quickest first; one that does not answer is left out with a warning."""
-    return [found for look in (_on_remote, _in_mlflow) if (found := look(project, segment, key))]
+def offers(project: Path, run: Run, kinds: Iterable[str]) -> list[Offer]:
+    """Return what the stores of these kinds have of a training, in this order; one that does not answer is left out with a warning."""
+    found: list[Offer] = []
+    for kind in kinds:
+        try:
+            offer = _within(partial(_offer, project, run, kind), f"the checkpoint store {kind}")
+        except (places.ProjectError, runs.TrackingError) as error:
+            logger.warning("%s. What it may have of segment %s is not used", error, run.segment)
+            continue
+        found += [offer] if offer else []
+    return found
 
 
-def pushed_points(project: Path, key: str, until: int) -> list[TimedPoint]:
+def pushed_points(project: Path, run: Run, until: int) -> list[TimedPoint]:
     """Return the metric points that the DVC remote has of a training up to a step; none if it does not answer."""
     try:
-        there = _within(lambda: remote.default(project))
-        return _within(lambda: there.points(key, until)) if there else []
-    except remote.RemoteError as error:
+        there = remote.default(project)
+        return _within(lambda: there.points(run, until), there.name) if there else []
+    except places.ProjectError as error:
         logger.warning("%s: the curves of this run begin later than its training", error)
         return []
 
@@ -68,40 +79,23 @@ def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
             return []
 
 
-def _on_remote(project: Path, segment: str, key: str) -> Source | None:
-    try:
-        there = _within(lambda: remote.default(project))
-        if there is None:
+def _offer(project: Path, run: Run, kind: str) -> Offer | None:
+    """Ask a store; MLflow knows a run by its own ID, for which it is asked by the run's key alone."""
+    if kind == "mlflow":
+        known = Catalog(project).by_key(str(run.key), str(run.segment))
+        if known is None:
             return None
-        steps = frozenset(_within(lambda: there.steps(key)))
-        return Source(there.shown, steps, lambda step, folder, near: there.pull(key, step, folder, near))
-    except remote.RemoteError as error:
-        logger.warning("%s. What it may have of segment %s is not used", error, segment)
-        return None
+        run = known
+    store = STORES[kind](project)
+    steps = frozenset(store.steps(run)) if store else None
+    return Offer(store, run, steps) if store and steps else None
 
 
-def _in_mlflow(project: Path, segment: str, key: str) -> Source | None:
-    try:
-        runs.knock()
-        store = stores.MlflowStore()
-        late = runs.TrackingError(f"MLflow at {runs.shown(store.uri)} has not answered within {PATIENCE_SECONDS:.0f} s")
-        run = _within(lambda: tracking.find_by_key(segment, key), late)
-        if run is None:
-            return None
-        name = f"run {run.run_id[:12]} in MLflow at {runs.shown(store.uri)}"
-        return Source(
-            name, frozenset(_within(lambda: store.steps(run.run_id), late)), lambda step, folder, near: store.pull(run.run_id, step, folder)
-        )
-    except runs.TrackingError as error:
-        logger.warning("%s. What it may have of segment %s is not used", error, segment)
-        return None
-
-
-def _within(call: Callable[[], ResultT], late: Exception | None = None) -> ResultT:
+def _within(call: Callable[[], ResultT], who: str) -> ResultT:
     """Return what a call returns, if it does so soon.
 
     Raises:
-        RemoteError: it does not (or else `late`); and whatever the call raises.
+        ProjectError: it does not; and whatever the call raises.
     """
     results: list[ResultT] = []
     errors: list[Exception] = []
@@ -118,5 +112,5 @@ def _within(call: Callable[[], ResultT], late: Exception | None = None) -> Resul
     if errors:
         raise errors[0]
     if not results:
-        raise late or remote.RemoteError(f"the default DVC remote has not answered within {PATIENCE_SECONDS:.0f} s")
+        raise places.ProjectError(f"{who} has not answered within {PATIENCE_SECONDS:.0f} s")
     return results[0]

@@ -1,20 +1,22 @@
-"""Brings back checkpoints that a segment's work directory lacks: published, in DVC's cache, on the DVC remote, in MLflow."""
+"""Brings back checkpoints that a segment's work directory lacks from the other stores (see `pipeline/stores/table.py`)."""
 
 import contextlib
 import logging
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from matwm.checkpoint import Checkpoint, CheckpointError, publish, read_manifest
+from matwm.checkpoint import CheckpointError, read_manifest
 from matwm.store import LocalStore
-from pipeline import dvc_files, tracking
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.metrics.journal import TimedPoint
 from pipeline.params.retention import retained_by
-from pipeline.segments import ResolvedSegment, manifest_key
+from pipeline.run import Run
+from pipeline.runs import TrackingError
+from pipeline.segments import ResolvedSegment
+from pipeline.stores.protocol import is_of, pulled
+from pipeline.stores.table import STORES, WAITED_FOR
 from pipeline.training import elsewhere
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ def set_aside(store: LocalStore, key: str) -> None:
         path = store.folder / places.step_folder(step)
         with contextlib.suppress(CheckpointError):  # A damaged one is not of anybody: it is made again.
             checkpoint = read_manifest(path)
-            if not _is_of(checkpoint, key, step):
+            if not is_of(checkpoint, Run(key=key), step):
                 target = store.folder.with_name("foreign") / f"{path.name}-{checkpoint.digest[:12]}"
                 target.parent.mkdir(exist_ok=True)
                 shutil.rmtree(target, ignore_errors=True)  # the same one, which came again
@@ -71,77 +73,53 @@ def set_aside(store: LocalStore, key: str) -> None:
 
 
 def recover(job: Job, store: LocalStore) -> None:
-    """Bring to the store what it lacks of this very training and what is to be had: the newest sound checkpoint, and all that stay.
+    """Bring to the work directory what it lacks of this very training and what another store has: the newest sound checkpoint, and all
+    that stay.
 
     After a raised `until` in a clone, for instance, the lock still says what `checkpoints/<segment>` held, and DVC's cache has it;
     when the machine that trained is gone, the DVC remote or MLflow has it.
     """
-    cached = store.folder / ".cached"
-    shutil.rmtree(cached, ignore_errors=True)
-    for folder in _published(job.project, job.segment, cached):
-        _take(folder, job.key, job.segment.until, store)
-    shutil.rmtree(cached, ignore_errors=True)
-    found = survey(store, job.segment)
-    if not found.missing:
-        return
-    sources = elsewhere.sources(job.project, job.segment.name, job.key)
-    there = sorted({step for source in sources for step in source.steps if step <= job.segment.until})
-    for step in reversed(there):
-        if step <= (found.newest or 0) or _bring(step, job.key, sources, store):
-            break
-    for step in survey(store, job.segment).missing:
-        if step in there and step < there[-1]:
-            _bring(step, job.key, sources, store)
+    kinds = [kind for kind in STORES if kind != "work"]
+    for asked in ([kind for kind in kinds if kind not in WAITED_FOR], [kind for kind in kinds if kind in WAITED_FOR]):
+        found = survey(store, job.segment)
+        if not found.missing:
+            return
+        offered = elsewhere.offers(job.project, _run_of(job), asked)
+        there = sorted({step for offer in offered for step in offer.steps if step <= job.segment.until})
+        for step in reversed(there):
+            if step <= (found.newest or 0) or _bring(step, offered, store):
+                break
+        for step in survey(store, job.segment).missing if there else ():
+            if step in there and step < there[-1]:
+                _bring(step, offered, store)
 
 
 def earlier_points(job: Job, until: int) -> list[TimedPoint]:
     """Return the metric points of this very training up to a step that another machine left in git or on the DVC remote."""
     points = elsewhere.committed_points(job.project, job.segment.name, job.key)
-    points = points if any(point.step >= until for point in points) else elsewhere.pushed_points(job.project, job.key, until)
+    points = points if any(point.step >= until for point in points) else elsewhere.pushed_points(job.project, _run_of(job), until)
     return [point for point in points if point.step <= until]
 
 
-def _bring(step: int, key: str, sources: list[elsewhere.Source], store: LocalStore) -> bool:
-    """Pull a checkpoint from the first source that has a sound one; say what is wrong with the others."""
+def _run_of(job: Job) -> Run:
+    """Return the training as stores on this machine and the DVC remote know it: by segment and key."""
+    published = places.published_folder(job.project, job.segment.name)
+    return Run(segment=job.segment.name, key=job.key, work=job.work, published=published)
+
+
+def _bring(step: int, offered: list[elsewhere.Offer], store: LocalStore) -> bool:
+    """Pull a checkpoint from the first store that has a sound one; say what is wrong with the others."""
     near = [store.folder / places.step_folder(other) for other in store.steps()]
-    for source in sources:
-        if step in source.steps:
+    for offer in offered:
+        if step in offer.steps:
             try:
-                checkpoint = source.pull(step, store.folder, near)
-                if not _is_of(checkpoint, key, step):
-                    shutil.rmtree(checkpoint.path)
-                    raise CheckpointError(f"what {source.name} has as step {step} of this segment is a checkpoint of another training")
-            except (CheckpointError, tracking.TrackingError, places.ProjectError) as error:
+                pulled(offer.store, offer.run, step, store.folder, near)
+            except (CheckpointError, TrackingError, places.ProjectError) as error:
                 logger.warning("%s: it is not used", error)
             else:
-                sys.stderr.write(f"the checkpoint of step {step} comes from {source.name}\n")
+                sys.stderr.write(f"the checkpoint of step {step} comes from {offer.store.name}\n")
                 return True
     return False
-
-
-def _published(project: Path, segment: ResolvedSegment, cached: Path) -> list[Path]:
-    """Return folders of checkpoints that this segment published, or put together from the cache."""
-    published = places.published_folder(project, segment.name)
-    folders = [published / places.step_folder(step) for step in places.steps_in(published)]
-    entry = dvc_files.lock(project).get(f"train@{segment.name}", {})
-    files = dvc_files.files_of(project, dvc_files.locked_output(entry, f"checkpoints/{segment.name}"))
-    if files:
-        folders += dvc_files.linked_steps(files, cached)
-    return folders
-
-
-def _take(folder: Path, key: str, until: int, store: LocalStore) -> None:
-    try:
-        checkpoint = read_manifest(folder)
-        if _is_of(checkpoint, key, checkpoint.step) and folder.name == places.step_folder(checkpoint.step) and checkpoint.step <= until:
-            publish(folder, store.folder / folder.name)
-    except CheckpointError as error:
-        logger.warning("%s: it is not used", error)
-
-
-def _is_of(checkpoint: Checkpoint, key: str, step: int) -> bool:
-    """Return whether a checkpoint is of a training's step, as its own manifest says; its name and its place prove nothing."""
-    return (manifest_key(checkpoint.manifest), checkpoint.step) == (key, step)
 
 
 def _is_sound(store: LocalStore, step: int) -> bool:

@@ -26,7 +26,7 @@ from pipeline.metrics.journal import read_points
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
 from pipeline.reporting.labels import params_of
-from pipeline.runs import CHANGED
+from pipeline.run import CHANGED
 from pipeline.tracking import Tracker
 from pipeline.training import ancestry
 from pipeline.training.background import Pusher

@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +20,11 @@ from matwm.stateful import (
     encode_tensors,
     fingerprint,
     join,
+    save_parts,
     split,
 )
 
+SOURCE = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.int16, torch.uint8, torch.bool)
 
 
@@ -213,3 +217,37 @@ def test_odd_strides_of_short_tensors_do_not_matter():
     for odd in (torch.ones(()).expand(1), torch.zeros(3, 0)[0], torch.ones(1, 3)[:, 1:2]):
         assert fingerprint({"p": {"a": odd}}) == fingerprint({"p": {"a": odd.clone(memory_format=torch.contiguous_format)}})
         assert encode_tensors({"a": odd}) == encode_tensors({"a": odd.clone(memory_format=torch.contiguous_format)})
+
+
+class Forgetful:
+    """It saves and cannot load."""
+
+    def state_dict(self):
+        return {"value": 1}
+
+
+def test_parts_are_what_can_save_and_load():
+    module = torch.nn.Linear(2, 1)
+    assert list(save_parts({"b": module, "a": module})) == ["b", "a"]
+    assert save_parts({"one": module})["one"].keys() == {"weight", "bias"}
+    with pytest.raises(TypeError, match="two is a Forgetful, which lacks state_dict or load_state_dict"):
+        save_parts({"one": module, "two": Forgetful()})  # pyright: ignore[reportArgumentType]
+
+
+def test_the_type_checker_refuses_a_part_that_cannot_save_or_load(tmp_path):
+    saves = "    def state_dict(self) -> State: return {}\n"
+    loads = "    def load_state_dict(self, state: State, /) -> None: ...\n"
+    code = "from matwm.stateful import State, save_parts\n"
+    for name, body in {"Saves": saves, "Loads": loads, "Both": saves + loads}.items():
+        code += f"class {name}:\n{body}save_parts({{'part': {name}()}})\n"
+    (tmp_path / "part.py").write_text(code, encoding="utf-8")
+    (tmp_path / "pyrightconfig.json").write_text(
+        json.dumps({"extraPaths": [str(SOURCE)], "typeCheckingMode": "standard"}), encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "basedpyright", "--project", str(tmp_path), "--pythonpath", sys.executable, str(tmp_path / "part.py")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path).stdout
+    assert [name for name in ("Saves", "Loads", "Both") if f'"{name}" is incompatible with protocol "Stateful"' in found] == [
+        "Saves",
+        "Loads",
+    ]
+    assert "2 errors" in found, found

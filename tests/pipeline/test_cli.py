@@ -201,7 +201,7 @@ def test_a_run_that_the_graph_has_left_is_imported_with_its_values(trained: Trai
         "until": 120,
         "override": {"actor_critic": {"learning_rate": 0.001}},
     }
-    assert f"\nimported from MLflow: {folder}\n" in output
+    assert f"\nimported from checkpoints/: {folder}\n" in output
     assert output.endswith(f"git add params.yaml {folder}.dvc {folder}.json imports/{trained.run_id}/.gitignore\n")
     seen = trained.project.git("status", "--porcelain", "-uall", "imports").split()
     assert seen == ["??", f"imports/{trained.run_id}/.gitignore", "??", f"{folder}.dvc", "??", f"{folder}.json"]
@@ -217,8 +217,8 @@ WRONG_NAME = (
 )
 WRONG: list[tuple[str, list[str], str]] = [
     ("zzz@40", ["--until", "120"], "no run begins with 'zzz'; there is {run} (s00, step 80, FINISHED)"),
-    ("{run}@41", ["--until", "120"], "run {run} (s00) has no checkpoint of step 41; it has 40, 80"),
-    ("{run}@soon", ["--until", "120"], "'soon' is no step: use a number, latest or final; run {run} (s00): it has 40, 80"),
+    ("{run}@41", ["--until", "120"], "s00 ({run}) has no checkpoint of step 41; it has 40, 80"),
+    ("{run}@soon", ["--until", "120"], "'soon' is no step: use a number, latest or final; s00 ({run}): it has 40, 80"),
     ("{run}@40", ["--until", "40"], "--until 40 is not beyond step 40 of run {run}"),
     ("{run}@40", ["--until", "120", "--name", "s00"], "there is a segment s00 already: choose another --name than s00"),
     (

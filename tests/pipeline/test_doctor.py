@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli, runs, stores
+from pipeline import cli, runs
 from pipeline.checks import dvc, store, surroundings
 from pipeline.doctor import Diagnosis, examine
 from pipeline.process import exclusive
 from pipeline.tracking import Tracker
+from tests.pipeline import in_mlflow
 from tests.pipeline.projects import SOURCE, Project, tiny_params
 
 
@@ -268,14 +269,14 @@ def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: P
     moved = Project(tmp_path / "moved to another place")
     shutil.move(project.path, moved.path)
     runs.configure(moved.path)
-    assert stores.MlflowStore().steps(str(tracker.run_id)) == []
+    assert in_mlflow.steps(str(tracker.run_id)) == []
     (one,) = found(moved)
     assert (one.check, one.is_problem) == ("artifact-locations", True)
     assert f"in {project.path / 'mlruns'}, not in {moved.path / 'mlruns'}" in one.finding.what
     (one,) = found(moved, is_fixing=True)
     (copy,) = moved.path.glob("mlflow.db.before-doctor-*")
     assert one.mended == f"2 locations changed in mlflow.db; as it was: {copy.name}"
-    assert stores.MlflowStore().steps(str(tracker.run_id)) == [100]
+    assert in_mlflow.steps(str(tracker.run_id)) == [100]
     assert found(moved) == []
 
 

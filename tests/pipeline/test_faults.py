@@ -28,10 +28,11 @@ from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import cli, evaluate, plot, runs, stores, tracking, validate
+from pipeline import cli, evaluate, plot, runs, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
+from tests.pipeline import in_mlflow
 from tests.pipeline.faults_table import README, ROWS, fault, table, table_in
 from tests.pipeline.projects import SOURCE, Project, fingerprint_of, tiny_params, until
 from tests.pipeline.servers import Server
@@ -134,7 +135,7 @@ def assert_everything_is_there_once(project: Path) -> None:
     points = points_in(info.run_id)
     assert set(points.values()) == {1}, "nothing is doubled"
     assert {step for key, step in points if key == "world_model/total"} == set(range(20, 121, 10)), "nothing is missing"
-    assert {40, 80, 120} <= {*stores.MlflowStore().steps(info.run_id)}
+    assert {40, 80, 120} <= {*in_mlflow.steps(info.run_id)}
 
 
 # One byte or one file of a checkpoint

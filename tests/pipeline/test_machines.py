@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from matwm.step_names import step_name
-from pipeline import runs, stores
+from pipeline import runs
 from pipeline.metrics.journal import TimedPoint
 from pipeline.reporting import giving_back
+from pipeline.stores.mlflow import MlflowStore
+from tests.pipeline import in_mlflow
 from tests.pipeline.projects import Project, processes_in, tiny_params, until
 
 ROOT = "checkpoints/root"
@@ -159,7 +161,7 @@ def test_git_and_the_remote_give_the_runs_back(tmp_path: Path, store_template: P
     assert [(row["run_id"], row["imported"]) for row in rows] == [(parent, True), (child, True)]
     assert everything(second, child) == told
     assert everything(second, parent)["points"] == runs_of_reference["points"]
-    assert stores.MlflowStore(f"sqlite:///{second.path / 'mlflow.db'}").steps(child) == [160]
+    assert in_mlflow.steps(child, f"sqlite:///{second.path / 'mlflow.db'}") == [160]
     database = (second.path / "mlflow.db").read_bytes()
     assert [row["imported"] for row in json.loads(second.matwm("import", parent[:8], "s01", "--json"))] == [False, False]
     assert (second.path / "mlflow.db").read_bytes() == database, "twice changes nothing"
@@ -180,11 +182,11 @@ def test_an_import_that_was_killed_is_completed_and_a_run_that_is_there_is_left_
     runs.configure(tmp_path)
     record = giving_back.read_record(reference.path, "s00")
     with monkeypatch.context() as patch:
-        patch.setattr(stores.MlflowStore, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(MlflowStore, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             giving_back.give_back(reference.path, record, "matwm")
     assert giving_back.give_back(reference.path, record, "matwm") is True
-    assert stores.MlflowStore(uri).steps(record.run_id) == list(range(40, LAST + 1, 40))
+    assert in_mlflow.steps(record.run_id, uri) == list(range(40, LAST + 1, 40))
     assert sorted(runs.metric_history(record.run_id, uri)) == sorted(local_history(reference, record.run_id))
     runs.client(uri).set_tag(record.run_id, "note", "mine")
     assert giving_back.give_back(reference.path, record, "matwm") is False
@@ -213,7 +215,7 @@ def test_a_server_alone_is_enough_to_go_on(empty_server: Any, tmp_path: Path, st
     dvc = stop_at(first, 120, MLFLOW_TRACKING_URI=secret)
     until(lambda: in_work(first).get("run_id"))
     run = in_work(first)["run_id"]
-    until(lambda: stores.MlflowStore(empty_server.uri).steps(run))
+    until(lambda: in_mlflow.steps(run, empty_server.uri))
     lose(first, dvc)
 
     second = Project(origin).clone(tmp_path / "second", store_template)
@@ -226,7 +228,7 @@ def test_a_server_alone_is_enough_to_go_on(empty_server: Any, tmp_path: Path, st
     assert computed(points) == computed(local_history(reference, run_id(reference)))
     found = runs.get_run(run, empty_server.uri)
     assert found and found.status == "FINISHED"
-    assert stores.MlflowStore(empty_server.uri).steps(run) == list(range(40, LAST + 1, 40))
+    assert in_mlflow.steps(run, empty_server.uri) == list(range(40, LAST + 1, 40))
     told = runs.client(empty_server.uri).get_run(run).data
     assert "sesame" not in f"{said}{told.tags}{told.params}"
     assert not [path for path in second.path.rglob("*") if path.is_file() and b"me:sesame" in path.read_bytes()]

@@ -9,8 +9,9 @@ import pytest
 from matwm.config import Config, ConfigError
 from matwm.params_yaml import parse_config
 from matwm.version import NUMERICS
+from pipeline.keys import manifest_key, segment_key
 from pipeline.params import imports
-from pipeline.segments import ResolvedSegment, manifest_key, resolve, resolve_all, segment_key
+from pipeline.segments import ResolvedSegment, resolve, resolve_all
 from tests.pipeline.projects import tiny_params
 
 ROOT = "checkpoints/root"

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from matwm.checkpoint import Checkpoint
-from pipeline import runs, stores, tracking
+from pipeline import runs, tracking
 from pipeline.reporting import delivery, life
 from pipeline.tracking import Tracker, TrackingError
+from tests.pipeline import in_mlflow
 from tests.pipeline.servers import silent_server
 
 
@@ -100,7 +101,7 @@ def test_the_run_that_mlflow_run_leaves_in_the_environment_is_taken_out(tmp_path
 
 
 def test_importing_the_modules_does_not_import_mlflow():
-    code = "import sys, pipeline.tracking, pipeline.stores; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, pipeline.tracking, pipeline.stores.table; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -131,7 +132,7 @@ def test_a_run_holds_what_it_was_told(project: Path, save: Callable[..., Checkpo
     client = runs.client(run.uri)
     assert [entry.path for entry in client.list_artifacts(run.run_id, "evaluation")] == ["evaluation/result.json"]
     assert [entry.path for entry in client.list_artifacts(run.run_id, "plots")] == ["plots/return.png"]
-    assert stores.MlflowStore().steps(run.run_id or "") == [200]
+    assert in_mlflow.steps(run.run_id or "") == [200]
 
 
 def test_more_labels_and_points_than_one_call_takes_all_arrive(project: Path):
@@ -349,7 +350,7 @@ def test_a_server_that_is_down_at_the_start_gets_everything_from_a_later_run(
     assert second.close("FINISHED") is None
     assert known == [second.run_id]
     assert history(second.run_id) == sorted(losses(range(8)))
-    assert stores.MlflowStore().steps(str(second.run_id)) == [100]
+    assert in_mlflow.steps(str(second.run_id)) == [100]
     assert raw_run(second.run_id).data.params == {"train.seed": "1"}
 
 
@@ -504,7 +505,7 @@ def test_a_damaged_checkpoint_is_not_sent(root: Path, save: Callable[..., Checkp
     run.start(None, "s00", {}, keys())
     run.artifact(checkpoint.path, "checkpoints")
     assert run.close("FINISHED") is None
-    assert stores.MlflowStore().steps(str(run.run_id)) == []
+    assert in_mlflow.steps(str(run.run_id)) == []
     assert "progress.json" in caplog.text
 
 

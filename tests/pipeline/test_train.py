@@ -28,7 +28,7 @@ from matwm.rng import seed_for
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import process, runs, stores, tracking
+from pipeline import process, runs, tracking
 from pipeline import project as places
 from pipeline.metrics import records
 from pipeline.metrics.journal import read_points
@@ -37,6 +37,7 @@ from pipeline.reporting import delivery
 from pipeline.train import train
 from pipeline.training import session
 from pipeline.training.saving import Saver
+from tests.pipeline import in_mlflow
 from tests.pipeline.projects import SOURCE, StopAfter, fingerprint_of, tiny_params
 
 ROOT = "checkpoints/root"
@@ -103,7 +104,7 @@ def test_a_segment_is_published_with_its_facts_and_figures(project: Path) -> Non
     assert (asked.world_model.windows, asked.env.num_agents) == (4, 3)
     assert params["train.actual.windows"] == "6", "two windows of each agent"
     assert params["train.actual.horizon"] == str(asked.regime(3).horizon)
-    assert stores.MlflowStore().steps(recorded["run_id"]) == [40, 80]
+    assert in_mlflow.steps(recorded["run_id"]) == [40, 80]
     with (project / "metrics/s00/episodes.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [12, 24, 36, 48, 60, 72]
@@ -154,7 +155,7 @@ def test_interrupted_twice_it_ends_the_same(project: Path, tmp_path: Path, store
     assert not (project / "metrics").exists()
     (info,) = tracking.list_runs()
     assert info.status == "KILLED"
-    assert stores.MlflowStore().steps(info.run_id) == [15], "another machine may have to go on from it"
+    assert in_mlflow.steps(info.run_id) == [15], "another machine may have to go on from it"
     assert run(project, interruption=StopAfter(35)) == 128 + signal.SIGTERM
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0
@@ -232,7 +233,7 @@ def test_checkpoints_of_another_training_in_its_places_are_not_gone_on_from(
     write(project)
     run(project)
     before, own = digests(project), work(project)
-    artifacts = stores.MlflowStore().folder(facts(project)["run_id"])
+    artifacts = Path(in_mlflow.run_of(facts(project)["run_id"]).artifact_uri) / "checkpoints"
     assert artifacts is not None
     shutil.rmtree(project / "checkpoints/s00")
     for place in (artifacts, own / "checkpoints"):
@@ -272,7 +273,7 @@ def test_another_parameter_is_another_run(project: Path) -> None:
     run(project)
     assert facts(project)["run_id"] != first["run_id"]
     assert all(path.read_bytes() == content for path, content in kept.items())
-    assert stores.MlflowStore().steps(first["run_id"]) == [40, 80]
+    assert in_mlflow.steps(first["run_id"]) == [40, 80]
 
 
 def test_going_on_with_other_versions_is_said(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -399,7 +400,7 @@ def test_a_signal_waits_for_the_save_in_flight_and_saves_where_it_came_if_that_i
         patch.setattr(Saver, "wait", waiting)
         assert run(project, interruption=StopAfter(43)) == 128 + signal.SIGTERM
     assert LocalStore(work(project) / "checkpoints").steps() == steps
-    assert stores.MlflowStore().steps(tracking.list_runs()[0].run_id) == steps
+    assert in_mlflow.steps(tracking.list_runs()[0].run_id) == steps
     assert f"the last good checkpoint is of step {steps[-1]}: the same command goes on" in capsys.readouterr().err
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0

@@ -125,10 +125,10 @@ def test_edits_that_shape_no_training_leave_the_checkpoint_in_this_graph(trained
     assert (code, "imported" in output) == (0, False)
     assert output.endswith(f"  s01: {{from: checkpoints/s00/{step_name(80)}, until: 120}}\n")
     trained.project.edit("segments.s00.until", 60)
-    assert f"would be imported from MLflow: imports/{trained.run_id}/{step_name(80)}\n" in matwm(80, "--until", "120", "--dry-run")[1]
+    assert f"would be imported from checkpoints/: imports/{trained.run_id}/{step_name(80)}\n" in matwm(80, "--until", "120", "--dry-run")[1]
     trained.project.edit("segments.s00.until", 80)
     trained.project.edit("actor_critic.entropy", 0.5)
-    assert f"would be imported from MLflow: imports/{trained.run_id}/{step_name(80)}\n" in matwm(80, "--until", "120", "--dry-run")[1]
+    assert f"would be imported from checkpoints/: imports/{trained.run_id}/{step_name(80)}\n" in matwm(80, "--until", "120", "--dry-run")[1]
 
 
 def test_a_value_that_the_parent_has_is_left_out(trained: Trained, matwm: Matwm) -> None:

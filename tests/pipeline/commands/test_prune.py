@@ -10,9 +10,12 @@ import pytest
 
 from matwm.checkpoint import open_checkpoint
 from matwm.step_names import step_name
-from pipeline import cli, runs, stores
+from pipeline import cli, runs
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.pruning import prunable
 from pipeline.project import ProjectError
-from pipeline.storage import holdings
+from pipeline.stores import mlflow
+from tests.pipeline import in_mlflow
 from tests.pipeline.projects import StopAfter
 from tests.pipeline.test_train import ROOT, facts, project, run, steps_counted, work, write
 
@@ -36,10 +39,6 @@ def matwm(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         return code, captured.out, captured.err
 
     return typed
-
-
-def in_mlflow(run_id: str) -> list[int]:
-    return stores.MlflowStore().steps(run_id)
 
 
 def in_work(project: Path, name: str = "s00") -> list[int]:
@@ -78,10 +77,10 @@ def test_what_goes_is_gone_from_mlflow_and_the_work_directory_and_is_not_missed(
     answer: dict[str, Any] = json.loads(out)
     assert (code, answer["removed"]) == (0, True)
     assert used - disk_usage(project) == answer["freed"] > 0
-    assert in_mlflow(facts(project)["run_id"]) == in_work(project) == [160, 200]
+    assert in_mlflow.steps(facts(project)["run_id"]) == in_work(project) == [160, 200]
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0
-    assert (taken, in_mlflow(facts(project)["run_id"])) == ([], [160, 200])
+    assert (taken, in_mlflow.steps(facts(project)["run_id"])) == ([], [160, 200])
     write(project, {"s00": {"from": ROOT, "until": 240}}, {"retention": {"keep_last": 2}})
     with steps_counted(monkeypatch) as taken:
         assert run(project) == 0
@@ -112,7 +111,7 @@ def test_a_child_keeps_its_ancestor_and_what_is_interrupted_keeps_what_it_will_p
     assert found[70] == [f"ancestor of {child[:12]} (s01)"]
     assert (found[40], found[200][:2]) == ([], ["newest", "keep_last"])
     matwm("prune", "--keep-last", "1", "--yes")
-    assert in_work(project) == in_mlflow(facts(project)["run_id"]) == [70, 200]
+    assert in_work(project) == in_mlflow.steps(facts(project)["run_id"]) == [70, 200]
     assert in_work(project, "s01") == [130]
     write(project, chain, {"retention": {"keep_last": 1}})
     shutil.rmtree(project / "checkpoints/s00")
@@ -150,7 +149,7 @@ def test_a_run_that_params_yaml_does_not_describe_needs_flags(project: Path, mat
     assert "give --keep-last, --keep-every or --keep-best for them" in matwm("prune")[1]
     assert kept(matwm, first[:8], "--keep-best", "0") == {40: [], 80: ["newest", "newest sound"]}
     matwm("prune", first[:8], "--keep-best", "0", "--yes")
-    assert (in_mlflow(first), in_mlflow(facts(project)["run_id"])) == ([80], [40, 80])
+    assert (in_mlflow.steps(first), in_mlflow.steps(facts(project)["run_id"])) == ([80], [40, 80])
     assert open_checkpoint(project / "checkpoints/s00" / step_name(40)).step == 40
 
 
@@ -162,9 +161,9 @@ def test_a_pin_stays_until_it_is_taken_away(project: Path, matwm: Matwm) -> None
     assert matwm("pin", f"{run_id[:8]}@80", "--note", "figure  3") == (0, f"step 80 of {who} is pinned: matwm prune keeps it\n", "")
     assert kept(matwm)[80] == ["pinned: figure 3"]
     assert "pinned: figure 3" in matwm("prune", "--yes")[1]
-    assert in_mlflow(run_id) == in_work(project) == [80, 200]
+    assert in_mlflow.steps(run_id) == in_work(project) == [80, 200]
     assert matwm("pin", "--remove", f"{run_id[:8]}@200") == (1, "", f"step 200 of {who} is not pinned; pinned: 80\n")
-    assert matwm("pin", f"{run_id[:8]}@40") == (1, "", f"{who} has no checkpoint of step 40; it has 80, 200\n")
+    assert matwm("pin", f"{run_id[:8]}@40") == (1, "", f"s00 ({run_id[:12]}) has no checkpoint of step 40; it has 80, 200\n")
     pinned = {"run_id": run_id, "segment": "s00", "step": 200, "is_pinned": True, "note": "best"}
     assert json.loads(matwm("pin", "s00", "--note", "best", "--json")[1]) == pinned
     assert json.loads(matwm("pin", "s00@200", "--remove", "--json")[1]) == {**pinned, "is_pinned": False, "note": None}
@@ -195,17 +194,18 @@ def test_a_copied_project_does_not_touch_what_the_original_keeps(
     assert f"MLflow's database here leads to {project / 'mlruns'}" in errors
     assert matwm("prune", "--yes")[:2] == (1, "")
     assert in_work(copy) == in_work(project) == [40, 80, 120, 160, 200]
-    (held,) = holdings.gather(copy, tmp_path / "scratch")
-    for place in held.places[1:]:
-        with pytest.raises(ProjectError, match=r"not beside it.*Nothing is removed: run \"matwm doctor --fix\" first"):
-            place.remove([40], is_live=False)
-        place.remove([], is_live=False)
+    catalog = Catalog(copy)
+    (one,) = catalog.all()
+    (artifacts,) = [store for store in prunable(catalog).stores if store.kind == "mlflow"]
+    with pytest.raises(ProjectError, match=r"not beside it.*Nothing is removed: run \"matwm doctor --fix\" first"):
+        artifacts.delete(one, [40])
+    artifacts.delete(one, [])
     assert "mlruns" in matwm("doctor", "--fix")[1]
     assert matwm("prune", "--yes")[::2] == (0, "")
-    assert (in_mlflow(run_id), in_work(copy)) == ([200], [200])
+    assert (in_mlflow.steps(run_id), in_work(copy)) == ([200], [200])
     monkeypatch.chdir(project)
     runs.configure(project)
-    assert in_mlflow(run_id) == in_work(project) == [40, 80, 120, 160, 200]
+    assert in_mlflow.steps(run_id) == in_work(project) == [40, 80, 120, 160, 200]
 
 
 def test_the_doctor_misses_a_pinned_checkpoint_that_is_nowhere(project: Path, matwm: Matwm) -> None:
@@ -229,11 +229,11 @@ def test_artifacts_behind_a_link_to_another_disk_are_the_projects_own(tmp_path: 
     (tmp_path / "project/mlruns").symlink_to(tmp_path / "disk")
     (tmp_path / "other way").symlink_to(tmp_path / "project")
     uri = f"sqlite:///{tmp_path / 'project'}/mlflow.db"
-    assert stores.is_own(tmp_path / "project/mlruns/matwm/a/artifacts", uri)
-    assert stores.is_own(tmp_path / "other way/mlruns/matwm/a/artifacts", uri)
-    assert not stores.is_own(tmp_path / "project/mlruns/../../other/mlruns/matwm/a/artifacts", uri)
-    assert not stores.is_own(tmp_path / "disk/matwm/a/artifacts", uri)
-    assert stores.is_own(tmp_path / "disk/matwm/a/artifacts", "http://127.0.0.1:5000")
+    assert mlflow.is_own(tmp_path / "project/mlruns/matwm/a/artifacts", uri)
+    assert mlflow.is_own(tmp_path / "other way/mlruns/matwm/a/artifacts", uri)
+    assert not mlflow.is_own(tmp_path / "project/mlruns/../../other/mlruns/matwm/a/artifacts", uri)
+    assert not mlflow.is_own(tmp_path / "disk/matwm/a/artifacts", uri)
+    assert mlflow.is_own(tmp_path / "disk/matwm/a/artifacts", "http://127.0.0.1:5000")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from matwm.config import RetentionConfig
 from matwm.history import Episode, History
 from matwm.step_names import step_name
-from pipeline import runs, stores
+from pipeline import runs
 from pipeline.params.retention import reasons, retained, scores
+from tests.pipeline import in_mlflow
 from tests.pipeline.projects import StopAfter
 from tests.pipeline.test_train import ROOT, digests, facts, project, run, steps_counted, work, write
 
@@ -114,7 +115,7 @@ def test_what_is_published_is_what_stays(project: Path) -> None:
     write(project, LONG, {"retention": {"keep_last": 1, "keep_every": 80}})
     assert run(project) == 0
     assert steps_of(project) == [80, 160, 200]
-    assert stores.MlflowStore().steps(facts(project)["run_id"]) == [40, 80, 120, 160, 200], "the store is `matwm prune`'s business"
+    assert in_mlflow.steps(facts(project)["run_id"]) == [40, 80, 120, 160, 200], "the store is `matwm prune`'s business"
 
 
 def test_the_best_are_published_by_their_episodes(project: Path) -> None:

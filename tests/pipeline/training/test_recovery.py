@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from matwm.checkpoint import Checkpoint, open_checkpoint, publish
+from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.store import LocalStore
 from matwm.version import NUMERICS
-from pipeline.segments import segment_key
+from pipeline.keys import segment_key
+from pipeline.run import Run
+from pipeline.stores.folders import FolderStore
 from pipeline.training import recovery
-from pipeline.training.elsewhere import Source
+from pipeline.training.elsewhere import Offer
 
 Save = Callable[..., Checkpoint]
 KEY = segment_key(NUMERICS, {"seed": 1}, "0" * 64)
@@ -19,30 +21,31 @@ KEY = segment_key(NUMERICS, {"seed": 1}, "0" * 64)
 OTHER = "b" * 64
 
 
-def source(name: str, *checkpoints: Checkpoint) -> Source:
-    """Return a place whose folders for the steps 100, 200, ... hold these checkpoints, whatever they are of."""
-
-    def pull(step: int, folder: Path, near: object) -> Checkpoint:
-        return publish(checkpoints[step // 100 - 1].path, folder / f"step_{step:09d}")
-
-    return Source(name, frozenset(100 * number for number in range(1, len(checkpoints) + 1)), pull)
+def offer(folder: Path, key: str, **checkpoints: Checkpoint) -> Offer:
+    """Return a store whose folders, named by keyword, hold these checkpoints, whatever they are of."""
+    for name, checkpoint in checkpoints.items():
+        shutil.copytree(checkpoint.path, folder / name)
+    store = FolderStore("published", folder.name, lambda run: folder, list)
+    run = Run(key=key)
+    return Offer(store, run, frozenset(store.steps(run)))
 
 
 def test_what_is_of_another_training_is_not_brought(save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = LocalStore(tmp_path / "work/checkpoints")
-    assert not recovery._bring(100, OTHER, [source("run 1", save(100))], store)
+    assert not recovery._bring(100, [offer(tmp_path / "one", OTHER, step_000000100=save(100))], store)
     assert store.steps() == []
     assert [record.message for record in caplog.records] == [
-        "what run 1 has as step 100 of this segment is a checkpoint of another training: it is not used"
+        "what one has as step 100 of this segment is a checkpoint of another training: it is not used"
     ]
 
 
-def test_after_a_foreign_checkpoint_the_next_source_is_asked(save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_after_a_foreign_checkpoint_the_next_store_is_asked(save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = LocalStore(tmp_path / "work/checkpoints")
     later, own = save(200), save(100)
-    assert recovery._bring(100, KEY, [source("run 1", later), source("run 2", own)], store)
+    offers = [offer(tmp_path / "one", KEY, step_000000100=later), offer(tmp_path / "two", KEY, step_000000100=own)]
+    assert recovery._bring(100, offers, store)
     assert store.open(100).digest == own.digest
-    assert "what run 1 has as step 100" in caplog.text
+    assert "what one has as step 100" in caplog.text
 
 
 def test_foreign_checkpoints_in_a_work_directory_are_kept_aside(save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

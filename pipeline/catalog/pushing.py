@@ -1,0 +1,55 @@
+"""Says which finished checkpoints of a training lie on this machine, and brings them to the DVC remote in the order of their steps.
+
+In that order, and not the newest first: a machine that goes on trains again from the first checkpoint that is missing.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline import project as places
+from pipeline.catalog.sources import merged
+from pipeline.metrics.journal import read_points
+from pipeline.run import Run
+from pipeline.stores.remote import Remote, Sent
+
+
+def trainings(project: Path) -> list[Run]:
+    """Return every run that has checkpoints here, in its work directory or published."""
+    found = [run for run in merged(project, []) if run.key and checkpoints_of(project, run)]
+    return sorted(found, key=lambda run: (str(run.segment), str(run.key)))
+
+
+def checkpoints_of(project: Path, run: Run) -> dict[int, Path]:
+    """Return a run's checkpoints on this machine by step; the stores say the same, but take torch to be imported for it."""
+    homes = [run.published, (run.work or _work_folder(project, run)) / "checkpoints"]
+    return {step: home / places.step_folder(step) for home in homes if home for step in places.steps_in(home)}
+
+
+def push_new(project: Path, run: Run, remote: Remote, steps: Iterable[int]) -> Iterator[tuple[int, Sent]]:
+    """Send those of these checkpoints that have no entry on the remote yet, or none that can be read; yield each with what was sent.
+
+    Raises:
+        RemoteError, ProjectError: as `Remote.put`; what was yielded before is there.
+    """
+    there, here = remote.steps(run), {*steps} & {*checkpoints_of(project, run)}
+    missing = here - remote.readable(run, here & {*there})
+    yield from _push(project, run, remote, sorted(missing), there, verify=False)
+
+
+def push_all(project: Path, run: Run, remote: Remote, *, verify: bool = False) -> Iterator[tuple[int, Sent]]:
+    """Send what the remote lacks of every checkpoint, whether or not it has an index of it (see `push_new`)."""
+    yield from _push(project, run, remote, sorted(checkpoints_of(project, run)), remote.steps(run), verify=verify)
+
+
+def _push(project: Path, run: Run, remote: Remote, steps: list[int], there: list[int], *, verify: bool) -> Iterator[tuple[int, Sent]]:
+    points = read_points((run.work or _work_folder(project, run)) / "journal.jsonl") if steps else []
+    known, here = {0, *there}, checkpoints_of(project, run)
+    for step in steps:
+        before = max(earlier for earlier in known if earlier < step)
+        own = [point for point in points if before < point.step <= step or (before == 0 and point.step == 0)]
+        yield step, remote.put(run, here[step], own, verify=verify)
+        known.add(step)
+
+
+def _work_folder(project: Path, run: Run) -> Path:
+    return places.work_folder(project, str(run.segment), str(run.key))

@@ -1,0 +1,119 @@
+"""Merges what is recorded of runs: in MLflow, in work directories, in git (`metrics/<segment>/run.json`)."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import project as places
+from pipeline.reporting.outbox import Outbox
+from pipeline.run import Run
+
+
+def merged(project: Path, runs: Iterable[Run]) -> list[Run]:
+    """Return one Run for each training that MLflow (`runs`, newest first), a work directory or git knows, newest first."""
+    merge = _Merge(project, runs)
+    for work in places.work_folders(project):
+        merge.add_work(work)
+    for segment, record in places.run_records(project).items():
+        merge.add_record(segment, record)
+    return sorted(merge.runs.values(), key=lambda run: run.began, reverse=True)
+
+
+def in_work(work: Path) -> Run:
+    """Return the run of a work directory, as that alone knows it.
+
+    Raises:
+        ProjectError: it is none.
+    """
+    facts = _work_facts(work)
+    if facts is None:
+        raise places.ProjectError(f"{work} is no work directory of a segment: it has no run.json with a key")
+    return Run(_text(facts.get("run_id")), facts["segment"], facts["key"], work=work)
+
+
+class _Merge:
+    """Finds the run that a record belongs to: by its ID, else by segment and key."""
+
+    def __init__(self, project: Path, runs: Iterable[Run]) -> None:
+        self.project = project
+        self.runs: dict[str, Run] = {}
+        self._by_key: dict[tuple[str | None, str | None], Run] = {}
+        for run in runs:
+            self._add(run)
+
+    def add_work(self, work: Path) -> None:
+        """Merge what a work directory says."""
+        facts, checkpoints = _work_facts(work), places.steps_in(work / "checkpoints")
+        if facts is None and not checkpoints:
+            return
+        run = self._known(_text(facts.get("run_id")), facts["segment"], facts["key"]) if facts else self._add(Run(unknown_as=work.name))
+        outbox = Outbox(work / "outbox.json")
+        run.work, run.writers = work, tuple(outbox.writers)
+        waiting = (places.step_of(Path(path)) for path, _ in outbox.contents.uploads)
+        run.pending = frozenset(step for step in waiting if step is not None)
+        run.step = max(run.step, *checkpoints, 0)
+        if facts:
+            run.machine = _mapping(facts.get("machine")) or run.machine
+            run.started = _text(facts.get("started")) or run.started
+            run.finished = _text(facts.get("finished")) or run.finished
+            run.resumed_at = _steps(facts.get("resumed_at"))
+        if run.parent_digest is None:
+            _take_parent(run, work / "checkpoints", checkpoints)
+
+    def add_record(self, segment: str, record: Mapping[str, Any]) -> None:
+        """Merge what git says of the run that made `checkpoints/<segment>`; it is the last word on everything but the parent's ID."""
+        if not isinstance(record.get("key"), str):
+            return
+        run = self._known(_text(record.get("run_id")), segment, record["key"])
+        metrics, parent = places.metrics_folder(self.project, segment), _mapping(record.get("parent"))
+        run.record, run.published = record, places.published_folder(self.project, segment)
+        run.step = max(run.step, *places.steps_in(run.published), _summary_step(metrics), 0)
+        run.parent_run_id, run.parent_digest = _text(parent.get("run_id")), _text(parent.get("digest"))
+        run.parent_step = next(iter(_steps([parent.get("step")])), None) or None
+        run.git, run.numerics = _mapping(record.get("git")), record.get("numerics")
+        run.machine = {"libraries": _mapping(record.get("libraries")), "device": record.get("device"), "threads": record.get("threads")}
+        run.started, run.finished = _text(record.get("started")), _text(record.get("finished"))
+        run.resumed_at = _steps(record.get("resumed_at"))
+        run.evaluation = places.read_json(metrics / "evaluation.json") or {}
+
+    def _known(self, run_id: str | None, segment: str, key: str) -> Run:
+        if run_id is None:
+            return self._by_key.get((segment, key)) or self._add(Run(None, segment, key))
+        return self.runs.get(run_id) or self._add(Run(run_id, segment, key))
+
+    def _add(self, run: Run) -> Run:
+        self.runs[run.id] = run
+        self._by_key.setdefault((run.segment, run.key), run)
+        return run
+
+
+def _work_facts(work: Path) -> dict[str, Any] | None:
+    facts = places.read_json(work / "run.json")
+    return facts if facts and isinstance(facts.get("segment"), str) and isinstance(facts.get("key"), str) else None
+
+
+def _take_parent(run: Run, checkpoints: Path, steps: Iterable[int]) -> None:
+    """Learn from a manifest where a run began that MLflow does not know; the manifest is looked into, not verified."""
+    for step in steps:
+        parent = _mapping((places.read_json(checkpoints / places.step_folder(step) / "manifest.json") or {}).get("parent"))
+        if parent:
+            run.parent_step, run.parent_digest = next(iter(_steps([parent.get("step")])), None) or None, _text(parent.get("digest"))
+            return
+
+
+def _summary_step(metrics: Path) -> int:
+    """Return the step that a segment's curves end at: a clone has them before the checkpoints."""
+    step = (places.read_json(metrics / "train.json") or {}).get("step")
+    return step if isinstance(step, int) else 0
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _steps(value: Any) -> list[int]:
+    return [step for step in value if type(step) is int] if isinstance(value, list) else []
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

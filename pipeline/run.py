@@ -1,0 +1,151 @@
+"""One training of a segment, as far as MLflow, git and a work directory here record it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import project as places
+from pipeline.process import is_held
+
+CHANGED = "matwm.changed."
+"""A tag that says what a segment changed is this and the path of a value; it reads `before -> after`."""
+PIN = "matwm.pin."
+"""The tag that pins a checkpoint is this and the name of its folder; its value is a note, or else:"""
+PINNED = "pinned"
+NOT_TRAINED = "not trained yet"
+UNKNOWN = "not known here"
+NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+@dataclass
+class Run:
+    """One training of a segment.
+
+    `pipeline.runs` fills it with what MLflow knows; `pipeline.catalog` merges what git and the work directory record, and what params.yaml
+    says of it. Besides trained runs there are two kinds with nothing recorded: a segment of params.yaml that is not trained yet, and a run
+    that is known only as the parent of another.
+    """
+
+    run_id: str | None = None
+    """None if it is trained without MLflow, or not at all."""
+    segment: str | None = None
+    key: str | None = None
+    """Which training it is, whatever the segment is called."""
+    experiment: str | None = None
+    status: str | None = None
+    """MLflow's, None where it does not know the run."""
+    step: int = 0
+    """The furthest step that is known to be reached."""
+    until: int | None = None
+    parent_run_id: str | None = None
+    parent_step: int | None = None
+    """The step of the checkpoint that it starts from, None at a root."""
+    parent_digest: str | None = None
+    artifact_uri: str | None = None
+    """Where MLflow keeps its artifacts, None where it does not know the run."""
+    tags: Mapping[str, str] = field(default_factory=dict, repr=False)
+    metrics: frozenset[str] = field(default=frozenset(), repr=False)
+    """Keys of its metrics in MLflow."""
+    started_ms: int = 0
+    ended_ms: int | None = None
+    """None while it runs."""
+    last_sign_ms: int = 0
+    """When it began, or the time of its last metric point in MLflow: it was alive then."""
+    started: str | None = None
+    finished: str | None = None
+    resumed_at: list[int] = field(default_factory=list)
+    git: dict[str, Any] = field(default_factory=dict, repr=False)
+    """`commit`, `dirty` and `code`, the digest of the source files."""
+    numerics: int | None = None
+    machine: dict[str, Any] = field(default_factory=dict, repr=False)
+    """`libraries`, `device` and `threads`."""
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """`metrics/<segment>/run.json`, if it is this run's."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """`metrics/<segment>/evaluation.json`, if it is this run's."""
+    published: Path | None = None
+    """`checkpoints/<segment>`, present or not, if git says that this run made it."""
+    work: Path | None = None
+    writers: tuple[str, ...] = ()
+    """By which names the work directory has sent MLflow points of it."""
+    pending: frozenset[int] = frozenset()
+    """Steps whose checkpoints wait in the work directory for their upload."""
+    is_current: bool = False
+    """Whether params.yaml describes this very training under the segment's name."""
+    is_imported: bool = False
+    """Whether a segment of params.yaml starts from a checkpoint of it under `imports/`."""
+    unknown_as: str | None = None
+    """What a run that only its children know is called, if they do not know its ID."""
+
+    @property
+    def id(self) -> str:
+        """The run's ID, else a name that no other run has."""
+        if self.run_id or self.unknown_as:
+            return self.run_id or str(self.unknown_as)
+        return f"{self.segment}:{self.key[:12]}" if self.key else f"segment {self.segment}"
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        if self.is_recorded and self.run_id:
+            return f"{self.segment or 'run'} ({self.run_id[:12]})"
+        return self.segment or self.id[:12]
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether MLflow, git or a work directory here knows it."""
+        return self.status is not None or self.published is not None or self.work is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process trains it: here, which has the lock then, or as MLflow says, on a machine that has gone on with it since."""
+        if self.work is not None and is_held(self.work / "lock"):
+            return True
+        return self.status == "RUNNING" and self.tags.get("matwm.writer") not in self.writers
+
+    @property
+    def state(self) -> str:
+        """FINISHED, RUNNING, KILLED or FAILED, where a dead process counts as killed; or why there is nothing to say."""
+        if not self.is_recorded:
+            return NOT_TRAINED if self.is_current else UNKNOWN
+        if self.is_live:
+            return "RUNNING"
+        if self.status in ("FINISHED", "FAILED", "KILLED"):
+            return self.status
+        if self.published is not None or (self.status is None and self.finished):
+            return "FINISHED"
+        return "KILLED" if self.status in (None, "RUNNING") else self.status
+
+    @property
+    def began(self) -> float:
+        """When it began, in seconds since 1970; 0 if nobody knows."""
+        if self.started_ms:
+            return self.started_ms / 1000
+        try:
+            return datetime.fromisoformat(self.started or "").timestamp()
+        except ValueError:
+            return 0.0
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """What it changed against its parent as MLflow's tags say it, by path: `before -> after`."""
+        return {tag.removeprefix(CHANGED): text for tag, text in self.tags.items() if tag.startswith(CHANGED)}
+
+    @property
+    def pins(self) -> dict[int, str]:
+        """The steps whose checkpoints are pinned, each with the note."""
+        pinned = {places.step_of(tag.removeprefix(PIN)): note for tag, note in self.tags.items() if tag.startswith(PIN)}
+        return {step: note for step, note in pinned.items() if step is not None}
+
+
+def moment(milliseconds: int | None) -> str | None:
+    """Return one of MLflow's times as text, to the second in UTC; None if it has none."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds") if milliseconds else None
+
+
+def number(text: str | None) -> int | None:
+    """Return the whole number that a tag holds, None if it holds something else: anybody can write tags."""
+    return int(text) if text and NUMBER.fullmatch(text) else None

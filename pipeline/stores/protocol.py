@@ -1,0 +1,122 @@
+"""Says what a checkpoint store can do, and what only some can.
+
+A store holds the checkpoints of runs by step. Only whole ones are ever seen in it: what was put half does not count.
+`tests/pipeline/stores/test_contract.py` holds every store of `table.py` to what is said here.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from pipeline import project as places
+from pipeline.keys import manifest_key
+from pipeline.run import Run
+
+if TYPE_CHECKING:  # torch: a helper process that only sends files does without.
+    from matwm.checkpoint import Checkpoint
+
+
+class CheckpointStore(Protocol):
+    """Somewhere that checkpoints can be read from."""
+
+    kind: str
+    """Its name in `table.py` and in what commands print as JSON."""
+    name: str
+    """What people call it."""
+
+    def steps(self, run: Run) -> list[int]:
+        """Return the steps of a run's checkpoints, sound or not, ascending; none of a run that the store cannot know.
+
+        A name proves nothing: `is_of` says whether a checkpoint that was opened or pulled is the run's.
+        """
+        ...
+
+    def folder(self, run: Run, step: int) -> Path | None:
+        """Return the folder of this machine that a checkpoint lies in, None if there is none."""
+        ...
+
+    def open(self, run: Run, step: int) -> "Checkpoint":
+        """Return a checkpoint of which the manifest is verified; unless `folder` has it, nothing but the manifest is there to be read.
+
+        Raises:
+            CheckpointError: it is not there, or its manifest is damaged.
+            UserError: the store does not answer.
+        """
+        ...
+
+    def pull(self, run: Run, step: int, target_dir: Path, near: Sequence[Path] = ()) -> "Checkpoint":
+        """Bring a checkpoint to `target_dir/step_…`, every byte verified; nothing is left there if that fails.
+
+        Replay chunks that lie in the checkpoint folders `near` need not be fetched.
+
+        Raises:
+            CheckpointError: it is not there, or damaged; the file is named.
+            UserError: the store does not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class CanPut(CheckpointStore, Protocol):
+    """A store that takes checkpoints."""
+
+    def put(self, run: Run, checkpoint: Path) -> object:
+        """Add a checkpoint; to repeat it changes nothing.
+
+        Raises:
+            CheckpointError, UserError: the folder is no sound checkpoint, another one of the step is there, or the store refuses.
+        """
+        ...
+
+
+@runtime_checkable
+class CanDelete(CheckpointStore, Protocol):
+    """A store that gives checkpoints up."""
+
+    def delete(self, run: Run, steps: Iterable[int]) -> None:
+        """Remove checkpoints, each whole or not at all, and what an interrupted removal has left.
+
+        Raises:
+            UserError: the store does not answer, or these are not the project's to remove.
+        """
+        ...
+
+    def refusal(self, run: Run) -> str | None:
+        """Say why nothing may be removed of this run, None if it may."""
+        ...
+
+    def freed(self, run: Run, steps: Iterable[int]) -> int:
+        """Return the bytes on a server that `delete` would free; those on this machine are the caller's to count, who knows the links."""
+        ...
+
+
+def is_of(checkpoint: "Checkpoint", run: Run, step: int) -> bool:
+    """Return whether a checkpoint is of a training's step, as its own manifest says, so far as the run's key is known."""
+    return checkpoint.step == step and run.key in (None, manifest_key(checkpoint.manifest))
+
+
+def pulled(store: CheckpointStore, run: Run, step: int, target_dir: Path, near: Sequence[Path] = ()) -> "Checkpoint":
+    """Pull a run's checkpoint from a store, and refuse another training's: neither its name nor its place proves anything.
+
+    Raises:
+        CheckpointError, UserError: as `CheckpointStore.pull`; or it is of another training, and nothing is left of it.
+    """
+    from matwm.manifest import CheckpointError
+
+    checkpoint = store.pull(run, step, target_dir, near)
+    if not is_of(checkpoint, run, step):
+        shutil.rmtree(checkpoint.path)
+        raise CheckpointError(f"what {store.name} has as step {step} of this segment is a checkpoint of another training")
+    return checkpoint
+
+
+def is_there(folder: Path) -> bool:
+    """Return whether a folder claims to be a checkpoint."""
+    return os.path.lexists(folder / "manifest.json")
+
+
+def missing(run: Run, step: int, there: Sequence[int]) -> str:
+    """Say that a store has no checkpoint of a step."""
+    return f"run {run.id} has no checkpoint of step {step}; it has {places.named(there) or 'none'}"
