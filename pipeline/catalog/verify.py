@@ -22,6 +22,7 @@ from pipeline.catalog.recorded import LockedStage, check_commit, check_import
 from pipeline.keys import manifest_key
 from pipeline.metrics import records
 from pipeline.run import Run
+from pipeline.runs import TrackingError
 from pipeline.stores.folder_hash import md5s_of, tree_of
 
 
