@@ -19,6 +19,7 @@ from env_speed import speeds
 from learn import files
 from measuring import in_a_process, machine
 
+from matwm import durable
 from matwm.config import Config, EnvConfig
 from matwm.envs import make_env, missing
 from matwm.errors import run_program
@@ -179,7 +180,7 @@ def report(results: list[dict[str, Any]]) -> None:
     text = README.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    README.write_text(f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}", encoding="utf-8")
+    durable.replace(README, f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}".encode())
 
 
 def main() -> None:

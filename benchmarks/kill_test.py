@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # The tests' project maker s
 
 def main() -> int:
     """Run the harness as the command line says; return 1 if anything differs."""
+    from matwm import durable
     from tests.pipeline.kill_harness import INTERVAL, STOPS, plan
 
     options = _options()
@@ -42,7 +43,7 @@ def main() -> int:
     result |= {"seed": options.seed, "server": options.server, "seconds": round(time.monotonic() - began, 1)}
     sys.stdout.write(summary(result))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        durable.replace(options.json, (json.dumps(result, indent=1) + "\n").encode())
     if not options.folder and not result["wrong"]:
         shutil.rmtree(folder)
     else:

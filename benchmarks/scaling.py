@@ -20,6 +20,7 @@ import numpy as np
 from learn.files import rounded
 from measuring import cpu_seconds, half_an_episode, in_a_process, machine, median_ms, ready_folder
 
+from matwm import durable
 from matwm.acting import choose_actions
 from matwm.collector import Collector
 from matwm.config import Config
@@ -189,10 +190,10 @@ def main() -> None:
             results.append({"varied": varied, "value": value, "found": points[point]})
             print(varied, value, json.dumps(points[point]), flush=True)
     told = {"machine": where, "usual": USUAL, "points": results}
-    (options.out / "scaling.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    durable.replace(options.out / "scaling.json", (json.dumps(told, indent=1) + "\n").encode())
     usual = ", ".join(f"{value:,} {TITLES[varied]}" for varied, value in USUAL.items())
     head = f"Made by `benchmarks/scaling.py`: {where}. What is not varied: {usual}. Snapshots are with an empty history."
-    (options.out / "scaling.md").write_text(f"{head}\n\n{table(results)}\n", encoding="utf-8")
+    durable.replace(options.out / "scaling.md", f"{head}\n\n{table(results)}\n".encode())
     draw(results, options.out / "scaling.png")
 
 

@@ -40,6 +40,7 @@ def evaluate(project: Path, name: str) -> None:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
+    from matwm import durable
     from matwm.config import ConfigError
     from matwm.params_yaml import read_params
     from matwm.store import LocalStore
@@ -70,7 +71,7 @@ def evaluate(project: Path, name: str) -> None:
     pictures = project / "plots" / name
     pictures.mkdir(parents=True, exist_ok=True)  # an output of the stage, with or without a GIF
     if segment.config.evaluation.gif and (gif := _gif(checkpoint, learned[0])):
-        (pictures / GIF).write_bytes(gif)
+        durable.replace(pictures / GIF, gif)
         artifacts.append((pictures / GIF, "plots"))
     step = checkpoint.step
     points = [p for result in learned for p in best.points(step, str(result.mode), result.matchup, _judged(result), result.metrics)]

@@ -36,6 +36,7 @@ def plot(project: Path) -> list[Path]:
     Raises:
         ConfigError, ProjectError, TrackingError: one sentence that a person can act on.
     """
+    from matwm import durable
     from matwm.params_yaml import read_params
     from pipeline import project as places
     from pipeline import segments, tracking
@@ -58,7 +59,7 @@ def plot(project: Path) -> list[Path]:
         with figures.drawing():
             for title, figure in draw(places.metrics_folder(project, name), path).items():
                 files.append(target / name / f"{title}.png")
-                files[-1].write_bytes(figures.png(figure))
+                durable.replace(files[-1], figures.png(figure))
         report(project, name, path[-1].config.tracking, artifacts=[(file, "plots") for file in files])
         written += files
     for sentence in upkeep.settle(project, timeout=UPKEEP_SECONDS):

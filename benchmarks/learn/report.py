@@ -9,6 +9,7 @@ from benchmarks.learn import diagnosis_table, figures, files
 from benchmarks.learn.diagnosis_table import table
 from benchmarks.learn.measures import ABLATED, ABLATIONS, FINAL, MORE_SOURCE, NOBODY, SOURCE, TASKS, Measure
 from benchmarks.learn.plan import differences
+from matwm import durable
 from matwm.errors import UserError
 
 BEGIN, END = "<!-- learning -->", "<!-- /learning -->"
@@ -59,9 +60,9 @@ def write(results: Path, readme: Path, docs: Path) -> str:
     if not any(found[FINAL].values()):
         raise UserError(f"{results} holds no result {FINAL}/SCENARIO/seed_N.json: the tables stay as they are; name another --results")
     for name, picture in figures.pictures(found).items():
-        (docs / name).write_bytes(picture)
-    (results / DIAGNOSES).write_text(diagnosis_table.document(found), encoding="utf-8")
-    readme.write_text(f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}", encoding="utf-8")
+        durable.replace(docs / name, picture)
+    durable.replace(results / DIAGNOSES, diagnosis_table.document(found).encode())
+    durable.replace(readme, f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}".encode())
     finished = {name: sum(len(runs) for runs in sets.values()) for name, sets in found.items()}
     return f"finished seeds: {', '.join(f'{count} {name}' for name, count in finished.items())}"
 
