@@ -17,7 +17,7 @@ from jaxtyping import Int, UInt8
 from matwm.config import EnvConfig
 from matwm.envs.legal import check_actions, idle_unless
 from matwm.envs.output import stdout_aside
-from matwm.envs.smax import MAPS, Map
+from matwm.envs.smax_maps import MAPS, Map
 from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
 

@@ -12,7 +12,7 @@ from matwm import scenarios
 from matwm.config import EnvConfig
 from matwm.envs import is_installed, make_env
 from matwm.envs.episode_log import digest
-from matwm.envs.smax import MAPS
+from matwm.envs.smax_maps import MAPS
 from tests.matwm.envs.examples import played
 
 # Not importorskip: a package of which a part is missing is to fail.
