@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSING = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+REFUSING = (*FULL, *IN_THE_WAY, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """Errors with which a disk refuses to be read or written, through no fault of the program."""
 
 
@@ -54,6 +55,8 @@ def run_program(main: Callable[[], int | None]) -> int:
 def hint(refusal: OSError) -> str:
     """Return what a person can do about a disk that refuses."""
     what = "free space there" if refusal.errno in FULL else "see to that disk and its permissions"
+    if refusal.errno in IN_THE_WAY:
+        what = "move what lies there under another name away"
     return f"{what} and give the same command again"
 
 

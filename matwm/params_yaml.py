@@ -63,7 +63,8 @@ def read_params(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError([f'{path} does not exist: write one with "matwm preset cpu-small"'])
+        what = "is no file" if path.exists() else "does not exist"
+        raise ConfigError([f'{path} {what}: write one with "matwm preset cpu-small"'])
     try:
         is_preset = path.resolve().parent == PRESETS.resolve()
         data = read_yaml(preset_text(path.stem) if is_preset else path.read_text(encoding="utf-8"))

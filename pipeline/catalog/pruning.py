@@ -115,9 +115,10 @@ def execute(decisions: Iterable[Decision], checkpoints: Checkpoints) -> None:
         _, steps = gone.setdefault(decision.run.id, (decision.run, []))
         steps += [] if decision.is_kept else [decision.step]
     for run, steps in gone.values():
-        with _left_alone(run):
+        is_live = run.is_live  # before the lock is ours
+        with _left_alone(run, is_live=is_live):
             for store in _deleting(checkpoints):
-                store.delete(run, steps)
+                store.delete(run, steps, is_live=is_live)
 
 
 def refusal(decisions: Iterable[Decision], checkpoints: Checkpoints) -> str | None:
@@ -221,9 +222,9 @@ def _outputs(project: Path, folder: str) -> dict[str, Checkpoint]:
 
 
 @contextmanager
-def _left_alone(run: Run) -> Iterator[None]:
+def _left_alone(run: Run, *, is_live: bool) -> Iterator[None]:
     """Keep processes from beginning to train a run; one that lives already never looks at what goes."""
     with ExitStack() as stack:
-        if run.work is not None and not run.is_live:
+        if run.work is not None and not is_live:
             stack.enter_context(exclusive(run.work / "lock", f"run {run.id[:12]}", wait_seconds=1.0))
         yield

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
     catalog = Catalog(project)
     found, checkpoints = catalog.find(prefix), Checkpoints(catalog)
     uri, who = runs.configured_uri(), f"run {found.id[:12]} ({found.segment})"
+    if catalog.mlflow_error:
+        raise catalog.mlflow_error
     if found.run_id is None or found.status is None:
         raise ProjectError(f"{who} is not in MLflow at {runs.shown(uri)}, and a pin is a tag of the run there")
     note = None if options.remove else " ".join(options.note.split()) or PINNED

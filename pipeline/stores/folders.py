@@ -57,7 +57,7 @@ class WorkStore(FolderStore):
         super().__init__(
             "work",
             "work directory",
-            lambda run: _work_of(project, run),
+            lambda run: run.work and run.work / "checkpoints",
             lambda: [work / "checkpoints" for work in places.work_folders(project, "checkpoints")],
         )
 
@@ -69,10 +69,10 @@ class WorkStore(FolderStore):
         """
         home = self.home(run)
         if home is None:
-            raise CheckpointError(f"run {run.id} has no work directory: its segment or its key is not known")
+            raise CheckpointError(f"run {run.id} has no work directory here")
         return publish(checkpoint, home / checkpoint.name)
 
-    def delete(self, run: Run, steps: Iterable[int]) -> None:
+    def delete(self, run: Run, steps: Iterable[int], *, is_live: bool) -> None:
         """Remove checkpoints; the caller keeps processes from training the run meanwhile."""
         if home := self.home(run):
             delete_folders(home, steps)
@@ -105,12 +105,6 @@ def delete_folders(home: Path, steps: Iterable[int]) -> None:
         # None is ever written without a manifest.
         if places.step_of(folder) is not None and folder.is_dir() and not (folder / MANIFEST).exists():
             shutil.rmtree(folder)
-
-
-def _work_of(project: Path, run: Run) -> Path | None:
-    if run.work is not None:
-        return run.work / "checkpoints"
-    return places.work_folder(project, run.segment, run.key) / "checkpoints" if run.segment and run.key else None
 
 
 def _below(folder: Path) -> list[Path]:

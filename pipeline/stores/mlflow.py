@@ -104,7 +104,7 @@ class MlflowStore:
             else:
                 _upload(found, repository, on_answer)
 
-    def delete(self, run: Run, steps: Iterable[int]) -> None:
+    def delete(self, run: Run, steps: Iterable[int], *, is_live: bool) -> None:
         """Remove checkpoints, manifests first, then the replay chunks on a server that no checkpoint lists which is still there.
 
         Raises:
@@ -116,7 +116,7 @@ class MlflowStore:
         home = local_folder(run.artifact_uri)
         if home is None:
             with self._artifacts(run) as (_, repository):
-                self._delete(run, steps, repository)
+                self._delete(run, steps, repository, is_live=is_live)
         elif refusal := self.refusal(run):
             if set(steps) & set(self.steps(run)):
                 raise project.ProjectError(refusal)
@@ -150,7 +150,7 @@ class MlflowStore:
                 chunks |= {name: facts["size"] for name, facts in files.items() if name.startswith("replay/")}
         return own + (0 if stay is None else sum(size for name, size in chunks.items() if name not in stay))
 
-    def _delete(self, run: Run, steps: Iterable[int], repository: "ArtifactRepository") -> None:
+    def _delete(self, run: Run, steps: Iterable[int], repository: "ArtifactRepository", *, is_live: bool) -> None:
         present = self.steps(run)
         gone = [step for step in steps if step in present]
         listed = self._chunks(run, gone, repository)
@@ -159,13 +159,13 @@ class MlflowStore:
         there = self.steps(run)
         for folder in _sizes(repository, "checkpoints", is_dir=True):
             step = project.step_of(folder)
-            if step in gone or (step is not None and step not in there and not run.is_live):
+            if step in gone or (step is not None and step not in there and not is_live):
                 repository.delete_artifacts(folder)
         kept = self._chunks(run, there, repository)
         if kept is None:
             return  # What a damaged manifest lists is unknown: its chunks may be any.
         # Without a checkpoint that lists them they are of an upload that a live run is about to finish, or of one that broke off.
-        for chunk in (listed or set()) - kept if run.is_live else set(_sizes(repository, "replay")) - kept:
+        for chunk in (listed or set()) - kept if is_live else set(_sizes(repository, "replay")) - kept:
             repository.delete_artifacts(chunk)
 
     def _chunks(self, run: Run, steps: Iterable[int], repository: "ArtifactRepository") -> set[str] | None:

@@ -75,8 +75,10 @@ class CanPut(CheckpointStore, Protocol):
 class CanDelete(CheckpointStore, Protocol):
     """A store that gives checkpoints up."""
 
-    def delete(self, run: Run, steps: Iterable[int]) -> None:
+    def delete(self, run: Run, steps: Iterable[int], *, is_live: bool) -> None:
         """Remove checkpoints, each whole or not at all, and what an interrupted removal has left.
+
+        `is_live` says whether a process trains the run, which may be in the midst of adding another; the caller looked before it locked it.
 
         Raises:
             UserError: the store does not answer, or these are not the project's to remove.
@@ -105,9 +107,11 @@ def pulled(store: CheckpointStore, run: Run, step: int, target_dir: Path, near: 
     """
     from matwm.manifest import CheckpointError
 
+    was_there = is_there(target_dir / places.step_folder(step))
     checkpoint = store.pull(run, step, target_dir, near)
     if not is_of(checkpoint, run, step):
-        shutil.rmtree(checkpoint.path)
+        if not was_there:
+            shutil.rmtree(checkpoint.path)
         raise CheckpointError(f"what {store.name} has as step {step} of this segment is a checkpoint of another training")
     return checkpoint
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline import runs
 from pipeline.stores import folders, remote
 from pipeline.stores.dvc_cache import DvcCacheStore
 from pipeline.stores.mlflow import MlflowStore
@@ -14,7 +15,7 @@ STORES: Mapping[str, Callable[[Path], CheckpointStore | None]] = {
     "work": folders.WorkStore,
     "dvc_cache": DvcCacheStore,
     "remote": remote.default,
-    "mlflow": lambda project: MlflowStore(),
+    "mlflow": lambda project: MlflowStore(runs.tracking_uri(project)),
 }
 """Kind: what opens the store of a project, or returns None if the project has none. The first that has a checkpoint is asked for it."""
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from matwm.manifest import CheckpointError
 from pipeline import project as places
 from pipeline import runs, source_code
 from pipeline.catalog.catalog import Catalog
@@ -16,8 +17,8 @@ from pipeline.metrics import times
 from pipeline.metrics.journal import TimedPoint
 from pipeline.run import Run
 from pipeline.stores import remote
-from pipeline.stores.protocol import CheckpointStore
-from pipeline.stores.table import STORES
+from pipeline.stores.protocol import CheckpointStore, is_of
+from pipeline.stores.table import STORES, WAITED_FOR
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,20 @@ def _offer(project: Path, run: Run, kind: str) -> Offer | None:
             return None
         run = known
     store = STORES[kind](project)
-    steps = frozenset(store.steps(run)) if store else None
-    return Offer(store, run, steps) if store and steps else None
+    if store is None:
+        return None
+    steps = store.steps(run)
+    if kind not in WAITED_FOR:  # A name proves nothing, and here a manifest is quickly read.
+        steps = [step for step in steps if _may_be_of(store, run, step)]
+    return Offer(store, run, frozenset(steps)) if steps else None
+
+
+def _may_be_of(store: CheckpointStore, run: Run, step: int) -> bool:
+    """Return whether a checkpoint is the training's, so far as its manifest can be read; to pull a damaged one says what is wrong."""
+    try:
+        return is_of(store.open(run, step), run, step)
+    except CheckpointError:
+        return True
 
 
 def _within(call: Callable[[], ResultT], who: str) -> ResultT:

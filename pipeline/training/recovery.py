@@ -86,11 +86,15 @@ def recover(job: Job, store: LocalStore) -> None:
             return
         offered = elsewhere.offers(job.project, _run_of(job), asked)
         there = sorted({step for offer in offered for step in offer.steps if step <= job.segment.until})
+        untried = set(there)
         for step in reversed(there):
-            if step <= (found.newest or 0) or _bring(step, offered, store):
+            if step <= (found.newest or 0):
+                break
+            untried.discard(step)
+            if _bring(step, offered, store):
                 break
         for step in survey(store, job.segment).missing if there else ():
-            if step in there and step < there[-1]:
+            if step in untried:
                 _bring(step, offered, store)
 
 

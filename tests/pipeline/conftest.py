@@ -104,6 +104,7 @@ def matwm_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def call(project: Project, *arguments: str) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             patch.chdir(project.path)
+            patch.setattr(runs, "_configured", {})  # as in a process of its own
             capsys.readouterr()
             code = cli.main(arguments)
             return code, *capsys.readouterr()

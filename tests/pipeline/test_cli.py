@@ -16,7 +16,7 @@ from matwm.checkpoint import open_checkpoint
 from matwm.params_yaml import PRESETS
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
-from pipeline import cli, tracking
+from pipeline import cli, runs, tracking
 from pipeline.commands import repro
 from pipeline.params import params_file
 from pipeline.process import Interruption
@@ -47,6 +47,7 @@ def matwm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             patch.chdir(folder)
+            patch.setattr(runs, "_configured", {})  # as in a process of its own
             capsys.readouterr()
             code = cli.main(arguments)
             return code, *capsys.readouterr()

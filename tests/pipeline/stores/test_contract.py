@@ -72,8 +72,9 @@ def imported(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
 
 
 def work(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
-    project, run = project_in(tmp_path), Run(None, "s00", KEY)
-    return in_folder(places.work_folder(project.path, "s00", KEY) / "checkpoints", run, project)
+    project = project_in(tmp_path)
+    folder = places.work_folder(project.path, "s00", KEY)
+    return in_folder(folder / "checkpoints", Run(None, "s00", KEY, work=folder), project)
 
 
 def dvc_cache(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
@@ -294,11 +295,34 @@ def test_what_is_deleted_is_gone_and_the_rest_is_whole(kind: str, case: Case, st
     assert isinstance(keeper, CanDelete)
     assert keeper.refusal(case.run) is None
     assert (keeper.freed(case.run, [100]) > 0) == (kind == "mlflow over a server")
-    keeper.delete(case.run, [100, 300])
-    keeper.delete(case.run, [300, 400])
-    keeper.delete(Run("f" * 32, "s01", "f" * 64), [100])
+    keeper.delete(case.run, [100, 300], is_live=False)
+    keeper.delete(case.run, [300, 400], is_live=False)
+    keeper.delete(Run("f" * 32, "s01", "f" * 64), [100], is_live=False)
     assert store().steps(case.run) == [200]
     assert store().pull(case.run, 200, tmp_path / "pulled").digest == made[200].digest
+
+
+def test_a_store_is_opened_before_anything_else_is(kind: str, case: Case, store: Open, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    case.fill(save(100).path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", runs.configured_uri() if CASES[kind][0] == "mlflow" else "sqlite:///mlflow.db")
+    monkeypatch.setattr(runs, "_configured", {})
+    assert store().steps(case.run) == [100]
+
+
+def test_a_run_of_the_same_training_has_nothing_in_anothers_work_directory(
+    tmp_path: Path, request: pytest.FixtureRequest, save: Save
+) -> None:
+    """Two machines on one database: what `prune` removes of the one is not the other's."""
+    case = work(tmp_path, request)
+    case.fill(save(100).path)
+    store = STORES["work"](case.project.path)
+    assert store is not None
+    assert store.steps(case.run) == [100]
+    other = replace(case.run, run_id="f" * 32, work=None)
+    assert store.steps(other) == []
+    assert isinstance(store, CanDelete)
+    store.delete(other, [100], is_live=False)
+    assert store.steps(case.run) == [100]
 
 
 @pytest.mark.parametrize("where", ["s3", "ssh"])
@@ -314,6 +338,6 @@ def test_a_remote_over_a_network_keeps_to_it_too(where: str, save: Save, tmp_pat
         for step in (100, 200):
             store.put(run, save(step).path)
         assert store.open(run, 200).digest == save(200).digest
-        store.delete(run, [100])
+        store.delete(run, [100], is_live=False)
         assert store.steps(run) == [200]
         assert store.pull(run, 200, tmp_path / "pulled").digest == save(200).digest
