@@ -198,8 +198,8 @@ def test_a_copied_project_does_not_touch_what_the_original_keeps(
     (one,) = catalog.all()
     (artifacts,) = [store for store in prunable(catalog).stores if store.kind == "mlflow"]
     with pytest.raises(ProjectError, match=r"not beside it.*Nothing is removed: run \"matwm doctor --fix\" first"):
-        artifacts.delete(one, [40])
-    artifacts.delete(one, [])
+        artifacts.delete(one, [40], is_live=False)
+    artifacts.delete(one, [], is_live=False)
     assert "mlruns" in matwm("doctor", "--fix")[1]
     assert matwm("prune", "--yes")[::2] == (0, "")
     assert (in_mlflow.steps(run_id), in_work(copy)) == ([200], [200])
