@@ -1,8 +1,8 @@
 """Decides which checkpoints of runs go, and removes them; what is needed, pinned, published or the last sound one stays."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def decide(
     steps = list(checkpoints.where(run))
     why = {step: list(_claims(run, step, checkpoints.manifest(run, step), needs, steps[-1])) for step in steps}
     if policy is None:
-        return _decisions(run, {step: ["no policy"] for step in why} if why else {}, why, {})
+        return _decisions(run, {step: ["no policy"] for step in why}, why, {})
     found = reasons(why, policy, [], {}, start=run.parent_step or 0)
     if any(step not in found and not why[step] for step in why):
         found = _rules(run, steps, lambda step: checkpoints.sound(run, step, scratch), policy, segment)
@@ -110,13 +110,10 @@ def execute(decisions: Iterable[Decision], checkpoints: Checkpoints) -> None:
         ProjectError: a process has begun to train the run since, or its checkpoints are not the project's.
         TrackingError: MLflow does not answer.
     """
-    gone: dict[str, tuple[Run, list[int]]] = {}
-    for decision in decisions:
-        _, steps = gone.setdefault(decision.run.id, (decision.run, []))
-        steps += [] if decision.is_kept else [decision.step]
-    for run, steps in gone.values():
+    for run, steps in _going(decisions):
         is_live = run.is_live  # before the lock is ours
-        with _left_alone(run, is_live=is_live):
+        # No process begins to train the run meanwhile; one that lives already never looks at what goes.
+        with exclusive(run.work / "lock", f"run {run.id[:12]}", wait_seconds=1.0) if run.work and not is_live else nullcontext():
             for store in _deleting(checkpoints):
                 store.delete(run, steps, is_live=is_live)
 
@@ -143,15 +140,12 @@ class Bytes:
     """Files that go on under names outside of runs: in DVC's cache, `checkpoints/` or `imports/`."""
 
 
-def weigh(decisions: Iterable[Decision], checkpoints: Checkpoints) -> Bytes:
+def weigh(decisions: Sequence[Decision], checkpoints: Checkpoints) -> Bytes:
     """Count what the removal frees: bytes go when the last name of a file does."""
     names: dict[tuple[int, int], int] = {}
     files: dict[tuple[int, int], tuple[int, int]] = {}
     staying: set[tuple[int, int]] = set()
-    gone: dict[str, tuple[Run, list[int]]] = {}
     for decision in decisions:
-        if not decision.is_kept:
-            gone.setdefault(decision.run.id, (decision.run, []))[1].append(decision.step)
         for copy in checkpoints.copies(decision.run, decision.step):
             for stat in (path.lstat() for path in copy.path.rglob("*") if path.is_file()) if copy.path else ():
                 inode = (stat.st_dev, stat.st_ino)
@@ -162,7 +156,7 @@ def weigh(decisions: Iterable[Decision], checkpoints: Checkpoints) -> Bytes:
                     files[inode] = (stat.st_nlink, stat.st_blocks * 512)
     freed = sum(size for inode, (links, size) in files.items() if names[inode] >= links)
     shared = sum(size for inode, (_, size) in files.items() if inode in staying)
-    on_servers = sum(store.freed(run, steps) for run, steps in gone.values() for store in _deleting(checkpoints))
+    on_servers = sum(store.freed(run, steps) for run, steps in _going(decisions) if steps for store in _deleting(checkpoints))
     return Bytes(freed, on_servers, shared, sum(size for _, size in files.values()) - freed - shared)
 
 
@@ -206,6 +200,15 @@ def _decisions(run: Run, rules: Mapping[int, list[str]], why: Mapping[int, list[
     ]
 
 
+def _going(decisions: Iterable[Decision]) -> list[tuple[Run, list[int]]]:
+    """Return each run with its steps that go, which may be none."""
+    found: dict[str, tuple[Run, list[int]]] = {}
+    for decision in decisions:
+        _, steps = found.setdefault(decision.run.id, (decision.run, []))
+        steps += [] if decision.is_kept else [decision.step]
+    return list(found.values())
+
+
 def _deleting(checkpoints: Checkpoints) -> list[CanDelete]:
     return [store for store in checkpoints.stores if isinstance(store, CanDelete)]
 
@@ -219,12 +222,3 @@ def _outputs(project: Path, folder: str) -> dict[str, Checkpoint]:
         except CheckpointError as error:
             logger.warning("%s", error)
     return found
-
-
-@contextmanager
-def _left_alone(run: Run, *, is_live: bool) -> Iterator[None]:
-    """Keep processes from beginning to train a run; one that lives already never looks at what goes."""
-    with ExitStack() as stack:
-        if run.work is not None and not is_live:
-            stack.enter_context(exclusive(run.work / "lock", f"run {run.id[:12]}", wait_seconds=1.0))
-        yield

@@ -102,8 +102,9 @@ def _json(decisions: Sequence[Decision], size: Bytes, checkpoints: Checkpoints, 
     rows: dict[str, dict[str, Any]] = {}
     for decision in decisions:
         run = decision.run
-        facts = {"run_id": run.id, "segment": run.segment, "live": run.is_live, "checkpoints": []}
-        rows.setdefault(run.id, facts)["checkpoints"].append(
+        if run.id not in rows:  # Whether it is live is asked of its lock.
+            rows[run.id] = {"run_id": run.id, "segment": run.segment, "live": run.is_live, "checkpoints": []}
+        rows[run.id]["checkpoints"].append(
             {
                 "step": decision.step,
                 "bytes": _size(decision, checkpoints),

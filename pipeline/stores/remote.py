@@ -163,7 +163,7 @@ class Remote:
                 self._write(Path(temporary), self._name(new.key, new.step, INDEX), text.encode())
         return sent
 
-    def delete(self, run: Run, steps: Iterable[int], *, is_live: bool = False) -> None:
+    def delete(self, run: Run, steps: Iterable[int], *, is_live: bool) -> None:
         """Take checkpoints out of the index, after which nobody finds them; the objects are DVC's, which may need them: `dvc gc --cloud`.
 
         Raises:
