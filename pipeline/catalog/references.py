@@ -1,12 +1,11 @@
 """Reads what people type for a run and a step."""
 
-import re
 from collections.abc import Sequence
 
 from pipeline import project as places
 from pipeline.project import ProjectError
+from pipeline.run import NUMBER
 
-STEP = re.compile(r"[0-9]{1,12}")
 REFERENCE = "RUN|SEGMENT[@STEP]"
 REFERENCE_HELP = "beginning of a run's ID, or a segment; STEP is a number, latest (default) or final"
 
@@ -50,7 +49,7 @@ def chosen_step(wanted: str, steps: Sequence[int], who: str, state: str) -> int:
         if not steps:
             raise ProjectError(f"{who} has no checkpoint: it is {state}")
         return steps[-1]
-    if not STEP.fullmatch(wanted):
+    if not NUMBER.fullmatch(wanted):
         raise ProjectError(f"{wanted!r} is no step: use a number, latest or final; {who}: {has}")
     if int(wanted) not in steps:
         raise ProjectError(f"{who} has no checkpoint of step {int(wanted)}; {has}")

@@ -49,7 +49,7 @@ def retrain(
     checkpoint: Checkpoint,
     parent: Checkpoint | None,
     scratch: Path,
-    tell: Callable[[str], None] = lambda sentence: None,
+    on_begin: Callable[[str], None] = lambda sentence: None,
 ) -> Retrained:
     """Train from the checkpoint before it (of the same run, else its parent, else from scratch) and compare every bit.
 
@@ -61,7 +61,7 @@ def retrain(
     before = _before(checkpoints, run, checkpoint, scratch) or parent
     from_step, from_place = (before.step, str(before.path)) if before else (0, places.ROOT_CHECKPOINT)
     config = _config(checkpoint)
-    tell(f"training again from step {from_step} to step {checkpoint.step}")
+    on_begin(f"training again from step {from_step} to step {checkpoint.step}")
     try:
         trainer = build_trainer(config)
         if before is not None:

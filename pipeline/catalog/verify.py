@@ -73,15 +73,15 @@ class Claim:
 
 
 def verify(
-    checkpoints: Checkpoints, text: str, scratch: Path, tell: Callable[[Sound], None] = lambda sound: None
+    checkpoints: Checkpoints, text: str, scratch: Path, on_sound: Callable[[Sound], None] = lambda sound: None
 ) -> tuple[Report, Target | None]:
-    """Verify the checkpoint that `text` names and all that it comes from; `tell` gets each sound one when it is found to be so.
+    """Verify the checkpoint that `text` names and all that it comes from; `on_sound` is called with each that is sound.
 
     Raises:
         ProjectError: `text` names nothing.
         TrackingError: MLflow, which would have to say what it names, does not answer.
     """
-    walk = _Walk(checkpoints, scratch, tell)
+    walk = _Walk(checkpoints, scratch, on_sound)
     target = None
     try:
         target = checkpoints.target(text)
@@ -95,9 +95,9 @@ def verify(
 
 
 class _Walk:
-    def __init__(self, checkpoints: Checkpoints, scratch: Path, tell: Callable[[Sound], None]) -> None:
+    def __init__(self, checkpoints: Checkpoints, scratch: Path, on_sound: Callable[[Sound], None]) -> None:
         self.checkpoints, self.catalog, self.project = checkpoints, checkpoints.catalog, checkpoints.project
-        self.scratch, self.report, self._tell = scratch, Report(), tell
+        self.scratch, self.report, self._on_sound = scratch, Report(), on_sound
         self._witnesses: dict[str, str] = {}
         self._stages: dict[str, LockedStage] = {}
 
@@ -167,7 +167,7 @@ class _Walk:
         sound = Sound(segment, run_id, step, checkpoint.digest, checkpoint.fingerprint, checkpoint.total_bytes, shown, copy.kind)
         self.report.sound.append(sound)
         self.report.opened[sound.digest] = checkpoint
-        self._tell(sound)
+        self._on_sound(sound)
         return checkpoint
 
     def _earlier(self, run: Run | None, newest: Checkpoint, copy: Copy) -> None:
@@ -300,7 +300,7 @@ class _Walk:
             raise WrongError(f"{places.ROOT_CHECKPOINT} is not the root of all lineages: restore it from git")
         sound = Sound(None, None, 0, ROOT.digest, "", (folder / "manifest.json").stat().st_size, places.ROOT_CHECKPOINT, "root")
         self.report.sound.append(sound)
-        self._tell(sound)
+        self._on_sound(sound)
 
     def _shown(self, path: Path) -> str:
         own, project = _placed(path), self.project.resolve()

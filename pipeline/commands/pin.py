@@ -8,9 +8,9 @@ from pipeline import project as places
 from pipeline import runs
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
-from pipeline.catalog.references import REFERENCE, REFERENCE_HELP, STEP, split_reference
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP, split_reference
 from pipeline.project import ProjectError
-from pipeline.run import PIN, PINNED, Run
+from pipeline.run import NUMBER, PIN, PINNED, Run
 
 LONGEST_NOTE = 500
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _pinned_step(run: Run, checkpoints: Checkpoints, wanted: str, who: str) -> int:
     """Return the step whose pin is to go, also if its checkpoint is gone."""
-    step = int(wanted) if STEP.fullmatch(wanted) else checkpoints.chosen(run, wanted)
+    step = int(wanted) if NUMBER.fullmatch(wanted) else checkpoints.chosen(run, wanted)
     if step not in run.pins:
         raise ProjectError(f"step {step} of {who} is not pinned; pinned: {places.named(sorted(run.pins)) or 'none'}")
     return step

@@ -79,20 +79,20 @@ def _document(run: Run | None, checkpoint: Checkpoint, parent: Run | None) -> di
         "config": manifest["config"],
         "bytes": checkpoint.total_bytes,
         "files": [{"name": name, **one} for name, one in sorted(manifest["files"].items())],
-        "run": run.is_recorded
-        and {
-            "state": run.state,
-            "started": run.started,
-            "finished": run.finished,
-            "resumed_at": run.resumed_at,
-            "git": run.git,
-            "libraries": run.machine.get("libraries") or {},
-            "device": run.machine.get("device"),
-            "threads": run.machine.get("threads"),
-        }
-        or None
-        if run
-        else None,
+        "run": _run_facts(run) if run and run.is_recorded else None,
+    }
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    return {
+        "state": run.state,
+        "started": run.started,
+        "finished": run.finished,
+        "resumed_at": run.resumed_at,
+        "git": run.git,
+        "libraries": run.machine.get("libraries") or {},
+        "device": run.machine.get("device"),
+        "threads": run.machine.get("threads"),
     }
 
 

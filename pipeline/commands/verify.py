@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoints = Checkpoints(Catalog(project))
     deep = None
     with places.scratch_folder(project) as scratch:
-        report, target = verify(checkpoints, options.checkpoint, scratch, (lambda sound: None) if options.json else _tell)
+        report, target = verify(checkpoints, options.checkpoint, scratch, (lambda sound: None) if options.json else _print_sound)
         if options.deep and report.wrong is None and target is not None:
             places.make_importable(project)
             deep = _trained_again(report, target, checkpoints, scratch)
@@ -79,7 +79,7 @@ def _trained_again(report: Report, target: Target, checkpoints: Checkpoints, scr
     return found
 
 
-def _tell(sound: Sound) -> None:
+def _print_sound(sound: Sound) -> None:
     who = f"{sound.segment or 'run'} ({(sound.run_id or '-')[:12]})" if sound.kind != "root" else "root"
     sys.stdout.write(f"ok  {who}  step {sound.step}  digest {sound.digest[:12]}  {sound.bytes:,} bytes  {sound.place}\n")
     sys.stdout.flush()
