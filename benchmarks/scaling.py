@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learn.files import rounded
+from learn import files
 from measuring import cpu_seconds, half_an_episode, in_a_process, machine, median_ms, ready_folder
 
 from matwm import durable
@@ -134,7 +134,7 @@ def measure(point: dict[str, int]) -> dict[str, float]:
             saves.append(1e3 * cpu_seconds(lambda: trainer.save(store, ROOT)))
         found["save"] = statistics.median(saves[1:])  # The first writes the whole replay.
         found["resume"] = median_ms(lambda: trainer.resume(store.open(store.steps()[-1])), 1)
-    return {"starts": len(contexts.agent)} | {part: rounded(figure) for part, figure in found.items()}
+    return {"starts": len(contexts.agent)} | {part: files.rounded(figure) for part, figure in found.items()}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -189,8 +189,7 @@ def main() -> None:
                 points[point] = in_a_process(__file__, point)
             results.append({"varied": varied, "value": value, "found": points[point]})
             print(varied, value, json.dumps(points[point]), flush=True)
-    told = {"machine": where, "usual": USUAL, "points": results}
-    durable.replace(options.out / "scaling.json", (json.dumps(told, indent=1) + "\n").encode())
+    files.write(options.out / "scaling.json", {"machine": where, "usual": USUAL, "points": results})
     usual = ", ".join(f"{value:,} {TITLES[varied]}" for varied, value in USUAL.items())
     head = f"Made by `benchmarks/scaling.py`: {where}. What is not varied: {usual}. Snapshots are with an empty history."
     durable.replace(options.out / "scaling.md", f"{head}\n\n{table(results)}\n".encode())

@@ -54,9 +54,12 @@ def run_program(main: Callable[[], int | None]) -> int:
 
 def hint(refusal: OSError) -> str:
     """Return what a person can do about a disk that refuses."""
-    what = "free space there" if refusal.errno in FULL else "see to that disk and its permissions"
-    if refusal.errno in IN_THE_WAY:
+    if refusal.errno in FULL:
+        what = "free space there"
+    elif refusal.errno in IN_THE_WAY:
         what = "move what lies there under another name away"
+    else:
+        what = "see to that disk and its permissions"
     return f"{what} and give the same command again"
 
 
