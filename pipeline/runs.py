@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from matwm.errors import UserError
 from pipeline import project
-from pipeline.masking import masked
+from pipeline.masking import masked, secrets_in
 from pipeline.metrics.journal import TimedPoint
 from pipeline.run import Run, moment, number
 
@@ -125,7 +125,7 @@ def sentence(uri: str, error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
     if "failed with exception" in text or "Max retries exceeded" in text:
         return _unanswered(uri)
-    return f"MLflow at {shown(uri)}: {masked(text)[:300]}"
+    return f"MLflow at {shown(uri)}: {masked(text, secrets_in(uri))[:300]}"
 
 
 def knock(uri: str | None = None, seconds: float = 5.0) -> None:
