@@ -15,6 +15,7 @@ import yaml
 
 from matwm import durable
 from matwm.version import NUMERICS
+from pipeline.dvc_config import settings
 
 ABSENT = object()
 
@@ -110,12 +111,6 @@ def cache_folder(project: Path) -> Path:
     return Path(project / ".dvc", configured) if configured else project / ".dvc" / "cache"
 
 
-def settings(project: Path) -> Mapping[str, Any]:
-    """Return DVC's configuration, of all levels together; nothing if it cannot be read. The project's own files are parsed once."""
-    folder = project / ".dvc"
-    return _parsed_settings(folder, tuple(_mark(folder / name) for name in ("config", "config.local")))
-
-
 @lru_cache(maxsize=4)
 def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
     try:
@@ -124,16 +119,6 @@ def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
         return {}
     stages = data.get("stages") if isinstance(data, dict) else None
     return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
-
-
-@lru_cache(maxsize=4)
-def _parsed_settings(folder: Path, _: tuple[tuple[int, ...] | None, ...]) -> Mapping[str, Any]:
-    from dvc.config import Config, ConfigError
-
-    try:
-        return Config(str(folder))
-    except ConfigError:  # DVC's own message is better.
-        return {}
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:

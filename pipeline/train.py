@@ -31,7 +31,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     from pipeline.job import Job, open_start
     from pipeline.segments import resolve_all
     from pipeline.training.session import Session
-    from pipeline.validate import missing_devices, validate
+    from pipeline.validate import missing_devices, refused_pushes, validate
 
     launcher = tracking.configure(project)
     places.make_importable(project)
@@ -39,7 +39,8 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     graph = resolve_all(read_params(project / places.PARAMS), project) if is_stage else validate(project)
     if name not in graph:
         raise places.ProjectError(f"params.yaml has no segment {name!r}: it has {', '.join(graph)}")
-    if problems := missing_devices({name: graph[name]}):
+    chosen = {name: graph[name]}
+    if problems := [*missing_devices(chosen), *refused_pushes(project, chosen)]:
         raise ConfigError(problems)
     job = Job(project, graph[name], open_start(project, graph[name], graph), launcher)
     with exclusive(job.work / "lock", f"segment {name}"), interruption.deferred():

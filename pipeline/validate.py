@@ -18,6 +18,7 @@ from pipeline import dvc_files
 from pipeline import project as places
 from pipeline.params.forecast import Forecast, forecast
 from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.stores import remote
 
 MARKER = ".params.ok"
 MARKER_TEXT = "params.yaml is valid; this file never changes, so that no stage runs again because of it\n"
@@ -36,7 +37,8 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
         raise ConfigError([f'{places.PARAMS} does not exist: write one with "matwm preset cpu-small"'])
     params = read_params(path)
     segments = resolve_all(params, project)
-    problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *unplayable_environments(project, segments)]
+    problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
+    problems += unplayable_environments(project, segments)
     if problems:
         raise ConfigError(problems)
     return segments
@@ -104,6 +106,13 @@ def missing_devices(segments: dict[str, ResolvedSegment]) -> list[str]:
         f"params.yaml: run.device is cuda (segment {', '.join(wanting)}), but torch {torch.__version__} sees no CUDA device here: "
         "set run.device to cpu, or install torch's CUDA build and driver"
     ]
+
+
+def refused_pushes(project: Path, segments: Mapping[str, ResolvedSegment]) -> list[str]:
+    """Return a sentence if checkpoints are to go to a DVC remote while training that takes them from `dvc push` alone."""
+    wanting = [name for name, segment in segments.items() if segment.config.tracking.push]
+    refusal = remote.refusal(project) if wanting else None
+    return [f"{places.PARAMS}: tracking.push is true (segment {', '.join(wanting)}): {refusal}"] if refusal else []
 
 
 def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment]) -> list[str]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import dvc_files, source_code
+from pipeline import dvc_config, source_code
 from pipeline import project as places
 
 
@@ -38,7 +38,7 @@ class Patient:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """DVC's configuration of all levels together."""
-        return dict(dvc_files.settings(self.project))
+        return dict(dvc_config.settings(self.project))
 
     @cached_property
     def database(self) -> Path | None:

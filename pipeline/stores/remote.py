@@ -4,48 +4,67 @@
 <remote>/matwm/<segment key>/step_000005000.json    the index: hash of the folder, digest of its manifest; written last
 <remote>/matwm/<segment key>/step_000005000.points.jsonl.gz    the metric points since the checkpoint before, with their times
 
-DVC's own classes do the transfers, so that every kind of remote works; its lock is not taken, for a stage may be running.
+DVC is not asked, for a stage may be running and hold its lock: a folder, SSH and S3 are written to through fsspec. Remotes of other
+kinds are for `dvc push` alone.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import posixpath
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pipeline import dvc_files
+from pipeline import dvc_config
 from pipeline import project as places
 from pipeline.keys import manifest_key
-from pipeline.masking import masked
+from pipeline.masking import masked, secrets_in
 from pipeline.metrics.journal import TimedPoint, packed, unpacked
 from pipeline.run import Run
+from pipeline.stores import filesystems
 from pipeline.stores.entries import Entry, entry_in, listed_files
 from pipeline.stores.folder_hash import hashed_files, tree_of
 
 if TYPE_CHECKING:
-    from dvc_data.hashfile.db import HashFileDB
-
     from matwm.checkpoint import Checkpoint
 
-SECRET = ("password", "secret", "token", "access_key", "account_key", "connection_string", "sas", "credential")
+SECRET = (
+    "password",
+    "passphrase",
+    "secret",
+    "token",
+    "access_key",
+    "customer_key",
+    "account_key",
+    "connection_string",
+    "sas",
+    "credential",
+)
 """Parts of the names of a remote's settings whose values are nobody's business."""
 
 INDEX, POINTS = "json", "points.jsonl.gz"
 """What the names of a checkpoint's two files in the index end with."""
-RENAMED = ("local", "ssh")
-"""Remotes on which a killed upload leaves half a file, and which can give a file another name at once: objects of a cloud are whole."""
+JOBS = 8
+"""Files on their way at the same time, unless the remote's option `jobs` says otherwise."""
+
+
+LEFT_TO_DVC = '"dvc push" sends it what a commit knows of, but neither "matwm push" nor tracking.push do'
 
 
 class RemoteError(places.ProjectError):
     """A DVC remote does not do what was asked; the message is one sentence that names it."""
+
+
+class UnsupportedError(RemoteError):
+    """A DVC remote is of a kind that only DVC itself writes to."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +82,53 @@ class Remote:
     kind = "remote"
 
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
-        """`settings`: DVC's whole configuration.
+        """`settings`: DVC's whole configuration. Nothing is asked of the remote yet.
 
         Raises:
-            RemoteError: it is not a remote for objects by their hash, or a package for it is not installed.
+            RemoteError: checkpoints cannot be carried to it before `dvc push`.
         """
-        own = settings["remote"][name]
-        self._secrets = [str(value) for key, value in own.items() if any(part in key for part in SECRET)]
-        self.name = f"DVC remote {name} ({masked(str(own.get('url')), self._secrets)})"
-        if own.get("worktree") or own.get("version_aware"):
-            raise RemoteError(f"{self.name} is cloud-versioned: checkpoints need one that keeps objects by their hash")
-        with self._explained():
-            from dvc.fs import get_cloud_fs
-            from dvc_data.hashfile.db import get_odb
+        try:
+            self._options = filesystems.options_of(settings, name)
+            self._kind = filesystems.scheme_of(self._options)
+        except filesystems.OptionError as error:
+            raise RemoteError(f"DVC remote {name} cannot be used: {error}") from None
+        secret = {key for key in self._options if any(part in key for part in SECRET) and not key.startswith("ask_")}
+        addresses = (str(self._options.get(option, "")) for option in ("url", "endpointurl"))
+        self._secrets = [*(str(self._options[key]) for key in secret), *(part for url in addresses for part in secrets_in(url))]
+        self.name = f"DVC remote {name} ({masked(str(self._options['url']), self._secrets)})"
+        if dvc_config.is_on(self._options.get("worktree")) or dvc_config.is_on(self._options.get("version_aware")):
+            raise UnsupportedError(f"{self.name} is cloud-versioned: {LEFT_TO_DVC}")
+        if self._kind not in filesystems.KINDS:
+            raise UnsupportedError(f"{self.name} is neither a folder nor ssh:// nor s3://: {LEFT_TO_DVC}")
 
-            filesystem, config, path = get_cloud_fs(settings, name=name)
-            assert filesystem is not None
-            self._fs = filesystem(**config)
-            # Without DVC's `verify`, which reads back whatever is there before it adds to it: here sizes and hashes are compared.
-            self._odb: HashFileDB = get_odb(self._fs, self._fs.join(path, "files", "md5"), hash_name="md5")
-            self._path = self._fs.join(path, "matwm")
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        with self._explained():
+            return filesystems.opened(self._options)
+
+    @property
+    def _jobs(self) -> int:
+        jobs = str(self._options.get("jobs") or JOBS)
+        return max(1, int(jobs)) if jobs.isdecimal() else JOBS
+
+    @property
+    def _fs(self) -> Any:
+        return self._opened[0]
+
+    def _path(self, *parts: str) -> str:
+        return posixpath.join(self._opened[1], *parts)
+
+    def _object(self, oid: str) -> str:
+        """Return where DVC keeps an object."""
+        return self._path("files", "md5", oid[:2], oid[2:])
 
     def steps(self, run: Run) -> list[int]:
         """Return the steps that the remote's index lists of a training, ascending; whether an entry can be read is not looked at."""
         if run.key is None:
             return []
         with self._explained():
-            self._fs.fs.invalidate_cache()
             try:
-                names = [PurePosixPath(path) for path in self._fs.ls(self._fs.join(self._path, run.key), detail=False)]
+                names = [PurePosixPath(path) for path in self._fs.ls(self._path("matwm", run.key), detail=False)]
             except FileNotFoundError:
                 return []
         return sorted(step for name in names if name.suffix == ".json" and (step := places.step_of(name.stem)) is not None)
@@ -99,7 +136,7 @@ class Remote:
     def readable(self, run: Run, steps: Iterable[int]) -> set[int]:
         """Return those of a training's steps whose entries can be read: a pusher that was killed may have left half of one."""
         asked = list(steps)
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(JOBS) as pool:
             return {step for step, entry in zip(asked, pool.map(partial(self._entry, str(run.key)), asked), strict=True) if entry}
 
     def folder(self, run: Run, step: int) -> Path | None:
@@ -224,26 +261,26 @@ class Remote:
         return checkpoint, listed
 
     def _add(self, sources: Mapping[str, Path], *, verify: bool) -> Sent:
-        """Send the objects that are not there, or not whole there: a killed upload over SSH leaves a half file under its name."""
-        from dvc_objects.fs.local import localfs
+        """Send the objects that are not there, or not whole there."""
 
-        oids = list(sources)
-        found = self._fs.info([self._odb.oid_to_path(oid) for oid in oids], return_exceptions=True)
-        missing: list[str] = []
-        for oid, info in zip(oids, found, strict=True):
-            if isinstance(info, Exception) and not isinstance(info, FileNotFoundError):
-                raise info
-            if isinstance(info, Exception):
-                missing.append(oid)
-            elif info["size"] != sources[oid].stat().st_size or (verify and not self._is_sound(oid)):
-                self._odb.delete(oid)
-                missing.append(oid)
-        if missing:
-            self._odb.add([str(sources[oid]) for oid in missing], localfs, missing, check_exists=False)
-        return Sent(len(missing), sum(sources[oid].stat().st_size for oid in missing), len(oids) - len(missing))
+        def send(oid: str) -> int | None:
+            """Return the bytes that were sent, None if the object is there."""
+            size = sources[oid].stat().st_size
+            try:
+                if self._fs.info(self._object(oid))["size"] == size and not (verify and not self._is_sound(oid)):
+                    return None
+            except FileNotFoundError:
+                pass
+            self._upload(sources[oid], self._object(oid))
+            return size
+
+        with ThreadPoolExecutor(self._jobs) as pool:
+            sizes = list(pool.map(send, sources))
+        sent = [size for size in sizes if size is not None]
+        return Sent(len(sent), sum(sent), len(sizes) - len(sent))
 
     def _is_sound(self, oid: str) -> bool:
-        with self._fs.open(self._odb.oid_to_path(oid), "rb") as file:
+        with self._fs.open(self._object(oid), "rb") as file:
             digest = hashlib.md5(usedforsecurity=False)
             while data := file.read(1 << 20):
                 digest.update(data)
@@ -256,7 +293,7 @@ class Remote:
             raise CheckpointError(f"{self.name}: {what} is not among the files that are listed there")
         name = f"files/md5/{oid[:2]}/{oid[2:]}"
         with self._explained(), contextlib.suppress(FileNotFoundError):
-            self._fs.get_file(self._odb.oid_to_path(oid), str(target))
+            self._fs.get_file(self._object(oid), str(target))
         if not target.is_file():
             raise CheckpointError(f"{self.name}: object {name}, {what}, is not there")
         with target.open("rb") as file:
@@ -265,18 +302,29 @@ class Remote:
             raise CheckpointError(f"{self.name}: object {name}, {what}, is damaged: its md5 is {found}")
 
     def _name(self, key: str, step: int, kind: str) -> str:
-        return self._fs.join(self._path, key, f"{places.step_folder(step)}.{kind}")
+        return self._path("matwm", key, f"{places.step_folder(step)}.{kind}")
 
     def _write(self, scratch: Path, name: str, data: bytes) -> None:
         source = scratch / "upload"
         source.write_bytes(data)
-        self._fs.makedirs(self._fs.parent(name))
-        if self._fs.protocol not in RENAMED:
+        self._upload(source, name)
+
+    def _upload(self, source: Path, name: str) -> None:
+        """Send a file, whole or not at all."""
+        if self._kind not in filesystems.RENAMED:
             self._fs.put_file(str(source), name)
             return
-        part = f"{name}.{uuid.uuid4().hex}.part"
-        self._fs.put_file(str(source), part)
-        self._fs.mv(part, name)
+        part = posixpath.join(posixpath.dirname(name), f".{uuid.uuid4().hex}.tmp")
+        try:
+            self._fs.put_file(str(source), part)
+            if self._kind == "file" and name.startswith(self._path("files")):
+                with contextlib.suppress(OSError):  # Read-only is how DVC marks an object that it need not hash again.
+                    Path(part).chmod(0o444)
+            self._fs.mv(part, name)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._fs.rm_file(part)
+            raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -287,6 +335,12 @@ class Remote:
         """
         try:
             yield
+        except RemoteError:
+            raise
+        except filesystems.OptionError as error:
+            raise RemoteError(f"{self.name} cannot be used: {error}") from None
+        except ModuleNotFoundError as error:
+            raise RemoteError(f"{self.name} needs the package {error.name}: pip install 'matwm[{self._kind}]'") from None
         except places.ProjectError:
             raise
         except Exception as error:  # noqa: BLE001  # Every kind of remote has its own.
@@ -295,12 +349,28 @@ class Remote:
 
 
 def default(project: Path) -> Remote | None:
-    """Return the project's default remote, None if it has none.
+    """Return the project's default remote, None if it has none that checkpoints can be carried to early.
 
     Raises:
-        RemoteError: it is not a remote that checkpoints can be carried to.
+        RemoteError: its options are wrong.
     """
-    settings = dvc_files.settings(project)
+    try:
+        return _default(project)
+    except UnsupportedError:
+        return None
+
+
+def refusal(project: Path) -> str | None:
+    """Return a sentence if the default remote is of a kind that checkpoints cannot be carried to early, or its options are wrong."""
+    try:
+        _default(project)
+    except RemoteError as error:
+        return str(error)
+    return None
+
+
+def _default(project: Path) -> Remote | None:
+    settings = dvc_config.settings(project)
     name = settings.get("core", {}).get("remote")
     return Remote(name, settings) if name in settings.get("remote", {}) else None
 
@@ -309,11 +379,11 @@ def named(project: Path, name: str | None) -> Remote:
     """Return a remote by its name, else the default one.
 
     Raises:
-        RemoteError: there is none.
+        RemoteError: there is none, or it is of a kind that checkpoints cannot be carried to early.
     """
-    settings = dvc_files.settings(project)
+    settings = dvc_config.settings(project)
     known = list(settings.get("remote", {}))
-    chosen = name or settings.get("core", {}).get("remote")
+    chosen = (name or "").lower() or settings.get("core", {}).get("remote")
     if chosen in known:
         return Remote(chosen, settings)
     if name:
@@ -325,7 +395,7 @@ def named(project: Path, name: str | None) -> Remote:
 
 def unverified(project: Path) -> list[str]:
     """Return the names of the remotes whose objects DVC takes as they come: `verify` is not on."""
-    return [name for name, own in dvc_files.settings(project).get("remote", {}).items() if not own.get("verify")]
+    return [name for name, own in dvc_config.settings(project).get("remote", {}).items() if not dvc_config.is_on(own.get("verify"))]
 
 
 def _linked(name: str, near: Sequence[Path], folder: Path) -> bool:

@@ -16,6 +16,17 @@ from tests.pipeline.projects import until
 from tests.pipeline.servers import reserved_port
 
 SECRET = "hidden-from-everyone"
+ASYNCSSH = """
+import asyncio, sys
+import asyncssh
+folder, port = sys.argv[1], int(sys.argv[2])
+async def serve():
+    keys = {"server_host_keys": [f"{folder}/host"], "authorized_client_keys": f"{folder}/authorized_keys"}
+    server = await asyncssh.listen("127.0.0.1", port, sftp_factory=True, **keys)
+    await server.wait_closed()
+asyncio.run(serve())
+"""
+"""A server for machines without sshd; it does not read the configuration."""
 
 
 @contextmanager
@@ -41,8 +52,8 @@ def s3() -> Iterator[tuple[str, list[str]]]:
 def ssh(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield URL and settings of a folder that an SSH server of our own serves."""
     server = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
-    if server is None or importlib.util.find_spec("sshfs") is None:
-        pytest.skip("no SSH server to test with: install openssh-server and the extra ssh")
+    if importlib.util.find_spec("sshfs") is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("nothing to reach an SSH server with: install openssh-client and the extra ssh")
     reserved = reserved_port()
     port = reserved.getsockname()[1]
     for name in ("host", "user"):
@@ -52,9 +63,10 @@ def ssh(folder: Path) -> Iterator[tuple[str, list[str]]]:
     lines += ["StrictModes no", "UsePAM no", "PasswordAuthentication no", "PidFile none", "Subsystem sftp internal-sftp"]
     lines += ["PermitRootLogin prohibit-password"] if os.getuid() == 0 else []
     (folder / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if os.getuid() == 0:
+    if server and os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    with reserved, _running([server, "-D", "-e", "-f", str(folder / "config")], port, dict(os.environ)):
+    command = [server, "-D", "-e", "-f", str(folder / "config")] if server else [sys.executable, "-c", ASYNCSSH, str(folder), str(port)]
+    with reserved, _running(command, port, dict(os.environ)):
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         yield f"ssh://{user}@127.0.0.1:{port}{folder / 'remote'}", [f"keyfile = {folder / 'user'}", "allow_agent = false"]
 

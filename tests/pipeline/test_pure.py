@@ -14,7 +14,7 @@ import yaml
 from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
-from pipeline import cli, dvc_files
+from pipeline import cli, dvc_config, dvc_files
 from pipeline.params import imports
 from pipeline.segments import resolve_all
 from tests.pipeline.projects import SOURCE, tiny_params
@@ -90,7 +90,7 @@ def test_a_command_parses_the_lock_and_dvcs_configuration_once(
     monkeypatch.setattr("os.execvpe", lambda *_: called.append("dvc"))
     monkeypatch.setattr("os.dup2", lambda *_: None)
     dvc_files._parsed_lock.cache_clear()
-    dvc_files._parsed_settings.cache_clear()
+    dvc_config._parsed.cache_clear()
     with seen.watching():
         assert cli.main([command, *["--retrain"] * (command == "repro")]) in (0, None)
     assert [seen.opened.count(str(lineage / name)) for name in ("dvc.lock", ".dvc/config")] == [1, 1]

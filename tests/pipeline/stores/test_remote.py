@@ -342,7 +342,7 @@ def test_it_is_the_same_over_a_network(far: Remote, project: Path, save: Save, t
     assert far.put(RUN, second.path).objects == 0
     assert far.pull(RUN, 300, tmp_path / "pulled").digest == second.digest
 
-    agents, progress = (far._odb.oid_to_path(hashed_files(first.path)[name]) for name in ("agents.safetensors", "progress.json"))
+    agents, progress = (far._object(hashed_files(first.path)[name]) for name in ("agents.safetensors", "progress.json"))
     far._fs.pipe_file(agents, b"half")
     far._fs.pipe_file(progress, bytes(len((first.path / "progress.json").read_bytes())))
     with pytest.raises(CheckpointError, match=r"agents\.safetensors of step_000000200, is damaged|world_model.* is damaged"):
@@ -369,18 +369,64 @@ def test_remotes_that_are_not_verified_are_listed(project: Path, tmp_path: Path)
     assert remote.unverified(project) == []
 
 
+OTHER_KINDS = ["gs://bucket/path", "azure://container/path", "http://me:hidden1@host/path", "webdavs://host/path", "hdfs://host/path"]
+
+
+@pytest.mark.parametrize("url", OTHER_KINDS)
+def test_a_remote_of_another_kind_is_left_to_dvc_in_one_sentence(project: Path, url: str) -> None:
+    configure(project, url, "password = hidden2")
+    with pytest.raises(
+        RemoteError, match=r'^DVC remote store \([^)]*\) is neither a folder nor ssh:// nor s3://: "dvc push" [^\n]*$'
+    ) as refused:
+        remote.named(project, None)
+    assert "hidden" not in str(refused.value)
+    assert remote.refusal(project) == str(refused.value)
+    assert remote.default(project) is None, "a resume does without it"
+
+
 def test_a_cloud_versioned_remote_is_refused(project: Path) -> None:
     configure(project, "s3://bucket/path", "version_aware = true")
     with pytest.raises(RemoteError, match="cloud-versioned"):
         remote.named(project, None)
+    assert remote.default(project) is None
+    configure(project, "s3://bucket/path", "version_aware = false")
+    assert remote.refusal(project) is None
 
 
-def test_a_remote_that_fails_is_one_sentence_without_secrets(project: Path, save: Save) -> None:
-    configure(project, "http://me:hidden1@127.0.0.1:1/path", "password = hidden2")
-    with pytest.raises(RemoteError, match=r"^DVC remote store \(http://\*\*\*@127\.0\.0\.1:1/path\) [^\n]*$") as refused:
+@pytest.mark.parametrize(
+    ("url", "more"),
+    [("ssh://me:hidden1@127.0.0.1:1/path", ["passphrase = hidden2"]), ("ssh://me@127.0.0.1:1/path", ["password = hidden/3"])]
+    + [("s3://bucket/path", ["endpointurl = http://me:hid/den1@127.0.0.1:1", "access_key_id = hidden4", "secret_access_key = hidden5"])],
+)
+def test_a_remote_that_fails_is_one_sentence_without_secrets(project: Path, save: Save, url: str, more: list[str]) -> None:
+    configure(project, url, *more)
+    with pytest.raises(RemoteError, match=r"^DVC remote store \([^)]*\) does not do it: [^\n]*$") as refused:
         store_of(project).put(RUN, save(100).path)
-    assert "hidden" not in str(refused.value)
+    assert "hid" not in str(refused.value)
     assert "me:" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "said"),
+    [
+        ("ssh://host/path", "port = many", "port is 'many', not a number"),
+        ("ssh://host/path", "ask_password = true", "ask_password is on"),
+        ("s3://bucket", "sse_customer_key = ?", "sse_customer_key is not base64"),
+        ("remote://other/path", "jobs = 2", "refers to a remote other"),
+        ("remote://store/path", "jobs = 2", "refers to a remote store"),
+    ],
+)
+def test_options_that_cannot_be_right_are_one_sentence(project: Path, url: str, more: str, said: str) -> None:
+    configure(project, url, more)
+    with pytest.raises(RemoteError, match=rf"^DVC remote store [^\n]*cannot be used: [^\n]*{said}"):
+        store_of(project).steps(RUN)
+
+
+def test_a_package_that_is_missing_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(project, "s3://bucket/path")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(RemoteError, match=r"needs the package s3fs: pip install 'matwm\[s3\]'"):
+        store_of(project).steps(RUN)
 
 
 def test_a_remote_that_never_answers_is_not_waited_for(
