@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from matwm.errors import UserError
-from pipeline import project
+from pipeline import database, project
+from pipeline.addresses import VARIABLE, TrackingError, database_of, store_address
 from pipeline.masking import masked, secrets_in
 from pipeline.metrics.journal import TimedPoint
 from pipeline.run import Run, moment, number
@@ -35,11 +35,8 @@ PAGE = 1000
 LARGEST_FLOAT = 1.7976931348623157e308
 """What MLflow's database writes for an infinity."""
 
+logger = logging.getLogger(__name__)
 _configured: dict[str, str] = {}
-
-
-class TrackingError(UserError):
-    """MLflow does not do what was asked; the message is one sentence that names the store."""
 
 
 def configure(root: Path) -> str | None:
@@ -54,6 +51,7 @@ def configure(root: Path) -> str | None:
         os.environ.setdefault(name, value)
     for chatty in ("alembic", "mlflow", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # 80 lines of traceback for each try.
     _configured["uri"] = tracking_uri(root)
     return os.environ.pop("MLFLOW_RUN_ID", None)
 
@@ -62,17 +60,9 @@ def tracking_uri(root: Path) -> str:
     """Return MLFLOW_TRACKING_URI, else the database that `mlflow ui` without flags shows when started in `root`; always absolute.
 
     Raises:
-        TrackingError: it is a folder of files, which keeps doubled points and which MLflow itself no longer opens.
+        TrackingError: it can never work, or is a folder of files, which keeps doubled points and which MLflow no longer opens.
     """
-    chosen = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if chosen.startswith("sqlite:///"):
-        return f"sqlite:///{(project.home(root.absolute()) / chosen.removeprefix('sqlite:///')).as_posix()}"
-    if urlsplit(chosen).scheme in ("", "file"):
-        raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {chosen!r}, a folder of files, which MLflow no longer writes: "
-            "unset it, or name a database (sqlite:///mlflow.db) or a server (http://host:5000)"
-        )
-    return chosen
+    return store_address(os.environ.get(VARIABLE), project.home(root.absolute()))
 
 
 def configured_uri() -> str:
@@ -83,9 +73,15 @@ def configured_uri() -> str:
 
 @cache
 def client(uri: str) -> "MlflowClient":
-    """Return MLflow's client for a store; a database is made if it is not there yet."""
+    """Return MLflow's client for a store; a database is made if it is not there yet.
+
+    Raises:
+        TrackingError: the database is half-made.
+    """
     from mlflow import MlflowClient
 
+    if path := database_of(uri):
+        database.ensure(path)
     return MlflowClient(tracking_uri=uri)
 
 
@@ -169,10 +165,19 @@ def experiment_id(uri: str, name: str) -> str:
     return found.experiment_id
 
 
-def find_by_key(segment: str, key: str, uri: str | None = None) -> Run | None:
-    """Return the newest run that trains this segment with this key, None if there is none."""
+def find_by_key(segment: str, key: str, uri: str | None = None, experiment: str | None = None) -> Run | None:
+    """Return the newest run that trains this segment with this key, None if there is none.
+
+    One of this experiment comes first; where it has none, one of another is taken with a warning that names it.
+    """
     found = list_runs(f"tags.`matwm.segment` = '{_quoted(segment)}' AND tags.`matwm.key` = '{_quoted(key)}'", uri)
-    return found[0] if found else None
+    chosen = next((run for run in found if run.experiment == experiment), found[0] if found else None)
+    if chosen and experiment and chosen.experiment != experiment:
+        logger.warning(
+            "this training is run %s of experiment %s already, where it goes on: tracking.experiment (%s) is for new runs",
+            *(chosen.id[:12], chosen.experiment, experiment),
+        )
+    return chosen
 
 
 def get_run(run_id: str, uri: str | None = None) -> Run | None:
@@ -250,13 +255,16 @@ def _original(value: float) -> float:
 
 
 def _artifact_location(uri: str, name: str) -> str | None:
-    if not uri.startswith("sqlite:///"):
+    path = database_of(uri)
+    if path is None:
         return None
-    return str(Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / re.sub(r"[^\w.-]", "_", name))
+    folder = path.parent / "mlruns" / re.sub(r"[^\w.-]", "_", name)
+    return folder.as_uri() if re.search(r"[?#%]", str(folder)) else str(folder)  # MLflow takes a path apart like a URI.
 
 
 def _is_absent(uri: str) -> bool:
-    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+    path = database_of(uri)
+    return path is not None and not path.exists()
 
 
 def _pages(search: Any, **options: Any) -> Iterator[Any]:

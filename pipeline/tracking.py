@@ -226,7 +226,7 @@ class Tracker:
         import mlflow  # noqa: F401  # Here, not in the thread: of two threads that import at once, one can see half a module.
 
         self._thread.start()
-        is_local = self.uri.startswith("sqlite:")
+        is_local = self.uri.startswith("sqlite")
         self._has_tried.wait((60.0 if is_local else 10.0) if wait_seconds is None else wait_seconds)
         while self._delivery.is_waiting or (self._delivery.has_waited and not self._has_tried.is_set()):
             self._has_tried.wait(0.1)

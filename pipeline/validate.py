@@ -14,7 +14,7 @@ from typing import Any
 from matwm.config import ConfigError
 from matwm.errors import run_program
 from matwm.params_yaml import read_params
-from pipeline import dvc_files
+from pipeline import dvc_files, runs
 from pipeline import project as places
 from pipeline.params.forecast import Forecast, forecast
 from pipeline.segments import ResolvedSegment, resolve_all
@@ -38,7 +38,7 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     params = read_params(path)
     segments = resolve_all(params, project)
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
-    problems += unplayable_environments(project, segments)
+    problems += [*unusable_store(project), *unplayable_environments(project, segments)]
     if problems:
         raise ConfigError(problems)
     return segments
@@ -113,6 +113,15 @@ def refused_pushes(project: Path, segments: Mapping[str, ResolvedSegment]) -> li
     wanting = [name for name, segment in segments.items() if segment.config.tracking.push]
     refusal = remote.refusal(project) if wanting else None
     return [f"{places.PARAMS}: tracking.push is true (segment {', '.join(wanting)}): {refusal}"] if refusal else []
+
+
+def unusable_store(project: Path) -> list[str]:
+    """Return a sentence if MLFLOW_TRACKING_URI can never work; whether a server answers is not asked."""
+    try:
+        runs.tracking_uri(project)
+    except runs.TrackingError as error:
+        return [str(error)]
+    return []
 
 
 def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment]) -> list[str]:

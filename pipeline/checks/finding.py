@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import dvc_config, source_code
 from pipeline import project as places
+from pipeline.addresses import VARIABLE, TrackingError, database_of, store_address
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class Patient:
     @cached_property
     def database(self) -> Path | None:
         """The MLflow database file, None if the store is no such file or is not there yet."""
-        chosen = self.environment.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-        path = self.home / chosen.removeprefix("sqlite:///") if chosen.startswith("sqlite:///") else None
+        try:
+            path = database_of(store_address(self.environment.get(VARIABLE), self.home.absolute()))
+        except TrackingError:  # The check of the address says it.
+            return None
         return path if path is not None and path.is_file() else None
 
     @cached_property

@@ -14,11 +14,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 from packaging.specifiers import SpecifierSet
 
-from pipeline import runs
+from pipeline import database, runs
+from pipeline.addresses import EXAMPLES, TrackingError, database_of, sqlite_address, store_address
 from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
 from pipeline.reporting import upkeep
-from pipeline.runs import TrackingError
 from pipeline.wording import few
 
 PINNED = ">=3.17.2,<3.18"
@@ -42,7 +42,15 @@ def mlflow_version(patient: Patient) -> Iterator[Finding]:
 
 
 def database_version(patient: Patient) -> Iterator[Finding]:
-    """The database has not been migrated by another MLflow."""
+    """The database is whole, and has not been migrated by another MLflow."""
+    if patient.database is not None and database.is_half_made(patient.database):
+        yield Finding(
+            f"{patient.database.name} is half-made: whoever made it was killed, and nothing has been logged to it yet",
+            "MLflow can neither use nor upgrade it, so nothing can be logged or looked up",
+            'run "matwm doctor --fix": it sets the file aside, and the next command makes another',
+            mend=lambda: _set_aside(patient),
+        )
+        return
     if patient.database is None or (at := _revision(patient.database)) is None:
         return
     below, heads = _revisions()
@@ -57,7 +65,7 @@ def database_version(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             f"{patient.database.name} was made by an older MLflow (its schema is {at})",
             "the MLflow installed here refuses to open it until it is upgraded",
-            f"keep a copy, then run: mlflow db upgrade sqlite:///{patient.database}",
+            f"keep a copy, then run: mlflow db upgrade '{sqlite_address(patient.database)}'",
         )
 
 
@@ -91,18 +99,19 @@ def tracking_uri(patient: Patient) -> Iterator[Finding]:
     chosen = patient.environment.get("MLFLOW_TRACKING_URI")
     if not chosen:
         return
-    if urlsplit(chosen).scheme in ("", "file"):
-        yield Finding(
-            f"MLFLOW_TRACKING_URI is {chosen!r}, a folder of files",
-            "such a store keeps doubled points, and MLflow itself no longer writes it: every command here refuses it",
-            "unset MLFLOW_TRACKING_URI, or name a database (sqlite:///mlflow.db) or a server (http://host:5000)",
-        )
-    elif chosen.startswith("sqlite:///") and not chosen.startswith("sqlite:////"):
-        yield Finding(
-            f"MLFLOW_TRACKING_URI is {chosen!r}, a relative path",
-            "MATWM takes it from the project's folder, but `mlflow ui` from wherever it is started: another, empty store appears there",
-            f"export MLFLOW_TRACKING_URI=sqlite:///{patient.home / chosen.removeprefix('sqlite:///')}, or unset it",
-        )
+    home = patient.home.absolute()
+    try:
+        address = store_address(chosen, home)
+    except TrackingError as error:
+        yield Finding(str(error), "every command here refuses it", EXAMPLES)
+        return
+    if database_of(address) is not None:
+        if address != store_address(chosen, home.parent / "elsewhere"):
+            yield Finding(
+                f"MLFLOW_TRACKING_URI is {chosen!r}, a relative path",
+                "MATWM takes it from the project's folder, but `mlflow ui` from wherever it is started: another, empty store appears there",
+                f"export MLFLOW_TRACKING_URI={address}, or unset it",
+            )
     else:
         try:
             runs.knock(chosen)
@@ -174,9 +183,15 @@ def running(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _revision(database: Path) -> str | None:
+def _set_aside(patient: Patient) -> str:
+    assert patient.database is not None
+    aside = database.set_aside(patient.database)
+    return f"{patient.database.name} is {aside.name} now" if aside else f"{patient.database.name} is whole by now"
+
+
+def _revision(file: Path) -> str | None:
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error:
         return None
@@ -193,9 +208,9 @@ def _revisions() -> tuple[set[str], set[str]]:
     return below, made - below
 
 
-def _locations(database: Path) -> list[tuple[str, str, str]]:
+def _locations(file: Path) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
-    with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
         there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         for table, column in LOCATIONS:
             if table in there:
@@ -218,20 +233,20 @@ def _elsewhere(home: Path, location: str) -> str | None:
 
 def _relocate(patient: Patient) -> str:
     assert patient.database is not None
-    database = patient.database
+    file = patient.database
     if busy := [work.name for work in upkeep.work_folders(patient.project) if is_held(work / "lock")]:
         return f"not mended: {few(busy)} is being trained; stop it first"
-    copy = database.with_name(f"{database.name}.before-doctor-{time.strftime('%Y%m%d-%H%M%S')}")
-    with closing(sqlite3.connect(database)) as connection:
+    copy = file.with_name(f"{file.name}.before-doctor-{time.strftime('%Y%m%d-%H%M%S')}")
+    with closing(sqlite3.connect(file)) as connection:
         with closing(sqlite3.connect(copy)) as target:
             connection.backup(target)
         changed = 0
-        for table, column, text in _locations(database):
+        for table, column, text in _locations(file):
             if (old := _elsewhere(patient.home, text)) is not None:
                 is_uri = bool(urlsplit(text).scheme)
                 path = str(patient.home / "mlruns") + (unquote(urlsplit(text).path) if is_uri else text)[len(old) :]
                 new = Path(path).as_uri() if is_uri else path
                 changed += connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, text)).rowcount
         connection.commit()
-    shutil.copymode(database, copy)
-    return f"{changed} locations changed in {database.name}; as it was: {copy.name}"
+    shutil.copymode(file, copy)
+    return f"{changed} locations changed in {file.name}; as it was: {copy.name}"

@@ -11,6 +11,7 @@ from matwm.config import ConfigError
 from matwm.manifest import CheckpointError
 from pipeline import dvc_files, runs
 from pipeline import project as places
+from pipeline.addresses import database_of
 from pipeline.params import estimate
 from pipeline.params.retention import retained
 from pipeline.segments import ResolvedSegment
@@ -111,9 +112,9 @@ def _copies(project: Path, segment: ResolvedSegment, disk: estimate.Disk) -> Ite
     """Yield where bytes of checkpoints will lie, each inode once: one inode serves all names on one file system."""
     work = places.state_folder(project)
     yield work, disk.total
-    store = runs.tracking_uri(project)
-    if store.startswith("sqlite:///") and not _same_disk(work, Path(store.removeprefix("sqlite:///")).parent):
-        yield Path(store.removeprefix("sqlite:///")).parent, disk.total
+    database = database_of(runs.tracking_uri(project))
+    if database is not None and not _same_disk(work, database.parent):
+        yield database.parent, disk.total
     cache, can_link = dvc_files.cache_folder(project), dvc_files.links(project)
     published = _published_share(segment) * disk.checkpoints * disk.each + disk.replay
     if not can_link or not _same_disk(work, cache):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline import project as places
 from pipeline import runs, tracking
+from pipeline.addresses import database_of
 from pipeline.process import if_free, is_held
 from pipeline.reporting import life
 from pipeline.reporting.outbox import Outbox
@@ -100,7 +101,8 @@ def _close_if_dead(run: Run, outbox: Outbox) -> bool:
 def _close_if_orphaned(project: Path, run: Run) -> bool:
     """Close a run of this folder's own database of which no work directory here knows, unless it may be alive."""
     uri, home = runs.configured_uri(), places.home(project)
-    if not uri.startswith("sqlite:///") or not Path(uri.removeprefix("sqlite:///")).is_relative_to(home):
+    database = database_of(uri)
+    if database is None or not database.is_relative_to(home):
         return False
     lives = life.lives_here(run)
     if lives or (lives is None and life.TAG in run.tags and life.age_seconds(run) < FOREIGN_SILENCE_SECONDS):

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
 from matwm.step_names import step_name
 from pipeline import project, runs
+from pipeline.addresses import database_of
 from pipeline.run import Run
 from pipeline.stores.folders import delete_folders
 from pipeline.stores.protocol import is_there, missing
@@ -222,9 +223,10 @@ def is_own(folder: Path, uri: str) -> bool:
 
     What a server keeps on this machine is its own.
     """
-    if not uri.startswith("sqlite:///"):
+    database = database_of(uri)
+    if database is None:
         return True
-    home = Path(uri.removeprefix("sqlite:///")).parent.resolve()
+    home = database.parent.resolve()
     # What is above `mlruns` is resolved and that itself is not: it may be a link to a larger disk.
     return any(above.name == "mlruns" and above.parent.resolve() == home for above in Path(os.path.abspath(folder)).parents)  # noqa: PTH100
 

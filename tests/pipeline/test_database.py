@@ -1,0 +1,105 @@
+"""The first MLflow database: whole or absent whatever kills who makes it, and told from an old one."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import database, doctor, runs
+from pipeline.addresses import TrackingError
+
+MAKE = "import sys; from pathlib import Path; from pipeline import database; database.ensure(Path(sys.argv[1]))"
+KILLS = 4
+
+
+def started(path: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", MAKE, str(path)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def works(path: Path) -> bool:
+    uri = f"sqlite:///{path}"
+    return bool(runs.client(uri).create_run(runs.experiment_id(uri, "works")).info.run_id)
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_database_or_none(tmp_path: Path, until_making: float = 300.0) -> None:
+    path, rng = tmp_path / "mlflow.db", np.random.default_rng(7)
+    seen = 0
+    for _ in range(KILLS):
+        process = started(path)
+        try:
+            end = time.monotonic() + until_making
+            while time.monotonic() < end and process.poll() is None and not list(tmp_path.glob(f"*{database.MAKING}*")):
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, 3.0))
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        seen += bool(list(tmp_path.glob(f"*{database.MAKING}*")))
+        assert not path.exists() or not database.is_half_made(path)
+        if path.exists():
+            break
+    assert seen, "some kill came in the midst of it"
+    database.ensure(path)
+    assert names(tmp_path) == {"mlflow.db", "mlflow.db.lock"}
+    assert works(path)
+
+
+def test_two_that_come_at_once_make_one(tmp_path: Path) -> None:
+    processes = [started(tmp_path / "mlflow.db") for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert names(tmp_path) == {"mlflow.db", "mlflow.db.lock"}
+
+
+@pytest.fixture
+def half_made(tmp_path: Path, store_template: Path) -> Path:
+    """What a kill leaves of MLflow's own way: tables, a schema on the way, and no experiment."""
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(store_template.read_bytes())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM experiments")
+        connection.execute("DROP TABLE spans")
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        connection.commit()
+    return path
+
+
+def test_a_half_made_one_is_refused_and_set_aside(half_made: Path, tmp_path: Path) -> None:
+    runs.configure(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    with pytest.raises(TrackingError, match=r'mlflow.db is half-made: .* "matwm doctor --fix" sets it aside'):
+        runs.list_runs()
+    patient = doctor.Patient(tmp_path, {})
+    (finding,) = doctor.CHECKS["database-version"](patient)
+    assert "half-made" in finding.what
+    assert finding.mend is not None
+    assert finding.mend().startswith("mlflow.db is mlflow.db.half-made-")
+    assert not half_made.exists()
+    assert runs.list_runs() == []
+
+
+def test_an_old_one_is_not_half_made(tmp_path: Path, store_template: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(store_template.read_bytes())
+    assert not database.is_half_made(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        connection.commit()
+    assert not database.is_half_made(path)
+    (finding,) = doctor.CHECKS["database-version"](doctor.Patient(tmp_path, {}))
+    assert "mlflow db upgrade" in finding.remedy
+    assert finding.mend is None
+    path.write_bytes(b"")
+    assert not database.is_half_made(path)
+    path.write_bytes(b"no database at all" * 100)
+    assert not database.is_half_made(path)
