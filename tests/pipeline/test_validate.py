@@ -156,6 +156,18 @@ def test_cuda_where_there_is_none_is_refused(tmp_path: Path, monkeypatch: pytest
         stage.validate(folder_with(tmp_path, yaml.safe_dump(tiny_params({"run": {"device": "cuda"}}))))
 
 
+def test_early_pushes_to_a_remote_that_only_dvc_writes_to_are_refused(tmp_path: Path) -> None:
+    project = folder_with(tmp_path, yaml.safe_dump(tiny_params({"tracking": {"push": True}})))
+    (project / ".dvc").mkdir(exist_ok=True)
+    (project / ".dvc/config").write_text("[core]\nremote = s\n['remote \"s\"']\nurl = gs://bucket/path\n", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"params\.yaml: tracking\.push is true \(segment s00\): DVC remote s \(gs://bucket/path\) is neither"
+    ):
+        stage.validate(project)
+    folder_with(tmp_path, yaml.safe_dump(tiny_params({"tracking": {"push": False}})))
+    stage.validate(project)
+
+
 def test_the_marker_never_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder_with(tmp_path, yaml.safe_dump(tiny_params())))
     assert stage.main() == 0
