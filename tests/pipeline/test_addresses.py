@@ -109,6 +109,19 @@ def test_a_project_with_odd_characters_in_its_path_keeps_its_store(
     assert {path.name for path in tmp_path.iterdir()} == {name, "file.txt"}, "nothing is made beside the project"
 
 
+def test_a_run_is_found_again_through_an_address_with_a_query(
+    tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(store_template.read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db?timeout=60")
+    runs.configure(tmp_path)
+    uri = runs.configured_uri()
+    run_id = runs.client(uri).create_run(runs.experiment_id(uri, "query")).info.run_id
+    found = runs.get_run(run_id)
+    assert found is not None
+    assert str(found.artifact_uri).startswith(str(tmp_path / "mlruns"))
+
+
 def test_a_training_in_another_experiment_is_named_and_one_in_this_comes_first(
     tmp_path: Path, store_template: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
