@@ -5,6 +5,7 @@ MLflow makes the tables by some 60 migrations, each committed by itself: killed 
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 import sqlite3
@@ -66,19 +67,21 @@ def _make(database: Path) -> None:
     """Make a database under another name; the lock is held, so whatever has such a name is left by somebody who was killed."""
     from mlflow import MlflowClient
 
-    for left in database.parent.glob(f"{_escaped(database.name)}{MAKING}*"):
+    for left in database.parent.glob(f"{glob.escape(database.name)}{MAKING}*"):
         left.unlink(missing_ok=True)
     made = database.with_name(f"{database.name}{MAKING}{uuid.uuid4().hex}")
-    MlflowClient(tracking_uri=sqlite_address(made))
-    # MLflow keeps connections to what it has made, so a copy gets the name: nobody else's connection leads to that.
     whole = made.with_name(f"{made.name}.whole")
-    shutil.copyfile(made, whole)
-    with whole.open("rb") as file:
-        os.fsync(file.fileno())
-    with contextlib.suppress(FileExistsError):  # `mlflow ui`, which knows of no lock, was quicker.
-        os.link(whole, database)
-    for file in (made, whole):
-        file.unlink()
+    try:
+        MlflowClient(tracking_uri=sqlite_address(made))
+        # MLflow keeps connections to what it has made, so a copy gets the name: nobody else's connection leads to that.
+        shutil.copyfile(made, whole)
+        with whole.open("rb") as file:
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # `mlflow ui`, which knows of no lock, was quicker.
+            os.link(whole, database)
+    finally:  # A full disk gets its room back, too.
+        for file in (made, whole):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -86,8 +89,3 @@ def _locked(database: Path) -> Iterator[None]:
     with database.with_name(f"{database.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _escaped(name: str) -> str:
-    """Return a name as a pattern that fits nothing else."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

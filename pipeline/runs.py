@@ -51,7 +51,7 @@ def configure(root: Path) -> str | None:
         os.environ.setdefault(name, value)
     for chatty in ("alembic", "mlflow", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # 80 lines of traceback for each try.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)  # 80 lines for each try; who asks gets a sentence.
     _configured["uri"] = tracking_uri(root)
     return os.environ.pop("MLFLOW_RUN_ID", None)
 
@@ -243,6 +243,10 @@ def close_run(run: Run, uri: str | None = None) -> None:
     uri = uri or configured_uri()
     with explained(uri):
         client(uri).set_terminated(run.id, "KILLED", end_time=run.last_sign_ms)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
 
 
 def _unanswered(uri: str) -> str:

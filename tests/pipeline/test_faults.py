@@ -251,16 +251,17 @@ def small_disk(project: Path) -> Iterator[Callable[[bool], None]]:
     folder = project / ".matwm"
     folder.mkdir()
     with mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)):
-        rest = folder / "something else"
+        yield partial(fill, folder)
 
-        def fill(is_full: bool) -> None:
-            rest.unlink(missing_ok=True)
-            if is_full:
-                with rest.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-                    while file.write(bytes(4096)):
-                        pass
 
-        yield fill
+def fill(folder: Path, is_full: bool) -> None:
+    """Fill a small file system to the last byte, or make room again."""
+    rest = folder / "something else"
+    rest.unlink(missing_ok=True)
+    if is_full:
+        with rest.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
 
 
 @contextlib.contextmanager
@@ -326,6 +327,40 @@ def test_a_disk_that_stays_full_stops_training_with_the_last_good_checkpoint(
     assert run(project) == 0
     assert result(project) == expected
     assert_everything_is_there_once(project)
+
+
+@fault("the disk full that MLflow's database is on", "training goes on and says so once; the next command sends everything, in one run")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_full_disk_under_mlflows_database_costs_nothing(
+    project: Path,
+    tmp_path: Path,
+    store_template: Path,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    is_there: bool,
+) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        if is_there:
+            shutil.copy(store_template, folder / "mlflow.db")
+        runs.configure(project)
+        fill(folder, is_full=True)
+        with impatient():
+            assert run(project) == 0
+        assert result(project) == expected
+        assert caplog.text.count("Training goes on") == 1
+        assert "full" in caplog.text or "No space left" in caplog.text
+        assert "Traceback" not in caplog.text + capsys.readouterr().err
+        nobody_calls_mlflow()
+        fill(folder, is_full=False)
+        assert run(project) == 0
+        assert_everything_is_there_once(project)
+        nobody_calls_mlflow()
+        assert {path.name for path in folder.glob("mlflow.db*")} <= {"mlflow.db", "mlflow.db.lock"}
 
 
 # MLflow that does not answer
