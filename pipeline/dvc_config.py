@@ -22,7 +22,7 @@ _NAMED = re.compile(r'\s*(remote|machine|db)\s*"(.*)"\s*')
 def settings(project: Path) -> Mapping[str, Any]:
     """Return DVC's configuration by section and option, remotes by name; nothing if it cannot be read. Unchanged files are parsed once."""
     files = config_files(project)
-    return _parsed(files, tuple(map(_mark, files)))
+    return _parsed(files, tuple(map(mark, files)))
 
 
 def config_files(project: Path) -> tuple[Path, ...]:
@@ -37,6 +37,14 @@ def config_files(project: Path) -> tuple[Path, ...]:
 def is_on(value: Any) -> bool:
     """Return whether an option is switched on."""
     return str(value).lower() == "true"
+
+
+def mark(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written to, None if it is not there."""
+    try:
+        return durable.mark(path)
+    except OSError:
+        return None
 
 
 @lru_cache(maxsize=4)
@@ -85,11 +93,3 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written to, None if it is not there."""
-    try:
-        return durable.mark(path)
-    except OSError:
-        return None

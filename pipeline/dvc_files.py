@@ -15,7 +15,7 @@ import yaml
 
 from matwm import durable
 from matwm.version import NUMERICS
-from pipeline.dvc_config import settings
+from pipeline.dvc_config import mark, settings
 
 ABSENT = object()
 
@@ -23,7 +23,7 @@ ABSENT = object()
 def lock(project: Path) -> Mapping[str, Any]:
     """Return the stages of dvc.lock by name, empty before the first `dvc repro`; a file that stays as it is is parsed once."""
     path = project / "dvc.lock"
-    return _parsed_lock(path, _mark(path))
+    return _parsed_lock(path, mark(path))
 
 
 def listed(entry: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
@@ -119,14 +119,6 @@ def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
         return {}
     stages = data.get("stages") if isinstance(data, dict) else None
     return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written to, None if it is not there."""
-    try:
-        return durable.mark(path)
-    except OSError:
-        return None
 
 
 def _at(params: Mapping[str, Any], path: str) -> Any:

@@ -57,12 +57,9 @@ def opened(options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the fsspec file system of a remote and the path in it; nothing is asked of S3 yet, an SSH server is logged in to.
 
     Raises:
-        OptionError: it is of another kind, or an option cannot be right.
+        OptionError: an option cannot be right.
     """
-    kind = scheme_of(options)
-    if kind not in KINDS:
-        raise OptionError(f"a remote of the kind {kind}:// is left to DVC")
-    return KINDS[kind](options)
+    return KINDS[scheme_of(options)](options)
 
 
 def _file(options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -75,6 +72,16 @@ def _ssh(options: Mapping[str, Any]) -> tuple[Any, str]:
     from sshfs import SSHFileSystem
 
     parts = _parts(options)
+    return SSHFileSystem(parts["host"], skip_instance_cache=True, **ssh_login(options)), parts["path"] or "."
+
+
+def ssh_login(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how to log in to an SSH server; what is not set here, ~/.ssh/config may say.
+
+    Raises:
+        OptionError: an option cannot be right.
+    """
+    parts = _parts(options)
     login: dict[str, Any] = {
         "username": options.get("user") or parts.get("username"),
         "port": _number(options, "port") or parts.get("port"),
@@ -85,7 +92,7 @@ def _ssh(options: Mapping[str, Any]) -> tuple[Any, str]:
     for secret in ("password", "passphrase"):
         if is_on(options.get(f"ask_{secret}")) and login[secret] is None:
             raise OptionError(f"ask_{secret} is on, but nobody answers in the midst of training: store it (--local) or use a key")
-    login = {name: value for name, value in login.items() if value is not None}  # ~/.ssh/config has a say in what is left out.
+    login = _given(login)
     if keyfile := options.get("keyfile"):
         login["client_keys"] = [str(Path(keyfile).expanduser())]
     if options.get("allow_agent") is not None and not is_on(options["allow_agent"]):
@@ -94,15 +101,8 @@ def _ssh(options: Mapping[str, Any]) -> tuple[Any, str]:
     methods = ["publickey"] if keyfile or "passphrase" in login else []
     methods += ["keyboard-interactive", "password"] if "password" in login else []
     login |= {"preferred_auth": methods} if methods else {}
-    return SSHFileSystem(
-        parts["host"],
-        timeout=_number(options, "timeout") or CONNECT_SECONDS,
-        encryption_algs=SSH_CIPHERS,
-        compression_algs=None,
-        gss_auth=is_on(options.get("gss_auth")),
-        skip_instance_cache=True,
-        **login,
-    ), parts["path"] or "."
+    login |= {"timeout": _number(options, "timeout") or CONNECT_SECONDS, "gss_auth": is_on(options.get("gss_auth"))}
+    return {**login, "encryption_algs": SSH_CIPHERS, "compression_algs": None}
 
 
 def _s3(options: Mapping[str, Any]) -> tuple[Any, str]:

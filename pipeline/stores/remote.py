@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import dvc_config
 from pipeline import project as places
 from pipeline.keys import manifest_key
-from pipeline.masking import masked, secrets_in
+from pipeline.masking import is_secret, masked, secrets_in
 from pipeline.metrics.journal import TimedPoint, packed, unpacked
 from pipeline.run import Run
 from pipeline.stores import filesystems
@@ -35,20 +35,6 @@ from pipeline.stores.folder_hash import hashed_files, tree_of
 
 if TYPE_CHECKING:
     from matwm.checkpoint import Checkpoint
-
-SECRET = (
-    "password",
-    "passphrase",
-    "secret",
-    "token",
-    "access_key",
-    "customer_key",
-    "account_key",
-    "connection_string",
-    "sas",
-    "credential",
-)
-"""Parts of the names of a remote's settings whose values are nobody's business."""
 
 INDEX, POINTS = "json", "points.jsonl.gz"
 """What the names of a checkpoint's two files in the index end with."""
@@ -92,7 +78,7 @@ class Remote:
             self._kind = filesystems.scheme_of(self._options)
         except filesystems.OptionError as error:
             raise RemoteError(f"DVC remote {name} cannot be used: {error}") from None
-        secret = {key for key in self._options if any(part in key for part in SECRET) and not key.startswith("ask_")}
+        secret = {key for key in self._options if is_secret(key) and not key.startswith("ask_")}
         addresses = (str(self._options.get(option, "")) for option in ("url", "endpointurl"))
         self._secrets = [*(str(self._options[key]) for key in secret), *(part for url in addresses for part in secrets_in(url))]
         self.name = f"DVC remote {name} ({masked(str(self._options['url']), self._secrets)})"
