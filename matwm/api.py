@@ -1,5 +1,6 @@
 """The Python interface for notebooks and scripts: train, go on from a checkpoint, and play with what was trained."""
 
+import contextlib
 import copy
 import logging
 from collections.abc import Mapping
@@ -69,18 +70,18 @@ def train(
             )
     if end <= (0 if start is None else start.step):
         raise ConfigError([f"until is {end}, which is not beyond step {0 if start is None else start.step} where training starts"])
-    trainer = build_trainer(settings)
-    if start is not None:
-        trainer.resume(start)
-    store = None if checkpoint_dir is None else LocalStore(checkpoint_dir)
-    parent = ROOT if start is None else Parent(start.step, start.digest)
-    while trainer.env_step < end:
-        trainer.step()
-        trainer.drain()
-        if store is not None and (trainer.env_step == end or trainer.env_step % settings.run.save_interval == 0):
-            trainer.save(store, parent)
-    trainer.parts()  # A GPU may have diverged since anybody looked: this asks.
-    return _result(trainer)
+    with contextlib.closing(build_trainer(settings)) as trainer:
+        if start is not None:
+            trainer.resume(start)
+        store = None if checkpoint_dir is None else LocalStore(checkpoint_dir)
+        parent = ROOT if start is None else Parent(start.step, start.digest)
+        while trainer.env_step < end:
+            trainer.step()
+            trainer.drain()
+            if store is not None and (trainer.env_step == end or trainer.env_step % settings.run.save_interval == 0):
+                trainer.save(store, parent)
+        trainer.parts()  # A GPU may have diverged since anybody looked: this asks.
+        return _result(trainer)
 
 
 def _read(config: Config | Mapping[str, Any] | str | Path) -> tuple[Config, int | None]:

@@ -47,6 +47,10 @@ class EnvConfig(Section):
     family: scenarios.FamilyName = field("environment family", branch="fixed")
     name: str = field("scenario, or the import path of an environment of the family pettingzoo", branch="fixed")
     options: dict[str, Any] = field("the scenario's own options; those left out take the scenario's defaults", branch="fixed")
+    seconds_per_call: float = field(
+        "seconds after which a reset, step, render or close of an environment of your own is given up", branch="free", shapes=False, gt=0,
+        default=300.0,
+    )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
@@ -479,7 +483,7 @@ class Config(Section):
 
     def shaped_by(self, shaping: Mapping[str, Any]) -> dict[str, Any]:
         """Return all values as plain data, those that shape training from what `shaping` gave for a checkpoint."""
-        defaults = _nested((path, marks["default"]) for path, _, marks in leaves(self) if "default" in marks)
+        defaults = _nested((path, marks["default"]) for path, _, marks in leaves(self) if marks["shapes"] and "default" in marks)
         return merge(merge(self.resolved(), defaults), shaping)
 
 

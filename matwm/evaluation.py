@@ -21,7 +21,7 @@ from matwm.actor_critic import Actors
 from matwm.communication import Communication, other_goals, with_other_goals, word_counts
 from matwm.config import EnvConfig
 from matwm.envs import make_env
-from matwm.envs.base import Env
+from matwm.envs.base import Env, EnvError
 from matwm.envs.scripted import LineUp, opponents, references, scripts, sides
 from matwm.envs.words import Channel, channels
 from matwm.rng import generator_for, seed_torch
@@ -174,17 +174,28 @@ class _Table:
     def __init__(self, env: EnvConfig, first_seed: int, episodes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._config, self._first_seed, self._should_stop = env, first_seed, should_stop
         self._seeds = tuple(range(first_seed, first_seed + episodes))
-        self._at_once = 1 if scenarios.family(env.family).is_heavy else LOCKSTEP
-        self._envs: list[Env] = [make_env(env) for _ in range(min(episodes, self._at_once))]
-        self.spec = self._envs[0].spec
         self._channels = channels(env)
+        with contextlib.ExitStack() as opened:
+            self._envs = [self._made(opened)]
+            self.spec = self._envs[0].spec
+            self._at_once = 1 if scenarios.family(env.family).is_heavy or self.spec.one_at_a_time else LOCKSTEP
+            self._envs += [self._made(opened) for _ in range(1, min(episodes, self._at_once))]
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "_Table":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for env in self._envs:
-            env.close()
+        self._opened.close()
+
+    def _made(self, opened: contextlib.ExitStack) -> Env:
+        try:
+            return opened.enter_context(contextlib.closing(make_env(self._config)))
+        except EnvError as error:
+            if self._config.family != scenarios.OWN:
+                raise
+            hint = "if no second one can be open, say metadata = {'one_at_a_time': True} there"
+            raise EnvError(f"{error}; evaluation plays up to {LOCKSTEP} side by side: {hint}") from error
 
     def play(self, line_up: LineUp, mode: Mode | None, team: _Team | None) -> Result:
         """Play all episodes of a match-up, and where there are words to swap, play them again with other ones."""

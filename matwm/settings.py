@@ -51,6 +51,11 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
 def unplayable(config: Config, spec: EnvSpec) -> list[str]:
     """Return why an environment cannot be trained on with this configuration: a sentence each, none if it can be."""
     problems = [] if config.env.num_agents is not None else list(config.team_misfits(spec.num_agents))
+    if spec.one_at_a_time and config.evaluation.interval:
+        problems.append(
+            f"evaluation.interval is {config.evaluation.interval}, but {spec.name} is one of which only one can be open at a time, and "
+            "training has it: set evaluation.interval to 0, and the stage evaluates"
+        )
     factors = config.actor_critic.action_factors
     if factors and math.prod(factors) != spec.action_size:
         problems.append(

@@ -1,5 +1,6 @@
 """Trains: Algorithm 2, one environment step at a time, with every bit of state in named parts."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -84,6 +85,10 @@ class Trainer:
         if self.env_step % self.config.run.metrics_interval == 0:
             self._read()
             self._points += self.history.close_interval(self.env_step)
+
+    def close(self) -> None:
+        """Let the environment close what it holds: no step can follow."""
+        self.env.close()
 
     def drain(self) -> list[Point]:
         """Return the points of all curves since the last call."""
@@ -219,18 +224,22 @@ class Trainer:
 def build_trainer(config: Config) -> Trainer:
     """Construct everything from the configuration: the only place that does. State arrives afterwards through `load`.
 
+    Who has it closes it when all is done.
+
     Raises:
         ConfigError: the environment cannot be made, or is none that this configuration can train on.
     """
     device = prepare_torch(config)
-    env = EpisodeLog(make_env(config.env))
-    if problems := unplayable(config, env.spec):
-        raise ConfigError(problems)
-    replay = Replay(env.spec, config.replay, device)
-    seed_torch(config.seed, "initialisation", 0)
-    learner = Learner(env.spec, config, device)
-    collector = Collector(env, replay, seed=config.seed, acting_context=config.schedule.acting_context)
-    return Trainer(config, env, replay, learner, collector)
+    with contextlib.ExitStack() as opened:
+        env = EpisodeLog(opened.enter_context(contextlib.closing(make_env(config.env))))
+        if problems := unplayable(config, env.spec):
+            raise ConfigError(problems)
+        replay = Replay(env.spec, config.replay, device)
+        seed_torch(config.seed, "initialisation", 0)
+        learner = Learner(env.spec, config, device)
+        collector = Collector(env, replay, seed=config.seed, acting_context=config.schedule.acting_context)
+        opened.pop_all()  # It is the trainer's.
+        return Trainer(config, env, replay, learner, collector)
 
 
 def prepare_torch(config: Config) -> torch.device:

@@ -59,6 +59,8 @@ class EnvSpec:
     """Who has masks, where some may have none; None if all are alike. Manifests say of all together that there are masks."""
     max_steps: int | None = field(default=None, compare=False)
     """The time limit of an episode, None if it is not known; manifests leave it to the options."""
+    one_at_a_time: bool = field(default=False, compare=False)
+    """No second one can be made while one is open."""
 
     @property
     def num_agents(self) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matwm.errors import run_program
-from pipeline.process import follow_parent
+from pipeline.process import Interruption, follow_parent, leave
 
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
     from matwm.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ def evaluate(project: Path, name: str) -> None:
     artifacts = [(folder / "evaluation.json", ""), (folder / "evaluation.csv", "")]
     pictures = project / "plots" / name
     pictures.mkdir(parents=True, exist_ok=True)  # an output of the stage, with or without a GIF
-    if segment.config.evaluation.gif and (gif := _gif(checkpoint, learned[0])):
+    if segment.config.evaluation.gif and (gif := _gif(checkpoint, segment.config, learned[0])):
         durable.replace(pictures / GIF, gif)
         artifacts.append((pictures / GIF, "plots"))
     step = checkpoint.step
@@ -93,13 +93,13 @@ def _results(checkpoint: "Checkpoint", config: "Config") -> "tuple[list[Result],
     learned = judge(
         networks.world_model.to(device),
         networks.actors.to(device),
-        networks.env,
+        config.env,
         episodes=settings.episodes,
         first_seed=settings.seed,
         modes=settings.modes,
         acting_context=networks.acting_context,
     )
-    return learned, reference_lines(networks.env, episodes=settings.episodes, first_seed=settings.seed)
+    return learned, reference_lines(config.env, episodes=settings.episodes, first_seed=settings.seed)
 
 
 def _judged(result: "Result") -> "dict[str, Summary]":
@@ -147,9 +147,8 @@ def _table(step: int, results: "Iterable[Result]") -> str:
     return text.getvalue()
 
 
-def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes | None:
+def _gif(checkpoint: "Checkpoint", config: "Config", self_play: "Result") -> bytes | None:
     """Draw neither the best nor the worst episode; None, said aloud, if the environment cannot draw itself or play it again."""
-    from matwm.config import EnvConfig
     from matwm.envs.base import NoPictureError
     from pipeline.drawing.animation import animate
 
@@ -158,9 +157,8 @@ def _gif(checkpoint: "Checkpoint", self_play: "Result") -> bytes | None:
         return None
     episode = self_play.typical
     title = f"{checkpoint.spec.name}, {self_play.mode}, step {checkpoint.step:,}"
-    env = EnvConfig.model_validate(checkpoint.config["env"])
     try:
-        return animate(env, self_play.seeds[episode], self_play.actions[episode], title)
+        return animate(config.env, self_play.seeds[episode], self_play.actions[episode], title)
     except NoPictureError as error:
         sys.stderr.write(f"there is no {GIF}: {error}\n")
         return None
@@ -174,8 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pipeline.project import root
 
     follow_parent()
-    return run_program(lambda: evaluate(root(), name))
+    with Interruption():
+        return run_program(lambda: evaluate(root(), name))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,17 +4,17 @@ plots/lineage/<segment>/<figure>.png for each of `FIGURES`; the numbers are in m
 cumulative. Words are drawn where agents tell each other of goals, of the judged steps of every segment of the lineage.
 """
 
+import contextlib
 import csv
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matwm.errors import run_program
-from pipeline.process import follow_parent
+from pipeline.process import Interruption, follow_parent, leave
 
 if TYPE_CHECKING:
     from matwm.envs.words import Channel
@@ -275,7 +275,8 @@ def _lineage(path: "Sequence[ResolvedSegment]", metrics: Path) -> "Lineage":
     from pipeline import project as places
     from pipeline.drawing.figures import Lineage, Stretch
 
-    spec = make_env(path[-1].config.env).spec
+    with contextlib.closing(make_env(path[-1].config.env)) as env:
+        spec = env.spec
     roles = {role: [spec.agents[number] for number in numbers] for role, numbers in spec.roles().items()}
     stretches = [Stretch(segment.name, segment.origin.step, _label(segment)) for segment in path]
     title = f"{spec.name}, {' → '.join(_shortened([segment.name for segment in path]))}"
@@ -302,8 +303,9 @@ def main() -> int:
         plot(root())
 
     follow_parent()
-    return run_program(draw_all)
+    with Interruption():
+        return run_program(draw_all)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

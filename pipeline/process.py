@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.project import ProjectError
 
@@ -124,6 +125,20 @@ def allowance(interruption: Interruption, seconds: float) -> Callable[[], float]
         return math.inf if end is None else end - time.monotonic()
 
     return left
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, also where threads that an environment has left would keep it for ever."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    if left := [thread.name for thread in others if thread.is_alive()]:
+        sys.stderr.write(f"threads are still running that nobody has ended, perhaps of the environment: {', '.join(left)}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def leave_closed_terminal() -> None:

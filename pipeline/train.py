@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from matwm.errors import run_program
 from pipeline.memory import keep_freed_memory
-from pipeline.process import Interruption, exclusive, follow_parent
+from pipeline.process import Interruption, exclusive, follow_parent, leave
 
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
     from pipeline.training.session import Session
@@ -101,4 +101,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

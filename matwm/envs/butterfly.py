@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -37,7 +36,8 @@ def make(config: EnvConfig, render: bool) -> "PettingZooEnv":
         chosen["continuous"] = False
     is_knights = config.name == "knights_archers_zombies_v11"
     more: dict[str, Any] = {"fresh_each_episode": True, "rewards": scores} if is_knights else {}
-    return PettingZooEnv(config.name, partial(module.parallel_env, **chosen), draws=render, max_steps=config.options["max_cycles"], **more)
+    limit = config.options["max_cycles"]
+    return PettingZooEnv(config.name, lambda seed: module.parallel_env(**chosen), draws=render, max_steps=limit, **more)
 
 
 def scores(env: Any, given: Mapping[str, float]) -> dict[str, float]:

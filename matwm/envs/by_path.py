@@ -2,10 +2,10 @@
 
 Nothing is known of such an environment: it is made anew for each episode, since whether its `reset(seed)` forgets everything is unknown,
 and a resumed episode is played again from its seed. One that draws randomness which `reset(seed)` does not seed must say so by
-`metadata["nondeterministic"] = True`; then a resumed run begins a fresh episode.
+`metadata["nondeterministic"] = True`; then a resumed run begins a fresh episode. One of which no two can be open at a time says
+`metadata["one_at_a_time"] = True`.
 """
 
-import contextlib
 import importlib
 import sys
 from collections.abc import Callable
@@ -29,14 +29,16 @@ def make(config: EnvConfig, render: bool) -> "PettingZooEnv":
     Raises:
         EnvError: it cannot be imported or made, or is none that MATWM can play.
     """
+    from matwm.envs.guest import Guest, Stay
     from matwm.envs.pettingzoo import PettingZooEnv
 
-    factory = _factory(config.name)
+    with Stay(0).visit(f"importing {config.name}", config.seconds_per_call):
+        factory = _factory(config.name)
     limit = config.options.get("max_cycles")
     with blaming(f"env.name is {config.name}, and reading it"):
         return PettingZooEnv(
             config.name,
-            lambda: _made(config, factory),
+            lambda seed: Guest(config.name, lambda: _made(config, factory), seed=seed, seconds=config.seconds_per_call),
             draws=render,
             fresh_each_episode=True,
             max_steps=limit if isinstance(limit, int) else None,
@@ -69,9 +71,15 @@ def _factory(name: str) -> Callable[..., Any]:
 
 def _made(config: EnvConfig, factory: Callable[..., Any]) -> Any:
     """Make it with pictures if it can: some observe nothing without."""
+    from matwm.envs.guest import OverdueError
+
     given = ", ".join(f"{key}={value!r}" for key, value in config.options.items())
     what = f"env.name is {config.name}, and making it with ({given})"
-    with contextlib.suppress(EnvError), blaming(what):  # If it is not for the pictures, it happens again.
-        return factory(**config.options, render_mode="rgb_array")
-    with blaming(what):
-        return factory(**config.options)
+    try:
+        with blaming(what):
+            return factory(**config.options, render_mode="rgb_array")
+    except OverdueError:
+        raise
+    except EnvError:  # If it is not for the pictures, it happens again.
+        with blaming(what):
+            return factory(**config.options)

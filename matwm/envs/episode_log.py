@@ -52,6 +52,10 @@ class EpisodeLog:
         self._actions.append(np.asarray(actions).tolist())
         return self.tick
 
+    def close(self) -> None:
+        """Close the environment; it cannot be used afterwards."""
+        self._env.close()
+
     def end(self) -> None:
         """Forget the finished episode: what is saved from now on is that there is none."""
         self._seed, self._actions, self.tick = None, [], None

@@ -21,7 +21,7 @@ def make(config: EnvConfig, render: bool) -> "PettingZooEnv":
     module = importlib.import_module(f"mpe2.{config.name}")
     return PettingZooEnv(
         config.name,
-        lambda: module.parallel_env(**config.options, continuous_actions=False, render_mode="rgb_array" if render else None),
+        lambda seed: module.parallel_env(**config.options, continuous_actions=False, render_mode="rgb_array" if render else None),
         draws=render,
         max_steps=config.options["max_cycles"],
     )

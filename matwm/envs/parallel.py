@@ -1,18 +1,23 @@
 """Reads what parallel environments of PettingZoo say of themselves, and refuses in a sentence what would go wrong later."""
 
+import contextlib
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from matwm.envs.base import EnvError, blaming
+from matwm.envs.guest import OverdueError
 from matwm.envs.spaces import as_numbers
 from matwm.manifest import AGENT
 
 PARTS = ("possible_agents", "observation_space", "action_space", "reset", "step")
 RETURNED = ("observations", "rewards", "terminations", "truncations", "infos")
+_log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)
 OUR_METRICS = ("length", "return")
 """What an episode has whatever the environment says."""
@@ -29,7 +34,7 @@ def agents_of(name: str, env: Any) -> list[Any]:
         raise EnvError(f"{name} is turn-based (AEC): give its parallel_env, or wrap it with pettingzoo.utils.conversions.aec_to_parallel")
     with blaming(f"reading possible_agents of {name}"):
         if lacking := [part for part in PARTS if not hasattr(env, part)]:
-            raise EnvError(f"{name} is no parallel environment of PettingZoo but a {type(env).__name__}, which has no {lacking[0]}")
+            raise EnvError(f"{name} is no parallel environment of PettingZoo but a {env.__class__.__name__}, which has no {lacking[0]}")
         agents = list(env.possible_agents)
     if not agents:
         raise EnvError(f"{name} has no agents: its possible_agents is empty")
@@ -73,6 +78,35 @@ def stepped(name: str, env: Any, actions: Mapping[Any, int]) -> tuple[Mapping[An
     else:
         return tuple(returned)
     raise EnvError(f"{name} returns {found} from step(...): expected ({', '.join(RETURNED)}), each a dict by agent, as PettingZoo's do")
+
+
+def closed(name: str, env: Any) -> None:
+    """Let an environment close what it holds; what its own code raises then is logged, for what it was made for is done.
+
+    Raises:
+        EnvError: it does not come back.
+    """
+    try:
+        with blaming(f"close() of {name}"), _pygame_kept():
+            getattr(env, "close", lambda: None)()
+    except OverdueError:
+        raise
+    except EnvError as error:
+        _log.warning("%s", error)
+
+
+@contextlib.contextmanager
+def _pygame_kept() -> Iterator[None]:
+    """Let nobody quit pygame, as many a close() does: it would be gone for every other environment of the process, fonts and all."""
+    modules = [vars(sys.modules[name]) for name in ("pygame", "pygame.display", "pygame.font") if name in sys.modules]
+    quits = [module["quit"] for module in modules]
+    try:
+        for module in modules:
+            module["quit"] = lambda: None
+        yield
+    finally:
+        for module, ours in zip(modules, quits, strict=True):
+            module["quit"] = ours
 
 
 def check_told(name: str, agents: Iterable[Any], told: Mapping[str, Mapping[Any, Any]]) -> None:

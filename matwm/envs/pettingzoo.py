@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from matwm.envs.base import EnvError, NoPictureError, blaming
 from matwm.envs.images import IMAGE_SHAPE
 from matwm.envs.legal import check_actions, checked_mask, idle_unless
-from matwm.envs.parallel import agents_of, begun, check_told, metrics_of, rewards_of, stepped
+from matwm.envs.parallel import agents_of, begun, check_told, closed, metrics_of, rewards_of, stepped
 from matwm.envs.spaces import actions as count_actions
 from matwm.envs.spaces import opened, sight
 from matwm.types import EnvSpec, Obs, Tick
@@ -32,21 +32,30 @@ class PettingZooEnv:
     def __init__(
         self,
         name: str,
-        make: Callable[[], Any],
+        make: Callable[[int], Any],
         *,
         draws: bool,
         fresh_each_episode: bool = False,
         max_steps: int | None = None,
         rewards: Rewards = lambda env, given: given,
     ) -> None:
-        """`fresh_each_episode`: make a new one at each reset; `rewards`: takes those of a step from the environment and what it gave.
+        """`make`: returns one, given the first episode's seed; `fresh_each_episode`: make a new one at each reset; `rewards`: takes those
+        of a step from the environment and what it gave.
 
         Raises:
             EnvError: it is none that MATWM can play.
         """
-        self._make, self._fresh, self._draws, self._rewards = make, fresh_each_episode, draws, rewards
+        self._name, self._make, self._fresh, self._draws, self._rewards = name, make, fresh_each_episode, draws, rewards
         # Agent, space and reward types are PettingZoo's own Any.
-        self._env: Any = make()
+        self._env: Any = make(0)
+        try:
+            self._read(name, max_steps)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, name: str, max_steps: int | None) -> None:
+        """Find out what it says of itself."""
         self._ids = agents_of(name, self._env)
         names = tuple(map(str, self._ids))
         whos = self._whos = [f"{agent} of {name}" for agent in names]
@@ -63,6 +72,7 @@ class PettingZooEnv:
         given = ["action_mask" in (infos.get(agent) or {}) for agent in self._ids]
         # Who is not there in this episode is taken for one like the others.
         self._masks_in_infos = [has or (any(given) and agent not in here) for agent, has in zip(self._ids, given, strict=True)]
+        metadata = getattr(self._env, "metadata", None) or {}
         masked = tuple(has or one.has_mask for has, one in zip(self._masks_in_infos, self._sights, strict=True))
         self.spec = EnvSpec(
             name=name,
@@ -71,9 +81,10 @@ class PettingZooEnv:
             num_actions=tuple(count for count, _ in choices),
             has_action_masks=any(masked),
             masked=masked,
-            resume="episode" if (getattr(self._env, "metadata", None) or {}).get("nondeterministic") else "replay",
+            resume="episode" if metadata.get("nondeterministic") else "replay",
             image_shape=IMAGE_SHAPE if is_image else None,
             max_steps=max_steps,
+            one_at_a_time=bool(metadata.get("one_at_a_time")),
         )
         self._was_reset = self._is_running = False
         self._obs_shape = (len(names), *self.spec.obs_shape)
@@ -85,7 +96,8 @@ class PettingZooEnv:
     def reset(self, seed: int) -> Tick:
         """Start the episode that this seed alone determines, whatever came before."""
         if self._fresh:
-            self._env = self._make()
+            self.close()
+            self._env = self._make(int(seed))
         observations, infos, self._here = begun(self.spec.name, self._env, int(seed))
         self._refuse_strangers()
         self._was_reset = True
@@ -149,9 +161,10 @@ class PettingZooEnv:
 
     def close(self) -> None:
         """Let go of the environment; it cannot be used afterwards."""
-        # A close() of those that draw with pygame quits it for the whole process, and every other environment's font with it.
-        self._env = None
+        env, self._env = self._env, None
         self._was_reset = self._is_running = False
+        if env is not None:
+            closed(self._name, env)
 
     def _told(
         self,

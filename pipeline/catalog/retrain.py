@@ -1,5 +1,6 @@
 """Trains the interval before a checkpoint again and says whether the same comes out."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,21 +63,22 @@ def retrain(
     from_step, from_place = (before.step, str(before.path)) if before else (0, places.ROOT_CHECKPOINT)
     config = _config(checkpoint)
     on_begin(f"training again from step {from_step} to step {checkpoint.step}")
-    try:
-        trainer = build_trainer(config)
-        if before is not None:
-            trainer.resume(before)
-        while trainer.env_step < checkpoint.step:
-            trainer.step()
-            trainer.drain()
-    except NonFiniteLossError as error:
-        differences = [f"training again fails: {error}"]
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise ProjectError(f"{checkpoint.path} cannot be trained again here: {error}") from error
-    else:
-        differences = _differences(checkpoint, trainer)
+    with contextlib.ExitStack() as opened:
+        try:
+            trainer = opened.enter_context(contextlib.closing(build_trainer(config)))
+            if before is not None:
+                trainer.resume(before)
+            while trainer.env_step < checkpoint.step:
+                trainer.step()
+                trainer.drain()
+        except NonFiniteLossError as error:
+            differences = [f"training again fails: {error}"]
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise ProjectError(f"{checkpoint.path} cannot be trained again here: {error}") from error
+        else:
+            differences = _differences(checkpoint, trainer)
     hints = _hints(run, config) if differences else []
     if differences and checkpoint.spec.resume == "episode":
         hints.append(f"{checkpoint.spec.name} cannot be brought back within an episode: what is resumed is continued, not reproduced")

@@ -1,5 +1,6 @@
 """Draws an episode as an animated GIF: the same bytes for the same episode."""
 
+import contextlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -40,14 +41,13 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
 
 def _scenes(env: EnvConfig, seed: int, actions: Iterable[Int[np.ndarray, " N"]]) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], int, str]]:
     """Yield each picture with the number of steps taken and the returns so far."""
-    drawn = make_env(env, render=True)
-    returns = np.zeros(drawn.spec.num_agents)
-    drawn.reset(seed)
-    yield drawn.render(), 0, _returns_line(drawn.spec, returns)
-    for step, action in enumerate(actions, start=1):
-        returns += drawn.step(action).reward
-        yield drawn.render(), step, _returns_line(drawn.spec, returns)
-    drawn.close()
+    with contextlib.closing(make_env(env, render=True)) as drawn:
+        returns = np.zeros(drawn.spec.num_agents)
+        drawn.reset(seed)
+        yield drawn.render(), 0, _returns_line(drawn.spec, returns)
+        for step, action in enumerate(actions, start=1):
+            returns += drawn.step(action).reward
+            yield drawn.render(), step, _returns_line(drawn.spec, returns)
 
 
 def _returns_line(spec: EnvSpec, returns: Sequence[float] | np.ndarray) -> str:

@@ -144,10 +144,10 @@ def _measured(config: Config) -> Sizes:
     import numpy as np
     import torch
 
-    from matwm.envs import make_env
+    from matwm.envs.probe import probe
     from matwm.learner import Learner, policy_in
 
-    spec = make_env(config.env).spec
+    spec = probe(config.env)
     with torch.device("meta"):
         learner = Learner(spec, config, torch.device("meta"))
         policies = [policy_in(learner.parts()["agents"], agent) for agent in range(spec.num_agents)]

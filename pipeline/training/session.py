@@ -55,6 +55,7 @@ class Session:
         self.saver = Saver(self.store, job.start.parent, self._note_save, prepare=self.tracker.journal.flush)
         self._writing = threading.Lock()
         self._display: Display | None = None
+        self._trainer: Trainer | None = None
         self._good_step: int | None = None
         self._save_seconds = 0.0
         self._machine = records.machine_facts(self.config.run.device, self.config.run.threads)
@@ -107,6 +108,8 @@ class Session:
         except Exception as error:
             error.add_note(f"segment {self.segment.name}: {self.last_good()}; once the cause is mended, the same command goes on")
             raise
+        finally:
+            self._close_trainer()
 
     def publish(self) -> None:
         """Give the finished checkpoints that stay their names in `checkpoints/<segment>`, all at once, and write the metrics' files.
@@ -184,7 +187,8 @@ class Session:
         return trainer
 
     def _trainer_from(self, newest: Checkpoint | None) -> Trainer:
-        trainer = build_trainer(self.config)
+        self._close_trainer()
+        trainer = self._trainer = build_trainer(self.config)
         checkpoint = newest or (None if self.job.start.is_root else open_checkpoint(self.job.start.folder))
         if newest is not None and newest.step not in self._facts.setdefault("resumed_at", []):
             self._facts["resumed_at"].append(newest.step)
@@ -204,6 +208,12 @@ class Session:
             whose = "its own checkpoint" if newest else f"{self.segment.origin.folder},"
             sys.stderr.write(f"{self.segment.name} goes on from {whose} of step {checkpoint.step}\n")
         return trainer
+
+    def _close_trainer(self) -> None:
+        """Let the environment of the present trainer close what it holds."""
+        trainer, self._trainer = self._trainer, None
+        if trainer is not None:
+            trainer.close()
 
     def _train_to(self, target: int, trainer: Trainer, display: Display, interruption: Interruption) -> bool:
         """Train to a step, where a checkpoint is saved; return False if a signal came first."""

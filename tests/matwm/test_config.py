@@ -13,6 +13,7 @@ from matwm.config import (
     ActorCriticConfig,
     Config,
     ConfigError,
+    EnvConfig,
     ImaginationConfig,
     RunConfig,
     ScheduleConfig,
@@ -71,6 +72,7 @@ YOUNGER = {
     *((ActorCriticConfig, name) for name in ("action_factors", "epochs", "ratio_clip", "return_debias", "critic_reads", "team_reward")),
     *((ImaginationConfig, name) for name in ("mates", "opponents_predicted")),
     (ScheduleConfig, "agents_from"),
+    (EnvConfig, "seconds_per_call"),
 }
 
 
@@ -120,6 +122,7 @@ MOVES: dict[str, Any] = {
     "seed": 4,
     "env.name": "simple_world_comm_v3",
     "env.options": {"max_cycles": 5},
+    "env.seconds_per_call": 5.0,
     "world_model.latents": 5,
     "world_model.classes": 5,
     "world_model.latent_code": "ordinal",

@@ -24,7 +24,7 @@ from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
 
 TINY: dict[str, Any] = {
     "seed": 3,
-    "env": {"family": "mpe", "name": "simple_tag_v3", "options": {"max_cycles": 6}},
+    "env": {"family": "mpe", "name": "simple_tag_v3", "options": {"max_cycles": 6}, "seconds_per_call": 300.0},
     "world_model": {
         "latents": 4,
         "classes": 4,

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from pipeline import cli, evaluate, plot, runs, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
+from tests.matwm.envs.guests import alive
 from tests.pipeline import in_mlflow
 from tests.pipeline.faults_table import README, ROWS, fault, table, table_in
 from tests.pipeline.projects import SOURCE, Project, fingerprint_of, tiny_params, until
@@ -635,3 +637,71 @@ def test_a_link_in_a_checkpoint_is_refused(checkpoints: Path, tmp_path: Path, wh
 
 def test_the_readme_has_exactly_these_faults() -> None:
     assert table_in(README.read_text(encoding="utf-8")) == table(ROWS), "python -m tests.pipeline.faults_table --write"
+
+
+# An environment of one's own
+
+
+GUESTS = "tests.matwm.envs.guests"
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in which an environment notes the processes that it starts."""
+    path = tmp_path / "notes"
+    path.touch()
+    monkeypatch.setenv("NOTES", str(path))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    return path
+
+
+def write_own(project: Path, name: str, **env: Any) -> None:
+    params = tiny_params(segments=SEGMENTS)
+    params["env"] = {"family": "pettingzoo", "name": f"{GUESTS}:{name}", "options": {}, **env}
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def in_a_process(project: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@fault(
+    "an environment of your own that owns processes, ports or threads, or changes its process (folder, signals, random numbers, settings)",
+    "closed before the next is made, when it fails, at a signal and at the end; what it changes is there only while it is called",
+)
+def test_an_environment_leaves_nothing_behind(project: Path, notes: Path) -> None:
+    write_own(project, "SharesOutput")
+    for stage_name in ("train", "evaluate"):
+        assert in_a_process(project, f"pipeline.{stage_name}", "s00")[0] == 0
+    assert len(notes.read_text(encoding="utf-8").split()) > 30
+    until(lambda: not alive(notes))
+    notes.write_text("", encoding="utf-8")
+    write_own(project, "LeavesThread")
+    code, said = in_a_process(project, "pipeline.train", "s00")
+    assert code == 0
+    assert "threads are still running that nobody has ended, perhaps of the environment: Thread-" in said
+
+
+@fault(
+    "… that does not come back from a reset, step, render or close",
+    "stops in one sentence that names it, after `env.seconds_per_call` (while it is validated, after a minute), with exit code 1; the same "
+    "command goes on from the last good checkpoint",
+)
+def test_a_call_that_does_not_come_back_stops_training(project: Path, notes: Path) -> None:
+    write_own(project, "HangsOnce", seconds_per_call=2.0)
+    notes.write_text("hang", encoding="utf-8")
+    code, said = in_a_process(project, "pipeline.train", "s00")
+    assert code == 1
+    assert f"step() of {GUESTS}:HangsOnce has not come back after 2 s: if it needs longer, raise env.seconds_per_call" in said
+    assert "the last good checkpoint is of step 40; once the cause is mended, the same command goes on" in said
+    (info,) = tracking.list_runs()
+    assert info.status == "FAILED"
+    notes.write_text("", encoding="utf-8")
+    assert in_a_process(project, "pipeline.train", "s00")[0] == 0
+    trainer = build_trainer(parse_config(yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))))
+    for _ in range(120):
+        trainer.step()
+    assert result(project) == fingerprint_of(trainer)

@@ -155,15 +155,6 @@ class Hashes(Plain):
         return np.array([self._time, hash(agent) / 2**60], np.float32)
 
 
-class Once(Plain):
-    """Cannot be made beside another process."""
-
-    def __init__(self):
-        super().__init__()
-        if os.environ["TAKEN_BY"] != str(os.getpid()):
-            raise RuntimeError("the port is taken")
-
-
 class HashesAndSaysSo(Hashes):
     metadata = {"name": "hashes", "nondeterministic": True}
 

@@ -6,7 +6,7 @@ import pytest
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.envs.base import EnvError, NoPictureError
-from matwm.envs.probe import probe
+from matwm.envs.probe import tried
 from matwm.manifest import from_spec, to_spec
 
 MODULE = "tests.matwm.envs.broken"
@@ -90,7 +90,7 @@ def config(name, **options):
 def test_what_fails_is_said_in_one_sentence(name, sentence):
     name, *kind = name.split()
     with pytest.raises(EnvError, match=sentence) as caught:
-        probe(config(name, **({"kind": kind[0]} if kind else {})))
+        tried(config(name, **({"kind": kind[0]} if kind else {})))
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_a_signal_is_no_fault_of_an_environment():
 
 
 def test_infos_may_be_none():
-    assert not probe(config("NoInfos")).has_action_masks
+    assert not tried(config("NoInfos"))[0].has_action_masks
 
 
 @pytest.mark.parametrize("name", ["NoRender", "RenderExits"])
