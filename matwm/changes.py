@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from matwm.config import Branch, Config
+from matwm.yaml_text import to_yaml
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def changes(before: Config, after: Config) -> list[Change]:
 
 def as_yaml(value: Any) -> str:
     """Return a value as it may be written in params.yaml, on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False)
+    text = to_yaml(value, default_flow_style=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

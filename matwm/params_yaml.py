@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from matwm.config import Config, ConfigError, Section, SegmentConfig
 from matwm.sentences import nearest, sentences
-from matwm.yaml_text import overlaid, read_yaml
+from matwm.yaml_text import TwofoldError, overlaid, read_yaml
 
 SectionT = TypeVar("SectionT", bound=Section)
 PRESETS = Path(__file__).parent / "presets"
@@ -40,7 +40,10 @@ def parse_segments(data: Mapping[str, Any], *, source: str = "params.yaml") -> d
     problems: list[str] = []
     parsed: dict[str, SegmentConfig] = {}
     for name, entry in segments.items():
-        if not isinstance(name, str) or not SEGMENT_NAME.fullmatch(name):
+        if not isinstance(name, str):
+            problems.append(f"{source}: segments.{name}: the name is no text to YAML: put it in quotes")
+            continue
+        if not SEGMENT_NAME.fullmatch(name):
             problems.append(
                 f"{source}: segments.{name}: a segment's name is made of letters, digits, '-' and '_', "
                 "with a letter or digit first and 64 characters at most"
@@ -68,7 +71,9 @@ def read_params(path: str | Path) -> dict[str, Any]:
     try:
         is_preset = path.resolve().parent == PRESETS.resolve()
         data = read_yaml(preset_text(path.stem) if is_preset else path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except TwofoldError as error:
+        raise ConfigError([f"{path.name}: {problem}" for problem in error.problems]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"{path} is not valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(data, dict):
         found = "is empty" if data is None else f"is {type(data).__name__}, not sections"

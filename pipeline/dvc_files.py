@@ -15,6 +15,7 @@ import yaml
 
 from matwm import durable
 from matwm.version import NUMERICS
+from matwm.yaml_text import read_dvc_yaml
 from pipeline.dvc_config import mark, settings
 
 ABSENT = object()
@@ -114,8 +115,8 @@ def cache_folder(project: Path) -> Path:
 @lru_cache(maxsize=4)
 def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        data = read_dvc_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     stages = data.get("stages") if isinstance(data, dict) else None
     return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
@@ -131,14 +132,8 @@ def _at(params: Mapping[str, Any], path: str) -> Any:
 
 
 def _same(value: Any, recorded: Any) -> bool:
-    """Compare with what the lock says, where a float may stand as 1e-05, which PyYAML reads as text."""
     if isinstance(value, Mapping) and isinstance(recorded, Mapping):
         return value.keys() == recorded.keys() and all(_same(value[key], recorded[key]) for key in value)
     if isinstance(value, list) and isinstance(recorded, list):
         return len(value) == len(recorded) and all(map(_same, value, recorded))
-    if isinstance(value, float) and isinstance(recorded, str):
-        try:
-            return value == float(recorded)
-        except ValueError:
-            return False
     return value == recorded

@@ -8,7 +8,7 @@ import yaml
 
 from matwm.config import Config
 from matwm.sentences import close
-from matwm.yaml_text import read_yaml
+from matwm.yaml_text import TwofoldError, read_yaml
 
 EXAMPLE = "actor_critic.learning_rate=1.0e-4"
 OPTIONS = {"until": "--until", "name": "--name", "from": "RUN@STEP"}
@@ -70,6 +70,8 @@ def _split(word: str) -> tuple[str, Any]:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise _ProblemError(f"{path} is {text!r}: write the value itself, without a reference")
         return path, read_yaml(text)
+    except TwofoldError as error:
+        raise _ProblemError(f"{path} is {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         why = " ".join((getattr(error, "problem", None) or str(error)).split())
         raise _ProblemError(f"{path} is {text!r}, which is not valid YAML ({why}): put quotes around a text") from None

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from matwm.yaml_text import read_yaml, to_yaml
 from pipeline.project import ProjectError
 
 LONGEST_LINE = 140
@@ -18,12 +19,11 @@ def read(path: Path) -> str:
 
 def lines(name: str, entry: Mapping[str, Any], indent: str = "  ") -> str:
     """Return a segment as it stands in params.yaml: one line, or a block where that would be long."""
-    options: dict[str, Any] = {"sort_keys": False, "width": 10**9, "allow_unicode": True}
-    flow = yaml.safe_dump({name: dict(entry)}, default_flow_style=True, **options).strip()
+    flow = to_yaml({name: dict(entry)}, default_flow_style=True).strip()
     line = f"{indent}{flow.removeprefix('{').removesuffix('}')}\n"
     if len(line) <= LONGEST_LINE:
         return line
-    block = yaml.safe_dump({name: dict(entry)}, default_flow_style=None, indent=len(indent) or 2, **options)
+    block = to_yaml({name: dict(entry)}, default_flow_style=None, indent=len(indent) or 2)
     return "".join(f"{indent}{line}" for line in block.splitlines(keepends=True))
 
 
@@ -43,7 +43,7 @@ def with_segment(text: str, name: str, entry: Mapping[str, Any]) -> str:
         present[last] += end
     present.insert(last + 1, lines(name, entry, " " * node.value[0][0].start_mark.column).replace("\n", end))
     changed = "".join(present)
-    before, after = yaml.safe_load(text), yaml.safe_load(changed)
+    before, after = read_yaml(text), read_yaml(changed)
     before["segments"][name] = dict(entry)
     if after != before or list(after["segments"]) != list(before["segments"]):
         raise ProjectError("params.yaml: segments is written in a way that a line cannot be added to: append the segment by hand")

@@ -34,7 +34,7 @@ NO_HORIZON = [{"max_agents": None, "starts": 8, "horizon": 0}]
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"sed": 1}, "sed is unknown, did you mean seed?"),
     ({"world_model": {"lerning_rate": 1e-3}}, "world_model.lerning_rate is unknown, did you mean learning_rate?"),
-    ({"world_model": {"learning_rate": "3e-5"}}, "world_model.learning_rate is the text '3e-5', not a number: write 3.0e-05"),
+    ({"world_model": {"learning_rate": "3e-5"}}, "world_model.learning_rate is 3e-5, which is the text '3e-5' to some readers of"),
     ({"world_model": {"learning_rate": -1.0}}, "world_model.learning_rate is -1.0"),
     ({"seed": "abc"}, "seed is 'abc'"),
     ({"actor_critic": {"discount": 1.5}}, "actor_critic.discount is 1.5"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 from matwm.step_names import step_name
 from pipeline import cli, tracking
@@ -141,6 +142,15 @@ def test_a_value_that_the_parent_has_is_left_out(trained: Trained, matwm: Matwm)
     assert "override" not in trained.project.params()["segments"]["s02"]
 
 
+@pytest.mark.parametrize("name", ["1e3", "010", "no", "1", "63573e75", "1_000", "0o17"])
+def test_a_name_that_some_readers_take_for_no_text_is_quoted(trained: Trained, matwm: Matwm, name: str) -> None:
+    assert matwm(80, "--until", "120", "--name", name)[0] == 0
+    text = (trained.path / "params.yaml").read_text(encoding="utf-8")
+    for read in (yaml.safe_load, YAML(typ="safe").load):
+        assert list(read(text)["segments"]) == ["s00", name]
+    assert matwm(80, "--until", "120", "--name", "more")[0] == 0, "and it is taken afterwards"
+
+
 def test_everything_wrong_is_told_at_once_and_nothing_changes(trained: Trained, matwm: Matwm) -> None:
     before = {name: (trained.path / name).read_bytes() for name in trained.project.files()}
     words = ["sed=1", "world_model.hidden_size=32", "actor_critic.learning_rate=3e-5", "env.name=simple_spread_v3", "seed="]
@@ -149,12 +159,12 @@ def test_everything_wrong_is_told_at_once_and_nothing_changes(trained: Trained, 
     assert [line.split(" is ")[0] for line in errors.splitlines()] == [
         "--until 40",
         "--set sed",
+        "--set actor_critic.learning_rate",
         "--set seed= has no value: write one behind the =, or null where that",
         "--set env.name",
         "--set world_model.hidden_size",
-        "--set actor_critic.learning_rate",
     ]
-    assert "(YAML reads 3e-5 as text, 3.0e-5 as a number)" in errors
+    assert "put it in quotes, or write 3.0e-05" in errors
     assert {name: (trained.path / name).read_bytes() for name in trained.project.files()} == before
 
 

@@ -19,7 +19,7 @@ REGIMES = PARENT.resolved()["actor_critic"]["imagination"]["regimes"]
         ([" seed = 4 "], {"seed": 4}),
         (["actor_critic.learning_rate=1.0e-4", "actor_critic.lambda=0.5"], {"actor_critic": {"learning_rate": 1e-4, "lambda": 0.5}}),
         (["actor_critic.learning_rate=2e-05"], {"actor_critic": {"learning_rate": 2e-5}}),
-        (["actor_critic.learning_rate=3e-5"], {"actor_critic": {"learning_rate": "3e-5"}}),
+        (["tracking.experiment='1e3'"], {"tracking": {"experiment": "1e3"}}),
         (["evaluation.gif=true", "evaluation.modes=[greedy]"], {"evaluation": {"gif": True, "modes": ["greedy"]}}),
         (["actor_critic.adam_betas.1=0.99"], {"actor_critic": {"adam_betas": [0.9, 0.99]}}),
         (
@@ -56,6 +56,11 @@ def test_the_parent_stays_as_it_is() -> None:
         ("seed={a: 1, a: 2}", "seed is '{a: 1, a: 2}', which is not valid YAML (key 'a' stands twice): put quotes around a text"),
         ("seed=&a [*a]", "seed is '&a [*a]': write the value itself, without a reference"),
         ("seed=2026-13-45", "seed is '2026-13-45', which is not valid YAML (month must be in 1..12): put quotes around a text"),
+        ("seed=010", "seed is 010, which is 8 to some readers of YAML and 10 to others: put it in quotes, or write 8 or 10"),
+        (
+            "actor_critic.learning_rate=3e-5",
+            "actor_critic.learning_rate is 3e-5, which is the text '3e-5' to some readers of",
+        ),
         ("seed.x=3", "seed.x: seed is a value (0) and has no parts"),
         ("actor_critic.lerning_rate=1", "actor_critic.lerning_rate is unknown, did you mean actor_critic.learning_rate?"),
         ("learning_rate=1", "learning_rate is unknown, did you mean world_model.learning_rate or actor_critic.learning_rate?"),
