@@ -130,7 +130,7 @@ class PettingZooEnv:
             going_on = before & ~ended & ~cut
             self._terminated = self._terminated | ended
             self._acting = self._those(going_on)
-        self._check_agents(going_on)
+        self._check_agents(going_on, terminations, truncations)
         self._going_on, is_over = going_on, not going_on.any()
         acts = alive = cut if is_over else going_on
         if is_over and not cut.any():
@@ -186,18 +186,24 @@ class PettingZooEnv:
         named = zip(self._ids, chosen, self._first_actions, strict=True)
         return {agent: action + first for agent, action, first in named if agent in self._here}
 
-    def _check_agents(self, going_on: Bool[np.ndarray, " N"]) -> None:
-        """Refuse agents that leave without a flag, or come late; those that have ended may linger."""
-        here = set(self._env.agents)
-        if here == self._here and going_on is self._going_on:
+    def _check_agents(self, going_on: Bool[np.ndarray, " N"], *flags: Mapping[Any, Any]) -> None:
+        """Refuse agents that leave without a flag, come late or come back; those that have ended may linger, if they are still flagged."""
+        here, before = set(self._env.agents), self._here
+        if here == before and going_on is self._going_on and going_on.all():
             return
         self._here = here
         self._refuse_strangers()
-        for agent, goes_on, was_there in zip(self._ids, going_on, self._started, strict=True):
-            if goes_on and agent not in self._here:
+        for agent, goes_on, went_on, was_there in zip(self._ids, going_on, self._going_on, self._started, strict=True):
+            if goes_on and agent not in here:
                 raise EnvError(f"{agent} left {self.spec.name} without being terminated or truncated: one of its flags must say so")
-            if not was_there and agent in self._here:
+            if not was_there and agent in here:
                 raise EnvError(f"{agent} came into {self.spec.name} within an episode: agents are there from the start to their end")
+            is_flagged = any(flag.get(agent, True) for flag in flags)
+            if was_there and not went_on and agent in here and not (agent in before and is_flagged):
+                raise EnvError(
+                    f"{agent} came back into {self.spec.name} after it was terminated or truncated: who has ended is gone until the next "
+                    "episode, so flag it only when it has no more to do in this one"
+                )
 
     def _those(self, chosen: Bool[np.ndarray, " N"]) -> list[Any]:
         return [agent for agent, is_chosen in zip(self._ids, chosen, strict=True) if is_chosen]

@@ -126,6 +126,23 @@ class ComesLate(Plain):
         return super().step(actions)
 
 
+class ComesBack(Plain):
+    """The left one dies in step 2, and is there again from step `again` on: as an agent once more, or never taken from them."""
+
+    def __init__(self, again=4, leaves=True, length=8):
+        super().__init__(length)
+        self._again, self._leaves = again, leaves
+
+    def step(self, actions):
+        if self._time + 1 == self._again:
+            self.agents = list(self.possible_agents)
+        seen, rewards, ended, cut, infos = super().step({agent: actions.get(agent, 0) for agent in self.agents})
+        if self._time == 2:
+            ended = {**ended, "left": True}
+            self.agents = ["right"] if self._leaves else self.agents
+        return seen, rewards, ended, cut, infos
+
+
 class NothingLegal(Plain):
     observed = spaces.Dict({"observation": spaces.Box(-100, 100, (2,), np.float32), "action_mask": spaces.MultiBinary(3)})
 

@@ -51,6 +51,10 @@ def ticks_of(name, actions=((0, 0), (1, 1), (1, 0), (0, 1), (1, 1))):
         (f"{MODULE}:NotFiniteReward", "gave a reward that is not finite to left: inf$"),
         (f"{MODULE}:LeavesSilently", "right left .* without being terminated or truncated"),
         (f"{MODULE}:ComesLate", "right came into .* within an episode: agents are there from the start"),
+        (
+            f"{MODULE}:ComesBack",
+            "left came back into .*ComesBack after it was terminated or truncated: who has ended is gone until the next",
+        ),
         (f"{MODULE}:NothingLegal", "left of .* got an action mask that allows nothing"),
         (f"{MODULE}:LosesMask", "left of .* got no action_mask, which its infos had at the start"),
         (f"{MODULE}:Unseeded", r"goes another way when it is played again from the same seed \(other observations at step 0\): draw"),
@@ -63,6 +67,16 @@ def test_every_mistake_gets_one_clear_sentence(name, sentence):
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ConfigError), "whoever catches wrong parameters catches this too"
+
+
+@pytest.mark.parametrize("how", [{"again": 60, "length": 100}, {"leaves": False}])
+def test_who_comes_back_late_or_never_left_the_agents_is_refused_too(how):
+    """The first in the midst of training, where nobody has tried it."""
+    env = make_env(config("ComesBack", **how))
+    tick = env.reset(0)
+    with pytest.raises(EnvError, match="left came back into .*ComesBack"):
+        while not tick.is_over:
+            tick = env.step(np.zeros(2, np.int64))
 
 
 def test_a_name_of_64_characters_is_taken():
