@@ -8,13 +8,14 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matwm.config import ConfigError
 from matwm.errors import run_program
 from matwm.params_yaml import read_params
-from pipeline import dvc_files, runs
+from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
 from pipeline.params.forecast import Forecast, forecast
 from pipeline.segments import ResolvedSegment, resolve_all
@@ -57,7 +58,9 @@ def foresee(project: Path, segments: dict[str, ResolvedSegment]) -> Forecast:
         ConfigError: this machine has not the memory.
         TrackingError: MLFLOW_TRACKING_URI names a store that cannot be used.
     """
-    return forecast(project, segments, read_params(project / places.PARAMS))
+    found = forecast(project, segments, read_params(project / places.PARAMS))
+    without = source_code.no_commit(project)
+    return replace(found, warnings=[f"runs are recorded without a commit: {without}", *found.warnings]) if without else found
 
 
 def dropped_origins(project: Path, segments: Mapping[str, ResolvedSegment], params: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from matwm.config import ConfigError
 from matwm.params_yaml import read_params
 from pipeline import project as places
-from pipeline import tracking
+from pipeline import source_code, tracking
 from pipeline.checks.finding import Finding, Patient
 from pipeline.metrics import records
 from pipeline.process import is_held
@@ -25,12 +25,9 @@ OLD_SECONDS = 3600
 
 def repository(patient: Patient) -> Iterator[Finding]:
     """The project is in git, and the lineage of what is trained is committed."""
-    if patient.git("rev-parse", "--git-dir") is None:
-        yield Finding(
-            f"{patient.project} is no git repository",
-            "parameters, dvc.lock and metrics are the lineage, and nothing keeps their history",
-            'run "git init && git add -A && git commit -m begin"',
-        )
+    if found := source_code.no_commit(patient.project):
+        why = "parameters, dvc.lock and metrics are the lineage, and nothing keeps their history; runs are recorded without a commit"
+        yield Finding(found.why, why, found.remedy)
         return
     changed = (patient.git("status", "--porcelain", "--", "dvc.lock", "params.yaml", "metrics") or "").splitlines()
     if changed and patient.records:

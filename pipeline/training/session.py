@@ -66,6 +66,8 @@ class Session:
 
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
+        if self._code["commit"] is None:
+            logger.warning("segment %s is recorded without a commit: %s", self.segment.name, source_code.no_commit(self.job.project))
         self._look_for_drift()
         set_aside(self.store, self.job.key)
         found = survey(self.store, self.segment)

@@ -29,7 +29,7 @@ from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import cli, evaluate, plot, runs, tracking, validate
+from pipeline import cli, doctor, evaluate, plot, runs, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
@@ -637,6 +637,34 @@ def test_a_link_in_a_checkpoint_is_refused(checkpoints: Path, tmp_path: Path, wh
 
 def test_the_readme_has_exactly_these_faults() -> None:
     assert table_in(README.read_text(encoding="utf-8")) == table(ROWS), "python -m tests.pipeline.faults_table --write"
+
+
+# A commit that git does not tell
+
+
+@fault(
+    "a checkout that belongs to another user (a container), no `.git`, or no commit yet",
+    "`matwm validate`, `matwm doctor` and the start of training say what git says and what to do; runs are recorded without a commit",
+)
+def test_who_trains_without_a_commit_is_told_why(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warned() -> str:
+        (sentence,) = validate.foresee(project, validate.validate(project)).warnings
+        (finding,) = [one.finding for one in doctor.examine(project) if one.check == "repository"]
+        assert sentence == f"runs are recorded without a commit: {finding.what}: {finding.remedy}"
+        return sentence
+
+    begin = 'run "git init && git add -A && git commit -m begin"'
+    assert warned() == f"runs are recorded without a commit: {project} is no git repository, which DVC needs: {begin}"
+    subprocess.run(["git", "init", "-q", "."], cwd=project, check=True)
+    assert warned().endswith(f'{project} has no commit yet: run "git add -A && git commit -m begin"')
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    write(project, {"s00": {"from": ROOT, "until": 1}})
+    assert run(project) == 0
+    why = f"git says of {project}: fatal: detected dubious ownership in repository at '{project}': run \"git config --global --add safe"
+    assert why in warned()
+    assert f"segment s00 is recorded without a commit: {why}" in caplog.text
 
 
 # An environment of one's own

@@ -24,7 +24,9 @@ S00 = {"s00": {"from": "checkpoints/root", "until": 200}}
 
 def warnings(project: Path, changes: dict[str, Any] | None = None) -> list[str]:
     write(project, S00, changes)
-    return stage.foresee(project, stage.validate(project)).warnings
+    of_git, *others = stage.foresee(project, stage.validate(project)).warnings
+    assert of_git.startswith("runs are recorded without a commit: ")
+    return others
 
 
 def test_what_fits_is_not_warned_of_and_told(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
