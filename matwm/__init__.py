@@ -1,6 +1,6 @@
 """The Multi-Agent Transformer World Model: the method, without any MLOps tool.
 
-`matwm.train`, `matwm.load_policy`, `matwm.load_config` and `matwm.preset_path` are what notebooks and scripts need.
+`matwm.train`, `matwm.load_policy`, `matwm.load_policies`, `matwm.load_config` and `matwm.preset_path` are what notebooks and scripts need.
 """
 
 from importlib import import_module
@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matwm.api import TrainingResult, train
     from matwm.params_yaml import load_config, preset_path
-    from matwm.policy import load_policy
+    from matwm.policy import load_policies, load_policy
 
-__all__ = ["TrainingResult", "load_config", "load_policy", "preset_path", "train"]
+__all__ = ["TrainingResult", "load_config", "load_policies", "load_policy", "preset_path", "train"]
 
 _HOMES = {
     "TrainingResult": "matwm.api",
     "train": "matwm.api",
     "load_config": "matwm.params_yaml",
     "preset_path": "matwm.params_yaml",
+    "load_policies": "matwm.policy",
     "load_policy": "matwm.policy",
 }
 

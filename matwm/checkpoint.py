@@ -125,6 +125,14 @@ class Checkpoint:
         """
         return self._decoded(TENSOR_FILES["world_model"], decode_tensors)
 
+    def agents(self) -> dict[str, Tensor]:
+        """Read actors, critics and what else of all agents is a tensor.
+
+        Raises:
+            CheckpointError: its file is absent or damaged.
+        """
+        return self._decoded(TENSOR_FILES["agents"], decode_tensors)
+
     def history(self) -> State:
         """Read the cumulative histories.
 

@@ -16,7 +16,7 @@ from matwm.actor_critic import Actors, Critics, ReturnBounds
 from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
 from matwm.actor_critic.losses import actor_loss, critic_loss, entropy, trajectory_weights
 from matwm.actor_critic.returns import lambda_returns
-from matwm.config import Config
+from matwm.config import ActorCriticConfig, Config
 from matwm.graphs import Graphed
 from matwm.imagination import Control, control_of, imagine
 from matwm.nets.distributions import pick
@@ -51,13 +51,8 @@ class Learner:
         ac = config.actor_critic
         self.config, self.spec, self.device = config, spec, device
         self.world_model = WorldModel(spec, config.world_model).to(device)
-        size = self.world_model.feature_size
-        self.actors = Actors(spec.num_agents, size, spec.action_size, ac).to(device)
-        zero_row = None
-        if ac.critic_reads == "joint":
-            one_hot, z = config.world_model.latent_code == "one_hot", config.world_model.latent_size
-            size, zero_row = joint_size(size, z, spec.num_agents, one_hot=one_hot), z * spec.num_agents if one_hot else None
-        self.critics = Critics(spec.num_agents, size, ac, zero_row=zero_row).to(device)
+        self.actors = Actors(spec.num_agents, self.world_model.feature_size, spec.action_size, ac).to(device)
+        self.critics = make_critics(self.world_model, spec, ac).to(device)
         self.slow_critics = copy.deepcopy(self.critics).requires_grad_(requires_grad=False)
         self.bounds = ReturnBounds(spec.num_agents, debias=ac.return_debias).to(device)
         teams = spec.roles().values() if ac.team_reward == "role" else [range(spec.num_agents)]
@@ -341,6 +336,15 @@ class Learner:
         for gradient in gradients:
             gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
         return norm
+
+
+def make_critics(world_model: WorldModel, spec: EnvSpec, config: ActorCriticConfig) -> Critics:
+    """Return new critics of all agents."""
+    size, zero_row = world_model.feature_size, None
+    if config.critic_reads == "joint":
+        one_hot, z = world_model.config.latent_code == "one_hot", world_model.config.latent_size
+        size, zero_row = joint_size(size, z, spec.num_agents, one_hot=one_hot), z * spec.num_agents if one_hot else None
+    return Critics(spec.num_agents, size, config, zero_row=zero_row)
 
 
 def policy_in(agents: State, number: int) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ CHECKED = (
     "collector",
     "evaluation",
     "policy",
+    "program",
 )
 # The rest of matwm has no shapes. An int is a float to people and to type checkers, hence the tower.
 TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

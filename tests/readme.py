@@ -14,3 +14,8 @@ def own_environment() -> tuple[str, dict[str, Any]]:
     code, _, rest = after.partition("```\n")
     section = rest.partition("```yaml\n")[2].partition("```\n")[0]
     return code, yaml.safe_load(section)["env"]
+
+
+def example(form: str) -> str:
+    """Return the example of an exported file of a format."""
+    return README.read_text(encoding="utf-8").partition(f"<!-- policies.{form} -->\n```python\n")[2].partition("```\n")[0]

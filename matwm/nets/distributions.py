@@ -30,9 +30,14 @@ def sample_index(probs: Float[Tensor, "*batch L"]) -> Int[Tensor, "*batch"]:
     """
     if probs.is_cuda:
         return sample_by_race(probs)
+    return class_at(probs, torch.rand_like(probs[..., -1:]))
+
+
+def class_at(probs: Float[Tensor, "*batch L"], uniform: Float[Tensor, "*batch 1"]) -> Int[Tensor, "*batch"]:
+    """Return the class at which the cumulated probabilities pass a share of their total from 0 to below 1."""
     cumulated = probs.cumsum(-1)
-    uniform = torch.rand_like(cumulated[..., -1:]) * (1 - 2**-20)  # below the total also after rounding
-    return (cumulated <= uniform * cumulated[..., -1:]).sum(-1)
+    below = uniform * (1 - 2**-20)  # the total also after rounding
+    return (cumulated <= below * cumulated[..., -1:]).sum(-1)
 
 
 def pick(values: Float[Tensor, "*batch L"], index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

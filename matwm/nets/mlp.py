@@ -154,7 +154,7 @@ class LatentLinear(CodeLinear):
 
     def rows(self, index: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B 0"]]:
         """Return the rows, and no numbers."""
-        return index + self.row_offsets, self.weight.new_empty(len(index), 0)
+        return index + self.row_offsets, self.weight.new_empty(index.shape[0], 0)
 
 
 class LevelLinear(CodeLinear):
