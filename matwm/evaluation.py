@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from matwm import scenarios
 from matwm.acting import EpisodeContext, Seen, choose_actions
@@ -108,9 +108,12 @@ def evaluate(
     modes: Sequence[Mode],
     acting_context: int,
     against: Sequence[LineUp] | None = None,
+    guests: "Mapping[str, Guest] | None" = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Result]:
     """Return, for each mode, self-play and the match-ups of learned agents with each frozen opponent (or with `against` alone).
+
+    Where a line-up has the name of a guest for a tactic, that side's agents are the guest's.
 
     Training that goes on afterwards is bit for bit what it would have been. `should_stop` is asked before every step of the
     environments; where it says yes there are no results at all.
@@ -121,12 +124,12 @@ def evaluate(
     with (
         contextlib.suppress(_StoppedError),
         torch.random.fork_rng(range(torch.cuda.device_count())),
-        _Table(env, first_seed, episodes, should_stop) as table,
+        _Table(env, first_seed, episodes, should_stop, guests or {}) as table,
     ):
         results: list[Result] = []
         for mode in modes:
             for line_up in line_ups:
-                casting = scripts(env, table.spec, line_up)
+                casting = table.casting(line_up)
                 learned = tuple(number for number in range(table.spec.num_agents) if number not in casting)
                 team = _Team(world_model, actors, learned, acting_context, greedy=mode == "greedy")
                 results.append(table.play(line_up, mode, team))
@@ -144,6 +147,40 @@ def reference_lines(env: EnvConfig, *, episodes: int, first_seed: int, line_ups:
 def matchup_name(line_up: LineUp) -> str:
     """Return what a line-up is called in results: that of learners alone is `self_play`."""
     return "self_play" if all(tactic is None for tactic in line_up.tactics) else line_up.name
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Agents that were trained elsewhere, to play against."""
+
+    world_model: WorldModel
+    actors: Actors
+    acting_context: int
+    greedy: bool = False
+
+    def script(self, spec: EnvSpec, number: int) -> Script:
+        """Return one of them as a script of an episode that begins."""
+        return _Trained(self, spec, number)
+
+
+class _Trained:
+    """A trained agent as a script: what it draws follows from the script's generator, as all that scripts draw."""
+
+    def __init__(self, guest: Guest, spec: EnvSpec, number: int) -> None:
+        self._guest, self._spec = guest, spec
+        self._actors, self._context = _only(guest.actors, [number]), EpisodeContext([number], guest.acting_context)
+
+    def act(self, obs: Shaped[np.ndarray, "E *shape"], mask: Bool[np.ndarray, "E a"], rng: np.random.Generator) -> Int[np.ndarray, " E"]:
+        """Return the policy's choice in every episode."""
+        seen = np.zeros((len(obs), 1, *self._spec.obs_shape), self._spec.obs_dtype)
+        legal = np.zeros((len(obs), 1, self._spec.action_size), bool)
+        seen[:, 0, : obs.shape[1]], legal[:, 0, : mask.shape[1]] = obs, mask
+        self._context.see(seen)
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            seed_torch(int(rng.integers(2**62)), "guest", 0)
+            action = choose_actions(self._guest.world_model, self._actors, self._context, legal, greedy=self._guest.greedy)
+        self._context.did(action)
+        return action[:, 0]
 
 
 class _StoppedError(Exception):
@@ -171,8 +208,15 @@ class _Team:
 class _Table:
     """Environments to play at, used again for every match-up, since a seed alone determines an episode."""
 
-    def __init__(self, env: EnvConfig, first_seed: int, episodes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
-        self._config, self._first_seed, self._should_stop = env, first_seed, should_stop
+    def __init__(
+        self,
+        env: EnvConfig,
+        first_seed: int,
+        episodes: int,
+        should_stop: Callable[[], bool] = lambda: False,
+        guests: Mapping[str, Guest] | None = None,
+    ) -> None:
+        self._config, self._first_seed, self._should_stop, self._guests = env, first_seed, should_stop, guests or {}
         self._seeds = tuple(range(first_seed, first_seed + episodes))
         self._channels = channels(env)
         with contextlib.ExitStack() as opened:
@@ -197,6 +241,14 @@ class _Table:
             hint = "if no second one can be open, say metadata = {'one_at_a_time': True} there"
             raise EnvError(f"{error}; evaluation plays up to {LOCKSTEP} side by side: {hint}") from error
 
+    def casting(self, line_up: LineUp) -> dict[int, Script]:
+        """Return the script or guest of every agent that does not learn, by its number: for episodes that begin together."""
+        cast = scripts(self._config, self.spec, LineUp(tuple(None if tactic in self._guests else tactic for tactic in line_up.tactics)))
+        for name, guest in self._guests.items():
+            seats = scripts(self._config, self.spec, LineUp(tuple("random" if tactic == name else None for tactic in line_up.tactics)))
+            cast |= {number: guest.script(self.spec, number) for number in seats}
+        return cast
+
     def play(self, line_up: LineUp, mode: Mode | None, team: _Team | None) -> Result:
         """Play all episodes of a match-up, and where there are words to swap, play them again with other ones."""
         played = self._play_all(line_up, mode, team)
@@ -211,7 +263,7 @@ class _Table:
         groups: list[Played] = []
         stream = f"evaluation/{mode or 'reference'}/{matchup_name(line_up)}"
         for group, start in enumerate(range(0, len(self._seeds), self._at_once)):
-            choose = self._chooser(scripts(self._config, self.spec, line_up), team, stream, group)
+            choose = self._chooser(self.casting(line_up), team, stream, group)
             if team is not None:
                 seed_torch(self._first_seed, stream, group)
                 team.begin()

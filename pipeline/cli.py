@@ -23,6 +23,7 @@ COMMANDS = {
     "push": ("push", "carry finished checkpoints to the DVC remote, also while training"),
     "import": ("import_runs", "give the runs of a clone back to MLflow: parameters, curves with their times, checkpoints, tags"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
+    "eval": ("eval_checkpoint", "play whole episodes with a checkpoint's agents and say what each role gets, with errors"),
     "export": ("export", "write policies as one file that runs without MATWM, with torch or ONNX Runtime alone"),
     "envs": ("envs", "list families of environments and their scenarios, and how to install what is missing"),
 }

@@ -13,7 +13,7 @@ from matwm.actor_critic import Actors
 from matwm.config import Config, EnvConfig
 from matwm.envs import make_env
 from matwm.envs.scripted import LineUp
-from matwm.evaluation import Result, Summary, evaluate, play_episodes, reference_lines
+from matwm.evaluation import Guest, Result, Summary, evaluate, play_episodes, reference_lines
 from matwm.params_yaml import load_config, preset_path
 from matwm.policy import Networks
 from matwm.stateful import fingerprint
@@ -72,6 +72,20 @@ def returns_of(config: EnvConfig, seed: int, actions: Sequence[int]) -> np.ndarr
         tick = env.step(np.array(actions))
         total += tick.reward
     return total
+
+
+def test_a_guest_plays_its_seats_and_the_learner_the_others(trainer: Trainer) -> None:
+    net = networks(trainer)
+    learner, guest = (
+        always(net.spec, trainer, [1, 1, 1, 2]),
+        Guest(net.world_model, always(net.spec, trainer, [3, 4, 3, 0]), 4, greedy=True),
+    )
+    line_ups = [LineUp((None, "friend")), LineUp(("friend", None))]
+    given = {"episodes": 2, "first_seed": 7, "modes": ["greedy"], "acting_context": 4, "against": line_ups, "guests": {"friend": guest}}
+    first, second = evaluate(net.world_model, learner, net.env, **given)
+    assert (first.matchup, first.learned, second.matchup, second.learned) == ("learned_v_friend", (0, 1, 2), "friend_v_learned", (3,))
+    assert np.unique(first.actions.reshape(-1, 4), axis=0).tolist() == [[1, 1, 1, 0]]
+    assert np.unique(second.actions.reshape(-1, 4), axis=0).tolist() == [[3, 4, 3, 2]]
 
 
 def test_a_summary_is_what_one_works_out_by_hand() -> None:
