@@ -99,7 +99,6 @@ def test_the_example_of_the_readme_is_shown_as_the_readme_says(capsys, monkeypat
     monkeypatch.setattr("sys.path", [*sys.path])
     assert section["name"] == "meeting:Meeting"
     assert "2 walker  vector 5     3        no     ?" in told(capsys, section["name"])
-    sys.modules.pop("meeting")
 
 
 def test_an_environment_beside_params_is_found_from_a_folder_below(capsys, monkeypatch, tmp_path):
@@ -109,7 +108,6 @@ def test_an_environment_beside_params_is_found_from_a_folder_below(capsys, monke
     monkeypatch.chdir(tmp_path / "below")
     monkeypatch.setattr("sys.path", [*sys.path])
     assert "  beside_params:Plain  " in told(capsys, "beside_params:Plain")
-    sys.modules.pop("beside_params")
 
 
 @pytest.mark.parametrize(
