@@ -3,7 +3,7 @@
 Steps a CPU second of our adapters and of the packages' own environments: both play the same recorded episodes of random legal
 actions, in turns within one process, resets included. And the bytes of a real replay and a real checkpoint by 1,000 steps of random
 play with the preset of their kind. Each case is a process of its own, on one core. Families that are not installed keep the figures
-that they have in `benchmarks/results/environments.json`; `--report` writes the README's table from that file.
+that they have in `benchmarks/results/environments.json`; `--report` writes the table of `docs/environments.md` from that file.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from matwm.types import EnvSpec
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "environments.json"
-README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "environments.md"
 BEGIN, END = "<!-- environments -->", "<!-- /environments -->"
 TURN, PAIRS = 0.5, 15
 """CPU seconds that an environment plays until it is the other's turn, about; and how often both do."""
@@ -159,7 +159,7 @@ def results() -> list[dict[str, Any]]:
 
 
 def section(results: list[dict[str, Any]]) -> str:
-    """Return what stands between the README's marks."""
+    """Return what stands between the page's marks."""
     tests = list(dict.fromkeys(TESTS[one["resume"]] for one in results))
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     for one in results:
@@ -176,11 +176,11 @@ def section(results: list[dict[str, Any]]) -> str:
 
 
 def report(results: list[dict[str, Any]]) -> None:
-    """Write the table between its marks in the README."""
-    text = README.read_text(encoding="utf-8")
+    """Write the table between its marks in the page."""
+    text = PAGE.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    durable.replace(README, f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}".encode())
+    durable.replace(PAGE, f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}".encode())
 
 
 def main() -> None:
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument(
         "--family", nargs="+", metavar="F", choices=families, help=f"only these (all that are installed): {' '.join(families)}"
     )
-    parser.add_argument("--report", action="store_true", help="measure nothing, write the README's table")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the table of docs/environments.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

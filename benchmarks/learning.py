@@ -1,4 +1,4 @@
-"""Shows whether the method learns: trains presets over seeds, judges them by fixed opponents, writes the README's tables and plots.
+"""Shows whether the method learns: trains presets over seeds, judges them by fixed opponents, writes the documentation's tables and plots.
 
     .venv/bin/python benchmarks/learning.py train --scenario simple_spread_v3 --seeds 1 2 3 --jobs 2
     .venv/bin/python benchmarks/learning.py train --scenario 3m --seeds 1 2
@@ -27,7 +27,7 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 RESULTS = REPOSITORY / "benchmarks" / "results" / "learning"
 WORK = REPOSITORY / ".matwm" / "learning"
-PRESET_HELP = "whose family, and options where it is its own scenario (the one that the README's tables have; of others cpu-small)"
+PRESET_HELP = "whose family, and options where it is its own scenario (the one that the tables have; of others cpu-small)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,12 +76,12 @@ def _work(options: argparse.Namespace, plan: "Plan", should_stop: Callable[[], b
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the README's tables and the plots from the result files."""
+    """Write the documentation's tables and the plots from the result files."""
     from benchmarks.learn import report as writing
     from benchmarks.measuring import ready_folder
 
     ready_folder("--docs", options.docs)
-    print(writing.write(options.results, options.readme, options.docs))
+    print(writing.write(options.results, options.page, options.docs, options.readme))
     return 0
 
 
@@ -150,9 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--evaluate-episodes", type=_several, default=100, metavar="N", help="of those, a match-up (100)")
     training.add_argument("--save-every", type=_positive, default=2_500, metavar="N", help="steps a checkpoint (2,500)")
     training.add_argument("--parent", type=int, help=argparse.SUPPRESS)
-    reporting = commands.add_parser("report", help="write the README's tables and the plots from the result files")
+    reporting = commands.add_parser("report", help="write the documentation's tables and the plots from the result files")
     reporting.set_defaults(run=report)
-    reporting.add_argument("--readme", type=Path, default=REPOSITORY / "README.md", metavar="FILE")
+    reporting.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "results.md", metavar="FILE", help="all tables (docs/results.md)")
+    reporting.add_argument("--readme", type=Path, default=REPOSITORY / "README.md", metavar="FILE", help="six rows (README.md)")
     reporting.add_argument("--docs", type=Path, default=REPOSITORY / "docs", metavar="DIR", help="where the plots go (docs)")
     diagnosing = commands.add_parser("diagnose", help="print what a checkpoint's networks know of fresh episodes of its own play")
     diagnosing.set_defaults(run=diagnose)

@@ -1,16 +1,16 @@
-"""What README.md says, as code."""
+"""What the documentation shows, as code."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "recipes" / "environment.md"
 
 
 def own_environment() -> tuple[str, dict[str, Any]]:
     """Return the example of an environment of one's own: the contents of meeting.py, and what params.yaml says of it."""
-    after = README.read_text(encoding="utf-8").partition("<!-- meeting.py -->\n```python\n")[2]
+    after = PAGE.read_text(encoding="utf-8").partition("<!-- meeting.py -->\n```python\n")[2]
     code, _, rest = after.partition("```\n")
     section = rest.partition("```yaml\n")[2].partition("```\n")[0]
     return code, yaml.safe_load(section)["env"]

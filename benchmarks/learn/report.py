@@ -1,4 +1,4 @@
-"""Makes the README's tables of learning out of the result files, and writes them and the plots."""
+"""Makes the tables of learning in docs/results.md and README.md out of the result files, and writes them and the plots."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +34,20 @@ COLUMNS = (
 DIAGNOSES = "diagnosis.md"
 MODEL_FREE = slice(3, 5)
 """Columns that the second table has not: nobody has trained another method there."""
+SUMMARY_COLUMNS = ("", "random", "script", "MATWM: sampled", "greedy", "seeds")
+SUMMARY_ROWS = 6
+SUMMARY = (
+    ("simple_spread_v3", "self_play"),
+    ("simple_speaker_listener_v4", "self_play"),
+    ("simple_reference_v3", "self_play"),
+    ("simple_tag_v3", "learned_v_random"),
+    ("simple_tag_v3", "chase_v_learned"),
+    ("3m", "self_play"),
+    ("pistonball_v6", "self_play"),
+    ("simple_adversary_v3", "random_v_learned"),
+    ("simple_adversary_v3", "learned_v_random"),
+)
+"""What the README shows: the first so many that there are results for, by scenario and match-up."""
 MEANS = (
     "Mean over the finished seeds ± its standard error, of the seeds and of the episodes, which they share (of one seed: of its episodes), "
     "in brackets each seed's."
@@ -43,26 +57,23 @@ Runs = dict[int, dict[str, Any]]
 """Seed -> the contents of its result file."""
 
 
-def write(results: Path, readme: Path, docs: Path) -> str:
-    """Write the tables between their marks in the README, the plots, and beside the results what limits learning; return what was found.
+def write(results: Path, page: Path, docs: Path, readme: Path | None = None) -> str:
+    """Write the tables between their marks in the page and in the README, the plots, and a diagnosis; return what was found.
 
     Raises:
-        UserError: there is no result, or a result file, or the README, is not as it must be.
+        UserError: there is no result, or a result file, the page or the README is not as it must be.
     """
-    if not readme.is_file():
-        raise UserError(f"{readme} does not exist: name the README with --readme")
-    text = readme.read_text(encoding="utf-8")
-    head, begun, rest = text.partition(BEGIN)
-    _, ended, tail = rest.partition(END)
-    if not begun or not ended:
-        raise UserError(f"{readme} lacks {BEGIN} or {END}, between which the table belongs")
+    pages = {page: section, **({} if readme is None else {readme: summary})}
+    around = {file: _around(file) for file in pages}
     found = read_all(results)
     if not any(found[FINAL].values()):
         raise UserError(f"{results} holds no result {FINAL}/SCENARIO/seed_N.json: the tables stay as they are; name another --results")
     for name, picture in figures.pictures(found).items():
         durable.replace(docs / name, picture)
     durable.replace(results / DIAGNOSES, diagnosis_table.document(found).encode())
-    durable.replace(readme, f"{head}{BEGIN}\n\n{section(results)}\n{END}{tail}".encode())
+    for file, make in pages.items():
+        head, tail = around[file]
+        durable.replace(file, f"{head}{BEGIN}\n\n{make(results)}\n{END}{tail}".encode())
     finished = {name: sum(len(runs) for runs in sets.values()) for name, sets in found.items()}
     return f"finished seeds: {', '.join(f'{count} {name}' for name, count in finished.items())}"
 
@@ -78,13 +89,30 @@ def section(results: Path) -> str:
     parts = [table(COLUMNS, usual), f"{MEANS} {SOURCE}"] if usual else []
     if others:
         parts += [table(_fewer(COLUMNS), [_fewer(row) for row in others]), f"{'' if usual else f'{MEANS} '}{MORE_SOURCE}"]
-    parts += [f"![{figures.TITLES[name]}](docs/{name})" for name in figures.names(found)]
+    parts += [f"![{figures.TITLES[name]}]({name})" for name in figures.names(found)]
     return "\n\n".join(parts) + "\n"
 
 
-def section_in(readme: str) -> str:
-    """Return what the README has between its marks."""
-    return readme.partition(BEGIN)[2].partition(END)[0].strip() + "\n"
+def summary(results: Path) -> str:
+    """Return what stands between the README's marks: a few rows with fewer columns.
+
+    Raises:
+        UserError: a result file is not as it must be.
+    """
+    found = read_all(results)[FINAL]
+    rows = []
+    for scenario, matchup in SUMMARY:
+        if runs := list(found[scenario].values()):
+            task = TASKS[scenario]
+            measure = next(one for one in task.measures if one.matchup == matchup)
+            label, random, script, *_, sampled, greedy, seeds, _, _ = _row(f"{task.title}: {measure.label}", measure, runs)
+            rows.append([label, random, script, *(ours.partition(" (")[0] for ours in (sampled, greedy)), seeds])
+    return table(SUMMARY_COLUMNS, rows[:SUMMARY_ROWS]) + "\n"
+
+
+def section_in(page: str) -> str:
+    """Return what the page or the README has between its marks."""
+    return page.partition(BEGIN)[2].partition(END)[0].strip() + "\n"
 
 
 def read_all(results: Path) -> dict[str, dict[str, Runs]]:
@@ -124,6 +152,17 @@ def read_result(file: Path) -> dict[str, Any]:
 def final_rows(run: Mapping[str, Any], measure: Measure, mode: str) -> list[dict[str, Any]]:
     """Return the rows of a result that a measure is about (one, or none)."""
     return [row for row in run["evaluation"] if row["mode"] == mode and measure.is_of(row)]
+
+
+def _around(file: Path) -> tuple[str, str]:
+    """Return what stands before and after the marks."""
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: name the file with --page or --readme")
+    head, begun, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    _, ended, tail = rest.partition(END)
+    if not begun or not ended:
+        raise UserError(f"{file} lacks {BEGIN} or {END}, between which the table belongs")
+    return head, tail
 
 
 def _hold(one: Mapping[str, Any], other: Mapping[str, Any], but: tuple[str, ...], claim: str) -> None:

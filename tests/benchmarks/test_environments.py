@@ -1,4 +1,4 @@
-"""What environments cost is measured on the same episodes, and the README says what was measured."""
+"""What environments cost is measured on the same episodes, and the documentation shows what was measured."""
 
 import dataclasses
 import importlib
@@ -27,9 +27,9 @@ def committed(environments):
     return environments.results()
 
 
-def test_the_readme_shows_the_committed_figures(scripts):
+def test_the_page_shows_the_committed_figures(scripts):
     environments, _ = scripts
-    shown = environments.README.read_text(encoding="utf-8").partition(environments.BEGIN)[2].partition(environments.END)[0]
+    shown = environments.PAGE.read_text(encoding="utf-8").partition(environments.BEGIN)[2].partition(environments.END)[0]
     assert shown.strip() == environments.section(committed(environments)).strip(), "run `benchmarks/environments.py --report`"
 
 

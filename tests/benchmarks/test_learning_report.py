@@ -1,4 +1,4 @@
-"""The README's table of learning says what the result files say."""
+"""The tables of learning say what the result files say."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from matwm.evaluation import matchup_name
 from matwm.params_yaml import load_config, preset_path
 
 README = learning.REPOSITORY / "README.md"
+PAGE = learning.REPOSITORY / "docs" / "results.md"
 
 
 def rows(matchup, role, sampled, greedy):
@@ -137,7 +138,7 @@ def test_words_are_drawn_of_the_results_that_have_them(tmp_path, readme):
     put(tmp_path, "final", "simple_speaker_listener_v4", 2, judged, config={"seed": 2}, curve=curve)
     assert "2 final" in report.write(tmp_path, readme, tmp_path)
     picture = "learning_words_simple_speaker_listener_v4.png"
-    assert f"![Words by goals over training, Simple Speaker Listener, sampled](docs/{picture})" in report.section(tmp_path)
+    assert f"![Words by goals over training, Simple Speaker Listener, sampled]({picture})" in report.section(tmp_path)
     assert [path.name for path in tmp_path.glob("learning_words*")] == [picture]
     assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     (speaker,) = figures.speakers(report.read_all(tmp_path)["final"]["simple_speaker_listener_v4"])
@@ -152,7 +153,7 @@ def test_without_results_everything_stays_as_it_is(tmp_path, readme, capsys):
     before = readme.read_text(encoding="utf-8")
     for results in ("none", "final"):
         put(tmp_path, "no_recency", "simple_spread_v3", 1, rows("self_play", "agent", -20.0, -21.0), changes={"replay.recency_decay": 1.0})
-        words = ["--readme", str(readme), "--docs", str(tmp_path), "--results", str(tmp_path / results)]
+        words = ["--page", str(readme), "--readme", str(readme), "--docs", str(tmp_path), "--results", str(tmp_path / results)]
         assert learning.main(["report", *words]) == 1
         error = capsys.readouterr().err
         assert "holds no result final/SCENARIO/seed_N.json" in error and error.count("\n") == 1
@@ -270,6 +271,20 @@ def test_a_broken_result_is_named(tmp_path):
         report.section(tmp_path)
 
 
+def test_the_readme_has_the_first_rows_that_there_are_results_for(tmp_path, readme):
+    page = tmp_path / "page.md"
+    page.write_text(readme.read_text(encoding="utf-8"), encoding="utf-8")
+    results = tmp_path / "results"
+    for seed, value in ((1, -17.0), (2, -18.0)):
+        put(results, "final", "simple_spread_v3", seed, rows("self_play", "agent", value, value + 0.5))
+    put(results, "final", "simple_tag_v3", 1, rows("learned_v_random", "adversary", 20.0, 19.0), steps=1000)
+    report.write(results, page, tmp_path, readme)
+    cells = [line.strip("| ").split(" | ") for line in report.section_in(readme.read_text(encoding="utf-8")).splitlines()[2:]]
+    assert cells[0] == ["Simple Spread: each agent", "−26.6", "−16.4; −8.3", "**−17.5** ± 0.5", "**−17.0** ± 0.5", "2"]
+    assert cells[1] == ["Simple Tag: adversary, random prey, 1,000 steps", "4.2", "45.7; 60.3", "**20.0** ± 0.1", "**19.0** ± 0.1", "1"]
+    assert len(report.summary(learning.RESULTS).splitlines()) == 2 + report.SUMMARY_ROWS
+
+
 def test_a_readme_without_the_marks_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
     with pytest.raises(UserError, match="lacks"):
@@ -277,7 +292,7 @@ def test_a_readme_without_the_marks_is_refused(tmp_path):
 
 
 def test_a_readme_that_is_not_there_is_named_in_one_sentence(tmp_path, capsys):
-    assert learning.main(["report", "--readme", str(tmp_path / "NONE.md"), "--results", str(tmp_path)]) == 1
+    assert learning.main(["report", "--page", str(tmp_path / "NONE.md"), "--results", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert "NONE.md" in error and error.count("\n") == 1
 
@@ -290,8 +305,9 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch):
     assert learning.main(["references", "--scenario", "simple_spread_v3"]) == 130
 
 
-def test_the_readme_shows_the_committed_results():
-    shown = report.section_in(README.read_text(encoding="utf-8"))
-    assert shown == report.section(learning.RESULTS), "run `.venv/bin/python benchmarks/learning.py report`"
+def test_the_documents_show_the_committed_results():
+    for file, make in ((PAGE, report.section), (README, report.summary)):
+        shown = report.section_in(file.read_text(encoding="utf-8"))
+        assert shown == make(learning.RESULTS), "run `.venv/bin/python benchmarks/learning.py report`"
     diagnoses = (learning.RESULTS / report.DIAGNOSES).read_text(encoding="utf-8")
     assert diagnoses == diagnosis_table.document(report.read_all(learning.RESULTS))

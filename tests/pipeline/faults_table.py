@@ -1,4 +1,4 @@
-"""Prints the README's table of faults, which the tests that provoke them make: `python -m tests.pipeline.faults_table`."""
+"""Prints the table of faults in docs/faults.md, which the tests that provoke them make: `python -m tests.pipeline.faults_table`."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TypeVar
 TestT = TypeVar("TestT", bound=Callable[..., object])
 
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 ROWS: list[tuple[str, str]] = []
 
 
@@ -24,23 +24,23 @@ def table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_in(readme: str) -> str:
-    """Return what the README has between its two marks."""
-    _, found, rest = readme.partition(BEGIN)
+def table_in(page: str) -> str:
+    """Return what the page has between its two marks."""
+    _, found, rest = page.partition(BEGIN)
     inside, ended, _ = rest.partition(END)
-    assert found and ended, f"README.md lacks {BEGIN} or {END}"
+    assert found and ended, f"{PAGE.name} lacks {BEGIN} or {END}"
     return inside.strip() + "\n"
 
 
 def main() -> int:
-    """Print the table; with `--write`, put it into README.md."""
+    """Print the table; with `--write`, put it into the page."""
     from tests.pipeline import test_faults
 
     rows = test_faults.ROWS  # this file is __main__ and has a list of its own
     if "--write" in sys.argv[1:]:
-        readme = README.read_text(encoding="utf-8")
-        head, tail = readme.partition(BEGIN)[0], readme.partition(END)[2]
-        README.write_text(f"{head}{BEGIN}\n\n{table(rows)}\n{END}{tail}", encoding="utf-8")
+        page = PAGE.read_text(encoding="utf-8")
+        head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
+        PAGE.write_text(f"{head}{BEGIN}\n\n{table(rows)}\n{END}{tail}", encoding="utf-8")
     else:
         sys.stdout.write(table(rows))
     return 0

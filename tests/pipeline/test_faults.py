@@ -1,4 +1,4 @@
-"""What comes of each fault: the rows of the README's table, provoked for real wherever a test can do that."""
+"""What comes of each fault: the rows of the table in docs/faults.md, provoked for real wherever a test can do that."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ from pipeline import train as stage
 from pipeline.process import Interruption
 from tests.matwm.envs.guests import alive
 from tests.pipeline import in_mlflow
-from tests.pipeline.faults_table import README, ROWS, fault, table, table_in
+from tests.pipeline.faults_table import PAGE, ROWS, fault, table, table_in
 from tests.pipeline.projects import SOURCE, Project, fingerprint_of, tiny_params, until
 from tests.pipeline.servers import Server
 
@@ -636,7 +636,7 @@ def test_a_link_in_a_checkpoint_is_refused(checkpoints: Path, tmp_path: Path, wh
 
 
 def test_the_readme_has_exactly_these_faults() -> None:
-    assert table_in(README.read_text(encoding="utf-8")) == table(ROWS), "python -m tests.pipeline.faults_table --write"
+    assert table_in(PAGE.read_text(encoding="utf-8")) == table(ROWS), "python -m tests.pipeline.faults_table --write"
 
 
 # A commit that git does not tell
