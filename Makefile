@@ -1,6 +1,7 @@
 # make venv    set up .venv, nothing else          make repro   the whole pipeline of params.yaml (ARGS: for dvc repro)
 # make smax    the battles of SMAX, too            make meltingpot   those of Melting Pot
 # make test    the tests (ARGS: for pytest)        make check   lint, format, types, layers
+# make docs    the documentation's site, in site/
 # Each makes what it needs. Package indexes and wheels are pip's business: nothing here names one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
@@ -10,7 +11,7 @@ READY := .venv/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv smax meltingpot repro test check
+.PHONY: venv smax meltingpot repro test check docs
 venv: $(READY)
 
 # torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
@@ -42,3 +43,8 @@ check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# What is wrong in a link, an anchor or the navigation fails.
+docs: venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -152,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     reporting = commands.add_parser("report", help="write the documentation's tables and the plots from the result files")
     reporting.set_defaults(run=report)
-    reporting.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "results.md", metavar="FILE", help="all tables (docs/results.md)")
+    reporting.add_argument(
+        "--page", type=Path, default=REPOSITORY / "docs" / "results.md", metavar="FILE", help="all tables (docs/results.md)"
+    )
     reporting.add_argument("--readme", type=Path, default=REPOSITORY / "README.md", metavar="FILE", help="six rows (README.md)")
     reporting.add_argument("--docs", type=Path, default=REPOSITORY / "docs", metavar="DIR", help="where the plots go (docs)")
     diagnosing = commands.add_parser("diagnose", help="print what a checkpoint's networks know of fresh episodes of its own play")
