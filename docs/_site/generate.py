@@ -5,6 +5,7 @@ Links lead to files as they lie in the repository, so that they work there, too;
 """
 
 import argparse
+import html
 import importlib
 import json
 import posixpath
@@ -175,8 +176,13 @@ def _command(name: str, module: str, purpose: str) -> str:
 def _argument(action: argparse.Action) -> str:
     what = ",".join(map(str, action.choices or [])) or str(action.metavar or action.dest.upper())
     if not action.option_strings:
-        return f"`{action.metavar or action.dest}`"
-    return f"`{', '.join(action.option_strings)}{'' if action.nargs == 0 else f' {what}'}`"
+        return _code(str(action.metavar or action.dest))
+    return _code(f"{', '.join(action.option_strings)}{'' if action.nargs == 0 else f' {what}'}")
+
+
+def _code(text: str) -> str:
+    """Return code for a table's cell: Python-Markdown shows the backslash of an escaped bar in backticks."""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def on_files(files: Any, config: Any) -> Any:
