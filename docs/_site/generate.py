@@ -104,21 +104,21 @@ def _at(values: Mapping[str, Any], path: str) -> Any:
 
 def _section(prefix: str, model: type[BaseModel], values: Mapping[str, Mapping[str, Any]]) -> str:
     fields = [(info.alias or name, info) for name, info in model.model_fields.items()]
-    rows = [_row(prefix, key, info, values) for key, info in fields if _model(info) is None or get_origin(info.annotation) is list]
+    rows = [_row(key, info, values) for key, info in fields if _model(info) is None or get_origin(info.annotation) is list]
     if not rows:
         return ""
     title = prefix.removesuffix(".") or "params.yaml itself"
-    columns = ["key", "type and range", *(f"`{name}`" for name in values), "branch", "meaning and unit"]
+    columns = ["key", "meaning and unit", "type and range", "branch", *(f"`{name}`" for name in values)]
     head = [f"## {title}", "", (model.__doc__ or "").strip().splitlines()[0], ""] if prefix else [f"## {title}", ""]
     return "\n".join([*head, _line(columns), f"|{' --- |' * len(columns)}", *rows])
 
 
-def _row(prefix: str, key: str, info: FieldInfo, values: Mapping[str, Mapping[str, Any]]) -> str:
+def _row(key: str, info: FieldInfo, values: Mapping[str, Mapping[str, Any]]) -> str:
     marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     branch = str(marks.get("branch", "free"))
     kind = "list of sections" if _model(info) else _kind(info)
     shown = ["list" if _model(info) else _value(section[key]) for section in values.values()]
-    return _line([f"`{prefix}{key}`", kind, *shown, branch, info.description or ""])
+    return _line([f"`{key}`", info.description or "", kind, branch, *shown])
 
 
 def _kind(info: FieldInfo) -> str:

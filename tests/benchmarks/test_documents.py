@@ -131,8 +131,11 @@ def test_pages_ask_only_for_what_the_site_generates(site):
 def test_the_parameters_are_those_of_the_schema(site):
     made = site.parameters()
     assert_whole(tables(made))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines() if line.startswith("| `")]
-    rows = {line[0].strip("`"): line[1:] for line in lines}
+    rows = {}
+    for section in made.split("## ")[1:]:
+        title, *lines = section.splitlines()
+        for cells in [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]:
+            rows[cells[0].strip("`") if title == "params.yaml itself" else f"{title}.{cells[0].strip('`')}"] = cells[1:]
 
     def keys(model, prefix=""):
         for name, info in model.model_fields.items():
@@ -144,11 +147,11 @@ def test_the_parameters_are_those_of_the_schema(site):
                 yield from keys(child, f"{path}.")
 
     assert sorted(rows) == sorted([*keys(Config), *keys(SegmentConfig, "segments.NAME.")])
-    kind, *values, branch, meaning = rows["replay.capacity"]
+    meaning, kind, branch, *values = rows["replay.capacity"]
     assert (kind, branch) == ("integer, ≥ 2", "adapt") and "rows kept" in meaning
     assert values == [f"`{load_config(preset_path(name)).replay.capacity}`" for name in site.PRESETS]
-    assert rows["world_model.unimix"][0] == "number, ≥ 0, < 1" and rows["seed"][0] == "integer, ≥ 0, < 2^63"
-    assert rows["run.device"][0] == "`cpu` or `cuda`"
+    assert rows["world_model.unimix"][1] == "number, ≥ 0, < 1" and rows["seed"][1] == "integer, ≥ 0, < 2^63"
+    assert rows["run.device"][1] == "`cpu` or `cuda`"
 
 
 def test_the_commands_are_those_of_the_parsers(site):
