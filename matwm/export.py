@@ -1,7 +1,7 @@
 """Makes policies one file that runs without MATWM: with torch alone (`pt2`), or with ONNX Runtime alone (`onnx`).
 
 Beside the program the file holds, as JSON under the name `matwm`, what its user must know: of which checkpoint it is, the agents in the
-order of the second axis, and name, shape, type and first value of every input (see README.md for how to use it).
+order of the second axis, and name, shape, type and first value of every input (see docs/recipes/policy.md for how to use it).
 """
 
 import io

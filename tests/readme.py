@@ -5,12 +5,12 @@ from typing import Any
 
 import yaml
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes" / "environment.md"
+RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
 
 
 def own_environment() -> tuple[str, dict[str, Any]]:
     """Return the example of an environment of one's own: the contents of meeting.py, and what params.yaml says of it."""
-    after = PAGE.read_text(encoding="utf-8").partition("<!-- meeting.py -->\n```python\n")[2]
+    after = (RECIPES / "environment.md").read_text(encoding="utf-8").partition("<!-- meeting.py -->\n```python\n")[2]
     code, _, rest = after.partition("```\n")
     section = rest.partition("```yaml\n")[2].partition("```\n")[0]
     return code, yaml.safe_load(section)["env"]
@@ -18,4 +18,4 @@ def own_environment() -> tuple[str, dict[str, Any]]:
 
 def example(form: str) -> str:
     """Return the example of an exported file of a format."""
-    return README.read_text(encoding="utf-8").partition(f"<!-- policies.{form} -->\n```python\n")[2].partition("```\n")[0]
+    return (RECIPES / "policy.md").read_text(encoding="utf-8").partition(f"<!-- policies.{form} -->\n```python\n")[2].partition("```\n")[0]

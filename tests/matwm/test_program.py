@@ -211,7 +211,7 @@ def test_what_is_no_agent_is_said(tmp_path: Path) -> None:
         export(made({}, tmp_path), "pt2", agents=["prey"])
 
 
-# ---- the examples of README.md, where there is nothing of MATWM
+# ---- the examples of docs/recipes/policy.md, where there is nothing of MATWM
 
 FORBIDDEN = {
     "pt2": ["matwm", "pipeline", "mlflow", "dvc", "jaxtyping", "pydantic", "safetensors", "onnx", "onnxruntime"],
