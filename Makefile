@@ -1,7 +1,7 @@
 # make venv    set up .venv, nothing else          make repro   the whole pipeline of params.yaml (ARGS: for dvc repro)
 # make smax    the battles of SMAX, too            make meltingpot   those of Melting Pot
-# make test    the tests (ARGS: for pytest)        make check   lint, format, types, layers
-# make docs    the documentation's site, in site/
+# make test    the quick tests (ARGS: for pytest)  make test-all   all of them
+# make check   lint, format, types, layers         make docs   the documentation's site, in site/
 # Each makes what it needs. Package indexes and wheels are pip's business: nothing here names one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
@@ -11,7 +11,7 @@ READY := .venv/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv smax meltingpot repro test check docs
+.PHONY: venv smax meltingpot repro test test-all check docs
 venv: $(READY)
 
 # torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
@@ -36,7 +36,10 @@ repro: venv
 	$(BIN)/matwm repro $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --quick $(ARGS)
+
+test-all: venv
+	$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
 
 check: venv
 	$(BIN)/ruff check

@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+from tests import tiers
+
 CHECKED = (
     "types",
     "nets",
@@ -53,8 +55,14 @@ def _heeded_signals() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what tests/tiers.py lists")
     parser.addoption("--record-golden", action="store_true", help="record the golden numbers anew (tests/matwm/test_golden.py)")
     parser.addoption("--record-golden-checkpoint", action="store_true", help="… and checkpoint (tests/matwm/test_golden_checkpoint.py)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        config.pluginmanager.register(tiers.Quick())
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
