@@ -47,7 +47,7 @@ check: venv
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-# What is wrong in a link, an anchor or the navigation fails.
+# What is wrong in a link, an anchor or the navigation fails. Not --quiet: warnings that are not printed do not count as failures then.
 docs: venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
