@@ -15,11 +15,12 @@ from matwm.acting import EpisodeContext, choose_actions
 from matwm.actor_critic import Actors, Critics
 from matwm.actor_critic.joint import with_mates_latents
 from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
-from matwm.config import ActorCriticConfig, EnvConfig, WorldModelConfig
+from matwm.config import Config, ConfigError, EnvConfig
 from matwm.envs.images import small
 from matwm.envs.legal import checked_mask
 from matwm.learner import make_critics
 from matwm.nets.distributions import class_at
+from matwm.params_yaml import restored_config
 from matwm.program import ActingProgram, Memory
 from matwm.rng import generator_for, seed_torch
 from matwm.types import EnvSpec
@@ -202,7 +203,7 @@ def load_policies(checkpoint: str | Path | Checkpoint, *, seed: int = 0) -> Poli
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else read_manifest(checkpoint)
     networks = load_networks(opened)
-    config = ActorCriticConfig.model_validate(opened.config["actor_critic"])
+    config = _config(opened).actor_critic
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         critics = make_critics(networks.world_model, opened.spec, config)
     own = {name.removeprefix("critics."): value for name, value in opened.agents().items() if name.startswith("critics.")}
@@ -231,17 +232,22 @@ def load_networks(checkpoint: Checkpoint, agents: Sequence[str] | None = None) -
         CheckpointError: a file is absent or damaged, or does not fit the configuration in the manifest.
     """
     agents = checkpoint.spec.agents if agents is None else agents
-    config, spec = checkpoint.config, checkpoint.spec
-    actor_config = ActorCriticConfig.model_validate(config["actor_critic"])
+    config, spec = _config(checkpoint), checkpoint.spec
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # fresh networks draw their weights, which are then replaced
-        world_model = WorldModel(spec, WorldModelConfig.model_validate(config["world_model"]))
-        actors = Actors(len(agents), world_model.feature_size, spec.action_size, actor_config)
+        world_model = WorldModel(spec, config.world_model)
+        actors = Actors(len(agents), world_model.feature_size, spec.action_size, config.actor_critic)
     policies = [checkpoint.policy(agent) for agent in agents]
     stacked = {name: torch.cat([policy[name] for policy in policies]) for name in policies[0]}
     _fill(checkpoint, world_model, checkpoint.world_model())
     _fill(checkpoint, actors, stacked)
-    env = EnvConfig.model_validate(config["env"])
-    return Networks(env, spec, _frozen(world_model), _frozen(actors), config["schedule"]["acting_context"])
+    return Networks(config.env, spec, _frozen(world_model), _frozen(actors), config.schedule.acting_context)
+
+
+def _config(checkpoint: Checkpoint) -> Config:
+    try:
+        return restored_config(checkpoint.config, source=f"{checkpoint.path}/manifest.json")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _fill(checkpoint: Checkpoint, network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from matwm.acting import EpisodeContext, choose_actions
-from matwm.checkpoint import Checkpoint, CheckpointError, Parent
+from matwm.checkpoint import Checkpoint, CheckpointError, Parent, read_manifest
 from matwm.envs.images import small
 from matwm.manifest import ROOT
 from matwm.params_yaml import load_config, preset_path
@@ -143,3 +143,14 @@ def test_a_policy_takes_pictures_of_any_size(tmp_path: Path) -> None:
     for wrong in (picture / 255, picture[:, :, 0], np.zeros((64, 64, 2), np.uint8)):
         with pytest.raises(ValueError, match=r"but scout_0 sees images: give uint8 \(3, 64, 64\), or \(height, width, 3\)$"):
             policy.act(wrong)
+
+
+def test_a_manifest_without_later_keys_is_read_and_one_of_unknown_values_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(__file__).parent / "golden_checkpoint/step_000000030", tmp_path / "step_000000030")
+    checkpoint = read_manifest(folder)
+    assert "latent_gradient" not in checkpoint.config["world_model"]
+    agent = checkpoint.spec.agents[0]
+    assert load_policy(folder, agent).act(np.zeros(checkpoint.spec.obs_sizes[0], np.float32)) in range(checkpoint.spec.num_actions[0])
+    checkpoint.config["world_model"]["latents"] = "many"
+    with pytest.raises(CheckpointError, match=r"manifest\.json: world_model\.latents"):
+        load_networks(checkpoint)
