@@ -19,6 +19,7 @@ ONLY_IN_TEST_ALL = (
     "tests/matwm/test_graphs.py",
     "tests/matwm/test_learning.py",
     "tests/matwm/test_program.py",
+    "tests/matwm/test_trainer.py",
     "tests/pipeline/catalog/test_catalog.py",
     "tests/pipeline/catalog/test_compare.py",
     "tests/pipeline/catalog/test_pruning.py",
