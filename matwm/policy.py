@@ -202,13 +202,13 @@ def load_policies(checkpoint: str | Path | Checkpoint, *, seed: int = 0) -> Poli
         ValueError: a file is damaged (CheckpointError).
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else read_manifest(checkpoint)
-    networks = load_networks(opened)
-    config = _config(opened).actor_critic
+    config = _config(opened)
+    networks = _networks(opened, config, opened.spec.agents)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        critics = make_critics(networks.world_model, opened.spec, config)
+        critics = make_critics(networks.world_model, opened.spec, config.actor_critic)
     own = {name.removeprefix("critics."): value for name, value in opened.agents().items() if name.startswith("critics.")}
     _fill(opened, critics, own)
-    return Policies(networks, _frozen(critics), reads_mates=config.critic_reads == "joint", seed=seed)
+    return Policies(networks, _frozen(critics), reads_mates=config.actor_critic.critic_reads == "joint", seed=seed)
 
 
 def load_policy(checkpoint: str | Path | Checkpoint, agent: str, *, seed: int = 0) -> Policy:
@@ -231,8 +231,11 @@ def load_networks(checkpoint: Checkpoint, agents: Sequence[str] | None = None) -
     Raises:
         CheckpointError: a file is absent or damaged, or does not fit the configuration in the manifest.
     """
-    agents = checkpoint.spec.agents if agents is None else agents
-    config, spec = _config(checkpoint), checkpoint.spec
+    return _networks(checkpoint, _config(checkpoint), checkpoint.spec.agents if agents is None else agents)
+
+
+def _networks(checkpoint: Checkpoint, config: Config, agents: Sequence[str]) -> Networks:
+    spec = checkpoint.spec
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # fresh networks draw their weights, which are then replaced
         world_model = WorldModel(spec, config.world_model)
         actors = Actors(len(agents), world_model.feature_size, spec.action_size, config.actor_critic)
