@@ -21,7 +21,7 @@ COMMANDS = {
     "prune": ("prune", "remove checkpoints that retention does not keep from MLflow and the work directories (dry run by default)"),
     "pin": ("pin", "keep a checkpoint from ever being pruned"),
     "push": ("push", "carry finished checkpoints to the DVC remote, also while training"),
-    "import": ("import_runs", "give the runs of a clone back to MLflow: parameters, curves with their times, checkpoints, tags"),
+    "import": ("import_runs", "give the runs of a clone back to MLflow: parameters, curves, evaluations, checkpoints, tags"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
     "eval": ("eval_checkpoint", "play whole episodes with a checkpoint's agents and say what each role gets, with errors"),
     "export": ("export", "write policies as one file that runs without MATWM, with torch or ONNX Runtime alone"),

@@ -6,7 +6,7 @@ metrics/<segment>/evaluation.json    for `dvc metrics`: each learned agent's ret
                                      of goals (see metrics/words.py)
 metrics/<segment>/evaluation.csv     the same by role, complete: what the plot is drawn from; what the environment says has rows
                                      of the "role" `metrics/win`
-metrics/<segment>/evaluated.csv      what MLflow is told, and when (see times.py)
+metrics/<segment>/evaluated.csv      all evaluations and measured times of the run, as MLflow has them (see metrics/evaluated.py)
 plots/<segment>/episode.gif          the evaluated self-play episode with the median return
 """
 
@@ -14,6 +14,7 @@ import argparse
 import csv
 import io
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +48,11 @@ def evaluate(project: Path, name: str) -> None:
     from pipeline import project as places
     from pipeline import segments, tracking
     from pipeline.keys import manifest_key
-    from pipeline.metrics import best, times, words
-    from pipeline.metrics.journal import read_points
-    from pipeline.reporting.report import report
+    from pipeline.metrics import best, words
+    from pipeline.metrics.evaluated import write_evaluated
+    from pipeline.metrics.points import TimedPoint
+    from pipeline.tracking.committed import committed_records
+    from pipeline.tracking.report import report
     from pipeline.validate import missing_devices
 
     tracking.configure(project)
@@ -76,10 +79,10 @@ def evaluate(project: Path, name: str) -> None:
     step = checkpoint.step
     points = [p for result in learned for p in best.points(step, str(result.mode), result.matchup, _judged(result), result.metrics)]
     points += [p for result in learned for p in words.points(step, str(result.mode), result.matchup, result.communication)]
-    report(project, name, segment.config.tracking, points=points, artifacts=artifacts, tags=best.tags(segment.config.evaluation))
-    facts = places.run_record(project, name)
-    work = places.work_folder(project, name, str(facts.get("key", "")))
-    times.write_evaluated(folder, points, read_points(work / "journal.jsonl"))
+    tags, earlier = best.tags(segment.config.evaluation), committed_records(project, name, segment.key(checkpoint.parent.digest))
+    kept = report(project, name, segment.config.tracking, points=points, earlier=earlier, artifacts=artifacts, tags=tags)
+    now = time.time_ns() // 1_000_000
+    write_evaluated(folder, kept or [*earlier, *(TimedPoint(point.key, point.step, point.value, now) for point in points)])
 
 
 def _results(checkpoint: "Checkpoint", config: "Config") -> "tuple[list[Result], list[Result]]":

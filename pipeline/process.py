@@ -8,11 +8,12 @@ import fcntl
 import math
 import os
 import signal
+import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +21,8 @@ from typing import Any, NoReturn
 from pipeline.project import ProjectError
 
 PR_SET_PDEATHSIG = 1
+OWNED_NOTE = "MATWM_OWNED_NOTE"
+"""The variable with the path of a file that a stage creates where another process owns its run: DVC passes no exit code on."""
 PATIENCE_SECONDS = 5.0
 """For a process that has nothing to save to end after a signal."""
 
@@ -44,6 +47,33 @@ def end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_to_the_end(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run a program in our place and return its exit code: it gets our signals, and ends with us."""
+    ours = os.getpid()
+
+    def die_with_us() -> None:
+        if sys.platform.startswith("linux"):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != ours:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if number != signal.SIGINT:  # Ctrl-C is sent to both.
+            for process in started:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        started.append(subprocess.Popen(command, env=environment, preexec_fn=die_with_us))  # noqa: PLW1509  # No other thread runs.
+        code = started[0].wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
 
 
 class Interruption:

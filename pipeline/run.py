@@ -1,6 +1,7 @@
 """One training of a segment, as far as MLflow, git and a work directory here record it."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,9 +16,33 @@ CHANGED = "matwm.changed."
 PIN = "matwm.pin."
 """The tag that pins a checkpoint is this and the name of its folder; its value is a note, or else:"""
 PINNED = "pinned"
+HEARTBEAT = "matwm.heartbeat"
+"""The tag by which the process that trains a run shows that it lives."""
 NOT_TRAINED = "not trained yet"
 UNKNOWN = "not known here"
 NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What the tag `HEARTBEAT` holds: who owns the run, when it last said so, and after which silence it may be taken for dead."""
+
+    owner: str
+    time_ms: int
+    quiet_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.owner} {self.time_ms} {self.quiet_ms}"
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago that was, by this machine's clock."""
+        return time.time() - self.time_ms / 1000
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the owner may be taken for dead."""
+        return self.age_seconds * 1000 > self.quiet_ms
 
 
 @dataclass
@@ -53,7 +78,7 @@ class Run:
     ended_ms: int | None = None
     """None while it runs."""
     last_sign_ms: int = 0
-    """When it began, or the time of its last metric point in MLflow: it was alive then."""
+    """When it began, or the time of its heartbeat in MLflow: it was alive then."""
     started: str | None = None
     finished: str | None = None
     resumed_at: list[int] = field(default_factory=list)
@@ -69,8 +94,8 @@ class Run:
     published: Path | None = None
     """`checkpoints/<segment>`, present or not, if git says that this run made it."""
     work: Path | None = None
-    writers: tuple[str, ...] = ()
-    """By which names the work directory has sent MLflow points of it."""
+    owner: str | None = None
+    """By which name the work directory's last process has trained it."""
     pending: frozenset[int] = frozenset()
     """Steps whose checkpoints wait in the work directory for their upload."""
     is_current: bool = False
@@ -104,7 +129,14 @@ class Run:
         """Whether a process trains it: here, which has the lock then, or as MLflow says, on a machine that has gone on with it since."""
         if self.work is not None and is_held(self.work / "lock"):
             return True
-        return self.status == "RUNNING" and self.tags.get("matwm.writer") not in self.writers
+        beat = self.heartbeat
+        return self.status == "RUNNING" and (beat is None or beat.owner != self.owner)
+
+    @property
+    def heartbeat(self) -> Beat | None:
+        """The last heartbeat in MLflow, None if there is none that can be read."""
+        found = re.fullmatch(r"(\w+) (\d{1,15}) (\d{1,15})", self.tags.get(HEARTBEAT, ""))
+        return Beat(found[1], int(found[2]), int(found[3])) if found else None
 
     @property
     def state(self) -> str:

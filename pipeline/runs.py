@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pipeline import database, project
 from pipeline.addresses import VARIABLE, TrackingError, database_of, store_address
 from pipeline.masking import masked, secrets_in
-from pipeline.metrics.journal import TimedPoint
+from pipeline.metrics.points import TimedPoint
 from pipeline.run import Run, moment, number
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
@@ -37,6 +37,8 @@ LARGEST_FLOAT = 1.7976931348623157e308
 
 logger = logging.getLogger(__name__)
 _configured: dict[str, str] = {}
+_opened: dict[str, tuple[int, int | None]] = {}
+"""How often each database was opened anew, and the file that it was then."""
 
 
 def configure(root: Path) -> str | None:
@@ -71,18 +73,43 @@ def configured_uri() -> str:
     return _configured["uri"]
 
 
-@cache
 def client(uri: str) -> "MlflowClient":
-    """Return MLflow's client for a store; a database is made if it is not there yet.
+    """Return MLflow's client for a store; a database is made if it is not there yet, and opened anew if it was removed meanwhile.
 
     Raises:
         TrackingError: the database is half-made.
     """
+    opened, inode = _opened.get(uri, (0, None))
+    if uri in _opened and inode != _inode(uri):
+        opened += 1
+    # MLflow keeps connections by the URI, and would go on writing to the removed file: another spelling is another connection.
+    address, question, query = uri.partition("?")
+    folder, slash, name = address.rpartition("/")
+    found = _client(f"{folder}{'/.' * opened}{slash}{name}{question}{query}")
+    _opened[uri] = opened, _inode(uri)
+    return found
+
+
+@cache
+def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     if path := database_of(uri):
         database.ensure(path)
     return MlflowClient(tracking_uri=uri)
+
+
+def store_mark(uri: str) -> str:
+    """Return what names a store in a work directory; a database that was removed and made again is another one."""
+    return f"{shown(uri)} {_inode(uri) or ''}".strip()
+
+
+def _inode(uri: str) -> int | None:
+    path = database_of(uri)
+    try:
+        return path.stat().st_ino if path else None
+    except OSError:
+        return None
 
 
 def shown(uri: str) -> str:
@@ -170,7 +197,7 @@ def find_by_key(segment: str, key: str, uri: str | None = None, experiment: str 
 
     One of this experiment comes first; where it has none, one of another is taken with a warning that names it.
     """
-    found = list_runs(f"tags.`matwm.segment` = '{_quoted(segment)}' AND tags.`matwm.key` = '{_quoted(key)}'", uri)
+    found = find_all_by_key(segment, key, uri)
     chosen = next((run for run in found if run.experiment == experiment), found[0] if found else None)
     if chosen and experiment and chosen.experiment != experiment:
         logger.warning(
@@ -178,6 +205,11 @@ def find_by_key(segment: str, key: str, uri: str | None = None, experiment: str 
             *(chosen.id[:12], chosen.experiment, experiment),
         )
     return chosen
+
+
+def find_all_by_key(segment: str, key: str, uri: str | None = None) -> list[Run]:
+    """Return the runs that train this segment with this key, newest first."""
+    return list_runs(f"tags.`matwm.segment` = '{_quoted(segment)}' AND tags.`matwm.key` = '{_quoted(key)}'", uri)
 
 
 def get_run(run_id: str, uri: str | None = None) -> Run | None:
@@ -197,6 +229,23 @@ def get_run(run_id: str, uri: str | None = None) -> Run | None:
         if run.info.lifecycle_stage != "active":
             return None
         return _run(run, client(uri).get_experiment(run.info.experiment_id).name)
+
+
+def lost(run_ids: Iterable[str], uri: str | None = None) -> set[str]:
+    """Return those of some runs that the store does not know; one that somebody has deleted is known."""
+    uri, asked = uri or configured_uri(), sorted(run_ids)
+    if _is_absent(uri) or not asked:
+        return set(asked)
+    from mlflow.entities import ViewType
+
+    known: set[str] = set()
+    with explained(uri):
+        experiments = [one.experiment_id for one in _pages(client(uri).search_experiments, view_type=ViewType.ALL)]
+        for start in range(0, len(asked) if experiments else 0, 100):
+            condition = f"attributes.run_id IN ({', '.join(repr(_quoted(one)) for one in asked[start : start + 100])})"
+            options = {"experiment_ids": experiments, "filter_string": condition, "run_view_type": ViewType.ALL}
+            known |= {run.info.run_id for run in _pages(client(uri).search_runs, **options)}
+    return {*asked} - known
 
 
 def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None = None, at_most: int | None = None) -> list[Run]:
@@ -224,7 +273,7 @@ def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None 
 
 
 def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | None = None) -> list[TimedPoint]:
-    """Return every metric point of a run with its time (only of these keys, if given): a lost journal is rebuilt from it."""
+    """Return every metric point of a run with its time (only of these keys, if given)."""
     uri = uri or configured_uri()
     with explained(uri):
         return [
@@ -282,12 +331,12 @@ def _pages(search: Any, **options: Any) -> Iterator[Any]:
 
 
 def _run(found: Any, experiment: str) -> Run:
-    tags, latest = dict(found.data.tags), found.data._metric_objs
+    tags = dict(found.data.tags)
     dirty = {"true": True, "false": False}.get(tags.get("matwm.git_dirty", ""))
     machine = {"device": tags["matwm.device"]} if "matwm.device" in tags else {}
     machine |= {"libraries": {"torch": tags["matwm.torch"]}} if "matwm.torch" in tags else {}
     ended_ms = found.info.end_time if found.info.status != "RUNNING" else None
-    return Run(
+    run = Run(
         run_id=found.info.run_id,
         segment=tags.get("matwm.segment"),
         key=tags.get("matwm.key"),
@@ -300,16 +349,19 @@ def _run(found: Any, experiment: str) -> Run:
         parent_digest=tags.get("matwm.parent_digest"),
         artifact_uri=found.info.artifact_uri,
         tags=tags,
-        metrics=frozenset(metric.key for metric in latest),
+        metrics=frozenset(found.data.metrics),
         started_ms=found.info.start_time,
         ended_ms=ended_ms,
-        last_sign_ms=max([found.info.start_time, *(metric.timestamp for metric in latest)]),
+        last_sign_ms=found.info.start_time,
         started=moment(found.info.start_time),
         finished=moment(ended_ms),
         git={"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")},
         numerics=number(tags.get("matwm.numerics")),
         machine=machine,
     )
+    if run.heartbeat is not None:
+        run.last_sign_ms = max(run.last_sign_ms, run.heartbeat.time_ms)
+    return run
 
 
 def _quoted(text: str) -> str:

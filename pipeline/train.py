@@ -1,7 +1,7 @@
 """Stage `train@<segment>`: trains a segment to the end, from wherever its last process left it, and publishes its checkpoints.
 
 The live run is outside DVC's outputs, which DVC deletes before it calls a stage: `.matwm/work/<segment>-<key>/` holds checkpoints,
-journal and the run's facts, and is found again by the key, which says what trains and not when or how far.
+tail, records and the run's facts, and is found again by the key, which says what trains and not when or how far.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from matwm.errors import run_program
 from pipeline.memory import keep_freed_memory
-from pipeline.process import Interruption, exclusive, follow_parent, leave
+from pipeline.process import OWNED_NOTE, Interruption, exclusive, follow_parent, leave
 
 if TYPE_CHECKING:  # Importing torch takes seconds, in which DVC could die unnoticed.
     from pipeline.training.session import Session
@@ -49,7 +49,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
 
 def _run(session: "Session", interruption: Interruption) -> int:
     from matwm.readings import NonFiniteLossError
-    from pipeline.tracking import ElsewhereError
+    from pipeline.tracking.heartbeat import EXIT_CODE, OwnedError
     from pipeline.training.saving import UnsavedError
 
     try:
@@ -58,7 +58,13 @@ def _run(session: "Session", interruption: Interruption) -> int:
         is_complete = session.train(interruption)
         if is_complete:
             session.publish()
-    except (NonFiniteLossError, UnsavedError, ElsewhereError) as error:
+    except OwnedError as error:
+        session.leave()
+        sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")
+        if note := os.environ.get(OWNED_NOTE):
+            Path(note).touch()
+        return EXIT_CODE
+    except (NonFiniteLossError, UnsavedError) as error:
         is_killed = isinstance(error, UnsavedError) and interruption.signal is not None
         session.close("KILLED" if is_killed else "FAILED", interruption)
         sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")

@@ -7,7 +7,7 @@ from matwm.checkpoint import Checkpoint
 from pipeline import runs, source_code
 from pipeline.catalog.catalog import Catalog
 from pipeline.metrics import best, words
-from pipeline.metrics.journal import EVALUATION
+from pipeline.metrics.points import EVALUATION
 from pipeline.metrics.records import LATEST_EPISODES, latest_returns
 from pipeline.params.retention import history_of
 from pipeline.run import Run

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline import project as places
 from pipeline.catalog.sources import merged
-from pipeline.metrics.journal import read_points
 from pipeline.run import Run
 from pipeline.stores.remote import Remote, Sent
 
@@ -33,22 +32,18 @@ def push_new(project: Path, run: Run, remote: Remote, steps: Iterable[int]) -> I
     """
     there, here = remote.steps(run), {*steps} & {*checkpoints_of(project, run)}
     missing = here - remote.readable(run, here & {*there})
-    yield from _push(project, run, remote, sorted(missing), there, verify=False)
+    yield from _push(project, run, remote, sorted(missing), verify=False)
 
 
 def push_all(project: Path, run: Run, remote: Remote, *, verify: bool = False) -> Iterator[tuple[int, Sent]]:
     """Send what the remote lacks of every checkpoint, whether or not it has an index of it (see `push_new`)."""
-    yield from _push(project, run, remote, sorted(checkpoints_of(project, run)), remote.steps(run), verify=verify)
+    yield from _push(project, run, remote, sorted(checkpoints_of(project, run)), verify=verify)
 
 
-def _push(project: Path, run: Run, remote: Remote, steps: list[int], there: list[int], *, verify: bool) -> Iterator[tuple[int, Sent]]:
-    points = read_points((run.work or _work_folder(project, run)) / "journal.jsonl") if steps else []
-    known, here = {0, *there}, checkpoints_of(project, run)
+def _push(project: Path, run: Run, remote: Remote, steps: list[int], *, verify: bool) -> Iterator[tuple[int, Sent]]:
+    here = checkpoints_of(project, run)
     for step in steps:
-        before = max(earlier for earlier in known if earlier < step)
-        own = [point for point in points if before < point.step <= step or (before == 0 and point.step == 0)]
-        yield step, remote.put(run, here[step], own, verify=verify)
-        known.add(step)
+        yield step, remote.put(run, here[step], verify=verify)
 
 
 def _work_folder(project: Path, run: Run) -> Path:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import project as places
-from pipeline.reporting.outbox import Outbox
 from pipeline.run import Run
 
 
@@ -47,12 +46,11 @@ class _Merge:
         if facts is None and not checkpoints:
             return
         run = self._known(_text(facts.get("run_id")), facts["segment"], facts["key"]) if facts else self._add(Run(unknown_as=work.name))
-        outbox = Outbox(work / "outbox.json")
-        run.work, run.writers = work, tuple(outbox.writers)
-        waiting = (places.step_of(Path(path)) for path, _ in outbox.contents.uploads)
-        run.pending = frozenset(step for step in waiting if step is not None)
+        run.work = work
         run.step = max(run.step, *checkpoints, 0)
         if facts:
+            run.owner = _text(facts.get("owner"))
+            run.pending = frozenset(checkpoints) - {*_steps(facts.get("checkpoints")), *_steps(facts.get("refused"))}
             run.machine = _mapping(facts.get("machine")) or run.machine
             run.started = _text(facts.get("started")) or run.started
             run.finished = _text(facts.get("finished")) or run.finished

@@ -18,7 +18,7 @@ from pipeline import database, runs
 from pipeline.addresses import EXAMPLES, TrackingError, database_of, sqlite_address, store_address
 from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
-from pipeline.reporting import upkeep
+from pipeline.tracking import upkeep
 from pipeline.wording import few
 
 PINNED = ">=3.17.2,<3.18"
@@ -143,9 +143,7 @@ def linked_artifacts(patient: Patient) -> Iterator[Finding]:
 
 def owed(patient: Patient) -> Iterator[Finding]:
     """MLflow has everything that was logged here."""
-    from pipeline import tracking
-
-    late = [work.name for work in upkeep.work_folders(patient.project) if tracking.owes(work) and not is_held(work / "lock")]
+    late = [work.name for work in upkeep.work_folders(patient.project) if upkeep.is_pending(patient.project, work)]
     if late:
         yield Finding(
             f"MLflow lacks something of {few(late)} (in .matwm/work)",

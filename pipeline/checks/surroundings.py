@@ -10,11 +10,11 @@ from pathlib import Path
 from matwm.config import ConfigError
 from matwm.params_yaml import read_params
 from pipeline import project as places
-from pipeline import source_code, tracking
+from pipeline import source_code
 from pipeline.checks.finding import Finding, Patient
 from pipeline.metrics import records
 from pipeline.process import is_held
-from pipeline.reporting import upkeep
+from pipeline.tracking import upkeep
 from pipeline.wording import few, readable
 
 TORCH = "2.13.0"
@@ -103,7 +103,7 @@ def old_work(patient: Patient) -> Iterator[Finding]:
         work
         for work in upkeep.work_folders(patient.project)
         if tuple(work.name.rpartition("-")[::2]) not in current
-        and not tracking.owes(work)
+        and not upkeep.is_pending(patient.project, work)
         and not is_held(work / "lock")
         and _is_finished(work)
     ]
@@ -121,7 +121,7 @@ def _temporary(folder: Path) -> list[Path]:
 
 
 def _is_finished(work: Path) -> bool:
-    return "finished" in (places.read_json(work / "run.json") or {})
+    return bool((places.read_json(work / "run.json") or {}).get("finished"))
 
 
 def _is_old(path: Path) -> bool:

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """
     from matwm.params_yaml import load_config
     from pipeline import tracking
-    from pipeline.reporting import giving_back
+    from pipeline.tracking import giving_back
 
     project = places.root()
     tracking.configure(project)

@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from matwm.manifest import CheckpointError
 from matwm.params_yaml import read_params
 from pipeline import dvc_files, tracking
 from pipeline import project as places
 from pipeline.job import Job, open_start
-from pipeline.reporting import upkeep
+from pipeline.process import OWNED_NOTE, run_to_the_end
 from pipeline.segments import ResolvedSegment
+from pipeline.tracking import upkeep
+from pipeline.tracking.heartbeat import EXIT_CODE
 from pipeline.validate import VALIDATED, digest, foresee, validate
 
 FETCHING = {"--pull", "--allow-missing", "--dry"}
@@ -25,8 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retrain", action="store_true", help="train again what dvc.lock has and neither workspace nor cache hold")
 
 
-def run(options: argparse.Namespace) -> NoReturn:
-    """Become `dvc repro` with these arguments, after params.yaml has been found valid.
+def run(options: argparse.Namespace) -> int:
+    """Run `dvc repro` with these arguments, after params.yaml has been found valid; return its exit code, or 75 (see `heartbeat`).
 
     Raises:
         ConfigError: it is not.
@@ -40,13 +42,15 @@ def run(options: argparse.Namespace) -> NoReturn:
     _settle(project, segments)
     if not options.retrain and not FETCHING & set(options.rest):
         _look_for_outputs(project, read_params(project / places.PARAMS))
-    environment = {**places.environment(), VALIDATED: found_valid}
     with Path(os.devnull).open("rb") as nothing:  # DVC would ask, and nobody would answer.
         os.dup2(nothing.fileno(), 0)
     os.chdir(project)
     sys.stdout.flush()
     dvc = places.tool("dvc")
-    os.execvpe(dvc, [dvc, "repro", *options.rest], environment)
+    with places.scratch_folder(project) as scratch:
+        environment = {**places.environment(), VALIDATED: found_valid, OWNED_NOTE: str(scratch / "owned")}
+        code = run_to_the_end([dvc, "repro", *options.rest], environment)
+        return EXIT_CODE if code and (scratch / "owned").exists() else code
 
 
 def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:

@@ -15,8 +15,8 @@ from pipeline.catalog import overview
 from pipeline.catalog.catalog import Catalog
 from pipeline.commands.table import table
 from pipeline.metrics.best import Best
-from pipeline.reporting import upkeep
 from pipeline.run import Run
+from pipeline.tracking import upkeep
 
 STATES = ("RUNNING", "FINISHED", "KILLED", "FAILED", "SCHEDULED")
 SHORT_ID = 8

@@ -12,8 +12,8 @@ from pipeline.catalog.overview import best_of
 from pipeline.catalog.references import whole_run
 from pipeline.commands.table import table
 from pipeline.metrics.best import Best
-from pipeline.reporting import upkeep
 from pipeline.run import Run
+from pipeline.tracking import upkeep
 
 DEEPEST_ALIGNED = 40
 """Columns of the drawing up to which the others are aligned."""

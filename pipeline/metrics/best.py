@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from matwm.config import EvaluationConfig
 from matwm.history import Point
-from pipeline.metrics.journal import EVALUATION, TimedPoint
+from pipeline.metrics.points import EVALUATION, TimedPoint
 
 NOT_MODES = ("step", "max_steps", "references", "metrics", "words")
 """What `evaluation.json` says beside the returns of each mode."""

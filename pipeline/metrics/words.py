@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matwm.history import Point
-from pipeline.metrics import journal
+from pipeline.metrics import points as metric_points
 
 if TYPE_CHECKING:
     from matwm.communication import Communication
@@ -49,7 +49,7 @@ def for_people(communication: "Iterable[Communication]", digits: int) -> dict[st
     return told
 
 
-def by_step(found: Iterable[journal.Point], mode: str, matchup: str, speaker: str) -> dict[int, dict[str, float]]:
+def by_step(found: Iterable[metric_points.Point], mode: str, matchup: str, speaker: str) -> dict[int, dict[str, float]]:
     """Return for each step at which words were judged the values by their names below the speaker; of a step judged twice the last."""
     above = _above(mode, matchup, speaker)
     steps: dict[int, dict[str, float]] = {}
@@ -70,7 +70,7 @@ def matrix(values: Mapping[str, float], num_goals: int, num_words: int) -> Seque
 
 
 def _above(mode: str, matchup: str, speaker: str) -> str:
-    return f"{journal.EVALUATION}{mode}/{matchup}/{WORDS}/{speaker}/"
+    return f"{metric_points.EVALUATION}{mode}/{matchup}/{WORDS}/{speaker}/"
 
 
 def _cell(goal: int, word: int) -> str:

@@ -239,8 +239,8 @@ def _upload(checkpoint: Checkpoint, repository: "ArtifactRepository", on_answer:
     for folder in {str(PurePosixPath(place).parent) for place in places.values()} | {f"checkpoints/{path.name}"}:
         there.update(_sizes(repository, folder))
     manifest = f"checkpoints/{path.name}/{MANIFEST}"
-    if manifest in there:
-        _refuse_another(path, manifest, repository)
+    if manifest in there and not _is_same(path, manifest, repository):
+        del there[manifest]
     for name, place in places.items():
         if there.get(place) != files[name]["size"]:
             repository.log_artifact(str(path / name), str(PurePosixPath(place).parent))
@@ -249,13 +249,24 @@ def _upload(checkpoint: Checkpoint, repository: "ArtifactRepository", on_answer:
         repository.log_artifact(str(path / MANIFEST), str(PurePosixPath(manifest).parent))
 
 
-def _refuse_another(path: Path, manifest: str, repository: "ArtifactRepository") -> None:
+def _is_same(path: Path, manifest: str, repository: "ArtifactRepository") -> bool:
+    """Return whether MLflow has this very checkpoint, False if what it has of the step is damaged.
+
+    Raises:
+        CheckpointError: it has another one.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        theirs = Path(repository.download_artifacts(manifest, temporary)).read_bytes()
-    if theirs != (path / MANIFEST).read_bytes():
-        raise CheckpointError(
-            f"{manifest} in MLflow is another checkpoint of the same step, made otherwise: it is kept, {path} stays here only"
-        )
+        theirs = Path(repository.download_artifacts(manifest, temporary))
+        if theirs.read_bytes() == (path / MANIFEST).read_bytes():
+            return True
+        try:
+            read_manifest(theirs.parent)
+        except CheckpointError as error:
+            logger.warning("%s in MLflow is replaced: %s", manifest, error)
+            return False
+    raise CheckpointError(
+        f"{manifest} in MLflow is another checkpoint of the same step, made otherwise: it is kept, {path} stays here only"
+    )
 
 
 def _download(repository: "ArtifactRepository", name: str, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 <remote>/files/md5/ab/cdef…                         the objects that `dvc push` makes: what is there already it does not send again
 <remote>/matwm/<segment key>/step_000005000.json    the index: hash of the folder, digest of its manifest; written last
-<remote>/matwm/<segment key>/step_000005000.points.jsonl.gz    the metric points since the checkpoint before, with their times
 
 DVC is not asked, for a stage may be running and hold its lock: a folder, SSH and S3 are written to through fsspec. Remotes of other
 kinds are for `dvc push` alone.
@@ -27,7 +26,6 @@ from pipeline import dvc_config
 from pipeline import project as places
 from pipeline.keys import manifest_key
 from pipeline.masking import is_secret, masked, secrets_in
-from pipeline.metrics.journal import TimedPoint, packed, unpacked
 from pipeline.run import Run
 from pipeline.stores import filesystems
 from pipeline.stores.entries import Entry, entry_in, listed_files
@@ -36,8 +34,8 @@ from pipeline.stores.folder_hash import hashed_files, tree_of
 if TYPE_CHECKING:
     from matwm.checkpoint import Checkpoint
 
-INDEX, POINTS = "json", "points.jsonl.gz"
-"""What the names of a checkpoint's two files in the index end with."""
+INDEX = "json"
+"""What the name of a checkpoint's file in the index ends with."""
 JOBS = 8
 """Files on their way at the same time, unless the remote's option `jobs` says otherwise."""
 
@@ -155,8 +153,8 @@ class Remote:
                     self._fetch(listed.get(name, ""), scratch / name, f"{name} of {scratch.name}")
             return publish(scratch, target_dir / scratch.name)
 
-    def put(self, run: Run, checkpoint: Path, points: Iterable[TimedPoint] = (), *, verify: bool = False) -> Sent:
-        """Send what the remote lacks of a checkpoint, then its index, and with the first of it the metric points that lead to it.
+    def put(self, run: Run, checkpoint: Path, *, verify: bool = False) -> Sent:
+        """Send what the remote lacks of a checkpoint, then its index.
 
         With `verify` every object that is there is read back, and replaced if it is damaged.
 
@@ -179,11 +177,9 @@ class Remote:
             (Path(temporary) / "tree").write_bytes(listing)
             sources = {md5: checkpoint / name for name, md5 in files.items()} | {tree: Path(temporary) / "tree"}
             sent = self._add(sources, verify=verify)
-            if there is None:
-                self._write(Path(temporary), self._name(new.key, new.step, POINTS), packed(points))
             if there is None or there.tree != new.tree:
                 text = json.dumps(asdict(new), indent=1) + "\n"
-                self._write(Path(temporary), self._name(new.key, new.step, INDEX), text.encode())
+                self._write(Path(temporary), self._name(new.key, new.step), text.encode())
         return sent
 
     def delete(self, run: Run, steps: Iterable[int], *, is_live: bool) -> None:
@@ -193,9 +189,8 @@ class Remote:
             RemoteError: the remote does not answer.
         """
         for step in steps:
-            for kind in (INDEX, POINTS):
-                with self._explained(), contextlib.suppress(FileNotFoundError):
-                    self._fs.rm_file(self._name(str(run.key), step, kind))
+            with self._explained(), contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._name(str(run.key), step))
 
     def refusal(self, run: Run) -> str | None:
         """Refuse nothing."""
@@ -205,21 +200,11 @@ class Remote:
         """Return 0: the objects stay."""
         return 0
 
-    def points(self, run: Run, until: int) -> list[TimedPoint]:
-        """Return the metric points that were pushed with a training's checkpoints up to a step, with their times."""
-        found: dict[tuple[str, int], TimedPoint] = {}
-        for step in (step for step in self.steps(run) if step <= until):
-            name = self._name(str(run.key), step, POINTS)
-            with self._explained(), contextlib.suppress(FileNotFoundError):
-                for point in unpacked(self._fs.cat_file(name), Path(name)):
-                    found.setdefault((point.key, point.step), point)
-        return [point for point in found.values() if point.step <= until]
-
     def _entry(self, key: str, step: int) -> Entry | None:
         """Return the index of a checkpoint, None if there is none or it cannot be read (then it is written again)."""
         with self._explained():
             try:
-                return entry_in(self._fs.cat_file(self._name(key, step, INDEX)), key, step)
+                return entry_in(self._fs.cat_file(self._name(key, step)), key, step)
             except FileNotFoundError:
                 return None
 
@@ -287,8 +272,8 @@ class Remote:
         if found != oid.removesuffix(".dir"):
             raise CheckpointError(f"{self.name}: object {name}, {what}, is damaged: its md5 is {found}")
 
-    def _name(self, key: str, step: int, kind: str) -> str:
-        return self._path("matwm", key, f"{places.step_folder(step)}.{kind}")
+    def _name(self, key: str, step: int) -> str:
+        return self._path("matwm", key, f"{places.step_folder(step)}.{INDEX}")
 
     def _write(self, scratch: Path, name: str, data: bytes) -> None:
         source = scratch / "upload"

@@ -1,7 +1,6 @@
 """Asks for a training where it may lie besides its work directory: in the other stores, in git; without waiting for ever."""
 
 import logging
-import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,20 +10,20 @@ from typing import TypeVar
 
 from matwm.manifest import CheckpointError
 from pipeline import project as places
-from pipeline import runs, source_code
+from pipeline import runs
 from pipeline.catalog.catalog import Catalog
-from pipeline.metrics import times
-from pipeline.metrics.journal import TimedPoint
+from pipeline.metrics.evaluated import EVALUATED, read_evaluated
+from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.run import Run
-from pipeline.stores import remote
 from pipeline.stores.protocol import CheckpointStore, is_of
 from pipeline.stores.table import STORES, WAITED_FOR
+from pipeline.tracking.local_run import FACTS, RECORDS
+from pipeline.tracking.records import Records
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
 """For a store to say what it has: training must not wait for a host that is gone."""
-FILES = ("run.json", "training.csv", "episodes.csv", times.TIMES, times.EVALUATED)
 
 ResultT = TypeVar("ResultT")
 
@@ -51,33 +50,30 @@ def offers(project: Path, run: Run, kinds: Iterable[str]) -> list[Offer]:
     return found
 
 
-def pushed_points(project: Path, run: Run, until: int) -> list[TimedPoint]:
-    """Return the metric points that the DVC remote has of a training up to a step; none if it does not answer."""
+def inherited_records(project: Path, run_id: str, until: int) -> list[TimedPoint]:
+    """Return the records of the run that a segment starts from, up to there: from its work directory, else from git, else from MLflow."""
+    for work in places.work_folders(project, RECORDS):
+        if (places.read_json(work / FACTS) or {}).get("run_id") == run_id:
+            return _until(Records(work / RECORDS).points(), until)
+    for segment, facts in places.run_records(project).items():
+        folder = places.metrics_folder(project, segment)
+        if facts.get("run_id") == run_id and (folder / EVALUATED).is_file():
+            return _until(read_evaluated(folder), until)
     try:
-        there = remote.default(project)
-        return _within(lambda: there.points(run, until), there.name) if there else []
-    except places.ProjectError as error:
-        logger.warning("%s: the curves of this run begin later than its training", error)
+        return _until(_within(lambda: _records_in_mlflow(run_id), "MLflow"), until)
+    except (places.ProjectError, runs.TrackingError) as error:
+        logger.warning("%s. The evaluations before step %d are not shown with this run", error, until)
         return []
 
 
-def committed_points(project: Path, segment: str, key: str) -> list[TimedPoint]:
-    """Return the metric points that the last commit has of a training; DVC has deleted the files by the time that a stage runs.
+def _until(points: Iterable[TimedPoint], step: int) -> list[TimedPoint]:
+    return sorted((point for point in points if point.step <= step), key=lambda point: point.timestamp_ms)
 
-    None without git, or if the commit holds something else: then the curves begin later, and training goes on.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in FILES:
-            data = source_code.git_output(project, "show", f"HEAD:./metrics/{segment}/{name}")
-            if data is not None:
-                (Path(temporary) / name).write_bytes(data)
-        if (places.read_json(Path(temporary) / "run.json") or {}).get("key") != key:
-            return []
-        try:
-            return times.recorded_points(Path(temporary))
-        except places.ProjectError as error:
-            logger.warning("metrics/%s in the last commit cannot be read: %s", segment, error)
-            return []
+
+def _records_in_mlflow(run_id: str) -> list[TimedPoint]:
+    runs.knock()
+    found = runs.get_run(run_id)
+    return runs.metric_history(run_id, keys=[key for key in found.metrics if is_record(key)]) if found else []
 
 
 def _offer(project: Path, run: Run, kind: str) -> Offer | None:

@@ -10,7 +10,6 @@ from matwm.checkpoint import CheckpointError, read_manifest
 from matwm.store import LocalStore
 from pipeline import project as places
 from pipeline.job import Job
-from pipeline.metrics.journal import TimedPoint
 from pipeline.params.retention import retained_by
 from pipeline.run import Run
 from pipeline.runs import TrackingError
@@ -96,13 +95,6 @@ def recover(job: Job, store: LocalStore) -> None:
         for step in survey(store, job.segment).missing if there else ():
             if step in untried:
                 _bring(step, offered, store)
-
-
-def earlier_points(job: Job, until: int) -> list[TimedPoint]:
-    """Return the metric points of this very training up to a step that another machine left in git or on the DVC remote."""
-    points = elsewhere.committed_points(job.project, job.segment.name, job.key)
-    points = points if any(point.step >= until for point in points) else elsewhere.pushed_points(job.project, _run_of(job), until)
-    return [point for point in points if point.step <= until]
 
 
 def _run_of(job: Job) -> Run:

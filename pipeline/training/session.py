@@ -5,10 +5,8 @@ import dataclasses
 import logging
 import shutil
 import sys
-import threading
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
@@ -18,20 +16,23 @@ from matwm.manifest import reservation
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import dvc_files, source_code
+from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
 from pipeline.job import Job
-from pipeline.metrics import best, records, times, words
-from pipeline.metrics.journal import read_points
+from pipeline.metrics import best, records, words
+from pipeline.metrics.mismatches import Mismatch
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
-from pipeline.reporting.labels import params_of
 from pipeline.run import CHANGED
-from pipeline.tracking import Tracker
-from pipeline.training import ancestry
+from pipeline.tracking.committed import committed_records
+from pipeline.tracking.heartbeat import Heartbeat
+from pipeline.tracking.labels import params_of
+from pipeline.tracking.local_run import LocalRun, milliseconds
+from pipeline.tracking.tracker import Tracker
 from pipeline.training.background import Pusher
+from pipeline.training.elsewhere import inherited_records
 from pipeline.training.progress import Display
-from pipeline.training.recovery import earlier_points, recover, set_aside, survey
+from pipeline.training.recovery import recover, set_aside, survey
 from pipeline.training.saving import Saver
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,11 @@ class Session:
         self.job, self.segment, self.config = job, job.segment, job.segment.config
         self.store = LocalStore(job.work / "checkpoints", chunks_from=[] if job.start.is_root else [job.start.folder])
         self._code = {**source_code.git_facts(job.project), "code": source_code.code_digest()}
-        self._facts: dict[str, Any] = {"run_id": None, "started": _now(), **(places.read_json(job.work / "run.json") or {})}
         tracking = self.config.tracking
-        self.tracker = Tracker(job.project, tracking.experiment, job.work, tracking.upload_seconds, on_run=self._note_run)
-        self.saver = Saver(self.store, job.start.parent, self._note_save, prepare=self.tracker.journal.flush)
-        self._writing = threading.Lock()
+        self.run = LocalRun(job.work)
+        self._facts = self.run.state.now
+        self.tracker = Tracker(self.run, runs.tracking_uri(job.project), tracking.upload_seconds, Heartbeat(tracking.upload_seconds))
+        self.saver = Saver(self.store, job.start.parent, self._note_save, prepare=self.run.records.flush)
         self._display: Display | None = None
         self._trainer: Trainer | None = None
         self._good_step: int | None = None
@@ -74,8 +75,6 @@ class Session:
         if found.missing:
             recover(self.job, self.store)
             found = survey(self.store, self.segment)
-        if found.newest and found.newest > self.tracker.journal.last_step and (points := earlier_points(self.job, found.newest)):
-            self.tracker.journal.adopt(points)
         if gone := [str(step) for step in found.missing if step < (found.newest or 0)]:
             logger.warning(
                 "segment %s is to keep step %s, of which there is no checkpoint any more: trained again", self.segment.name, ", ".join(gone)
@@ -83,18 +82,31 @@ class Session:
         if found.newest is None and not self.job.start.is_root:
             open_checkpoint(self.job.start.folder)  # Refuse one that is damaged before there is a run.
         self._missing, self._newest = found.missing, found.newest
-        self._write_facts()
-        started_ms = _milliseconds(self._facts["started"])
-        if found.newest:
-            self._complete_journal(found.newest, started_ms)
-        if not self.job.start.is_root:
-            before = ancestry.inherited(self.job.project, self.job.start, self.tracker.journal.has, started_ms)
-            self.tracker.inherit(before, until=self.job.start.parent.step)
+        self._open_run()
         self._is_open = True
-        self.tracker.start(self._facts["run_id"], self.segment.name, params_of(self.config), self._tags(), started_ms=started_ms)
-        for step in sorted({*found.wanted} - {*found.missing}):
-            # MLflow may lack it: the last process died before the upload, or the checkpoint came from elsewhere.
-            self.tracker.artifact(self.store.folder / places.step_folder(step))
+        self.tracker.start()
+
+    def _open_run(self) -> None:
+        """Describe the run that MLflow is to show, and take up its points where the newest checkpoint has them."""
+        newest, start = self._newest, self.job.start
+        with self.run.state.change() as run:
+            run.segment, run.key, run.name = self.segment.name, self.job.key, self.segment.name
+            run.started, run.machine = run.started or _now(), self._machine
+            run.start = None if start.is_root else str(start.folder.absolute())
+            run.experiment = self.config.tracking.experiment
+            run.params = {f"train.{key}": value for key, value in params_of(self.config).items()}
+            run.tags |= self._tags()
+            run.status, run.ended_ms = "RUNNING", None
+            run.checkpoints, run.refused = [], []  # What is there already is not sent again, and what is not there, is.
+        self.run.tail.resume(newest or start.parent.step, is_exact=self._facts.resume != "episode")
+        if not len(self.run.records) and newest:
+            self.run.records.take(
+                point for point in committed_records(self.job.project, self.segment.name, self.job.key) if point.step <= newest
+            )
+        if start.run_id and not self._facts.has_inherited:
+            self.run.records.take(inherited_records(self.job.project, start.run_id, start.parent.step))
+        with self.run.state.change() as run:
+            run.has_inherited = True
 
     def train(self, interruption: Interruption) -> bool:
         """Make every checkpoint that the segment must have and does not have; return False if interrupted.
@@ -136,18 +148,23 @@ class Session:
         """End the run in MLflow if it was opened; wait for it and the DVC remote to take what is left, not long once a signal came."""
         if not self._is_open:
             return
-        try:
-            self._write_facts()
-        except OSError as error:  # A full disk, perhaps, which is why the run ends: MLflow is to hear of it all the same.
-            logger.warning("%s cannot be written: %s", self.job.work / "run.json", error)
         left = allowance(interruption, SIGNAL_PATIENCE_SECONDS)
-        self.tracker.close(status, ended_ms=_milliseconds(self._facts["finished"]) if status == "FINISHED" else None, left=left)
+        self.run.end(status, milliseconds(self._facts.finished) if status == "FINISHED" else None)
+        self.tracker.close(left=left)
         if self.pusher:
             self.pusher.close(left=left)
 
+    def leave(self) -> None:
+        """Leave the run to the process that owns it: how this one ended is no news of it."""
+        with self.run.state.change() as run:
+            run.status = run.shown_status = None
+        self.tracker.close()
+        if self.pusher:
+            self.pusher.close()
+
     def contradiction(self) -> str | None:
         """Say that a resume was not exact, and where it was noticed first; None if nothing was noticed."""
-        found = self.tracker.mismatches
+        found = self.mismatches
         if not found:
             return None
         return (
@@ -155,6 +172,11 @@ class Session:
             f"steps were computed again after an interruption, first {found[0]}: this run is not the one that no interruption would have "
             f"made. What is published is what was trained; metrics/{self.segment.name}/run.json and MLflow say so too"
         )
+
+    @property
+    def mismatches(self) -> list[Mismatch]:
+        """Every metric point that was contradicted by computing it again: empty if all resumes were exact."""
+        return self.run.tail.mismatches.all()
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from."""
@@ -192,12 +214,14 @@ class Session:
         self._close_trainer()
         trainer = self._trainer = build_trainer(self.config)
         checkpoint = newest or (None if self.job.start.is_root else open_checkpoint(self.job.start.folder))
-        if newest is not None and newest.step not in self._facts.setdefault("resumed_at", []):
-            self._facts["resumed_at"].append(newest.step)
+        with self.run.state.change() as run:
+            if newest is not None and newest.step not in run.resumed_at:
+                run.resumed_at.append(newest.step)
+            run.resume = trainer.spec.resume
         self._good_step = newest.step if newest else None
         modules = (trainer.learner.world_model, trainer.learner.agents)
         counted = sum(weight.numel() for module in modules for weight in module.parameters())
-        self.tracker.tag({"matwm.parameters": str(counted), "matwm.resume": trainer.spec.resume})
+        self.run.tag({"matwm.parameters": str(counted), "matwm.resume": trainer.spec.resume})
         if said := reservation(trainer.spec):
             logger.warning("%s", said)
         if checkpoint is not None:
@@ -238,11 +262,16 @@ class Session:
 
     def _tell(self, trainer: Trainer, display: Display) -> None:
         """Tell MLflow, and whoever watches, what the step brought."""
-        self.tracker.log(trainer.drain())
+        self.run.log(trainer.drain(), trainer.env_step)
         if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
             display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
         if trainer.env_step % self.config.run.metrics_interval == 0:
-            self.tracker.log([Point("time/steps_per_second", trainer.env_step, display.rate)])
+            hours = max(0.0, time.time() - self.run.started_ms / 1000) / 3600
+            self._record([Point("time/steps_per_second", trainer.env_step, display.rate), Point("time/hours", trainer.env_step, hours)])
+
+    def _record(self, points: list[Point], *, is_revision: bool = False) -> None:
+        """Log what no checkpoint holds."""
+        self.run.records.add(points, time.time_ns() // 1_000_000, is_revision=is_revision)
 
     def _is_evaluated(self, step: int) -> bool:
         interval = self.config.evaluation.interval
@@ -250,7 +279,7 @@ class Session:
 
     def _owes_evaluation(self, step: int) -> bool:
         """Return whether a step of this segment that has been trained lacks its evaluation."""
-        return self._is_evaluated(step) and step > self.job.start.parent.step and not self.tracker.journal.has_evaluation(step)
+        return self._is_evaluated(step) and step > self.job.start.parent.step and not self.run.records.has_evaluation(step)
 
     def _evaluate(self, trainer: Trainer, interruption: Interruption) -> bool:
         """Tell MLflow how the policies do now; return False if a signal came first: then nothing is told, and all is saved.
@@ -276,7 +305,7 @@ class Session:
             learners = {trainer.spec.agents[number]: result.agents[trainer.spec.agents[number]] for number in result.learned}
             points += best.points(trainer.env_step, str(result.mode), result.matchup, learners, result.metrics)
             points += words.points(trainer.env_step, str(result.mode), result.matchup, result.communication)
-        self.tracker.log(points, is_revision=True)
+        self._record(points, is_revision=True)
         return True
 
     def _keep(self, trainer: Trainer) -> None:
@@ -296,16 +325,19 @@ class Session:
         """Have a checkpoint of now saved behind training, and record what training loses by it."""
         began = time.perf_counter()
         self.saver.save(trainer.snapshot)
-        self.tracker.log([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
+        self._record([Point("checkpoint/stall_seconds", trainer.env_step, time.perf_counter() - began)])
 
     def _note_save(self, checkpoint: Checkpoint, seconds: float) -> None:
+        before = self._good_step
         self._good_step, self._save_seconds = checkpoint.step, seconds
-        self.tracker.log([Point("checkpoint/save_seconds", checkpoint.step, seconds)])
+        self._record([Point("checkpoint/save_seconds", checkpoint.step, seconds)])
+        if before is not None and before < checkpoint.step:
+            self.run.tail.cut(before)
         self._saved(checkpoint)
 
     def _saved(self, checkpoint: Checkpoint) -> None:
         """Do what follows a save: the checkpoint is on the disk by now. Called in the saver's thread, once for each, in order."""
-        self.tracker.artifact(checkpoint.path)
+        self.run.note_saved(checkpoint.step)
         if self._display is not None:
             self._display.saved(checkpoint.step)
         if self.pusher:
@@ -314,24 +346,23 @@ class Session:
     def _write_records(self, last: Checkpoint) -> None:
         folder = places.metrics_folder(self.job.project, self.segment.name)
         records.write_curves(folder, last.history(), last.spec.agents, last.step)
-        times.write_times(folder, last.history(), last.spec.agents, read_points(self.tracker.journal.path))
-        if self._facts.get("until") != self.segment.until or "finished" not in self._facts:
-            self._facts |= {"until": self.segment.until, "finished": _now()}
-        self._write_facts()
+        with self.run.state.change() as run:
+            if run.until != self.segment.until or run.finished is None:
+                run.until, run.finished = self.segment.until, _now()
         facts = {
-            "run_id": self._facts["run_id"],
+            "run_id": self._facts.run_id,
             "segment": self.segment.name,
             "key": self.job.key,
             "parent": {"run_id": self.job.start.run_id, **dataclasses.asdict(self.job.start.parent)},
             "git": self._code,
             "numerics": NUMERICS,
             **self._machine,
-            "resumed_at": self._facts.get("resumed_at", []),
-            "not_reproduced": self.tracker.journal.mismatches.facts(),
-            "experiment": self.tracker.experiment,
-            "tags": self.tracker.tags,
-            "started": self._facts["started"],
-            "finished": self._facts["finished"],
+            "resumed_at": self._facts.resumed_at,
+            "not_reproduced": self.run.tail.mismatches.facts(),
+            "experiment": self._facts.experiment,
+            "tags": self._facts.tags,
+            "started": self._facts.started,
+            "finished": self._facts.finished,
         }
         places.write_json(folder / "run.json", facts)
 
@@ -340,22 +371,11 @@ class Session:
         origin = self.segment.origin.segment
         trained = places.run_record(self.job.project, origin) if origin else None
         for what, before in (
-            (f"segment {self.segment.name} was begun", self._facts.get("machine")),
+            (f"segment {self.segment.name} was begun", self._facts.machine),
             (f"its parent {origin} was trained", trained),
         ):
             if before and (found := records.drifted(before, self._machine)):
                 logger.warning("%s with %s: what follows may not be bit for bit what it would have been", what, "; ".join(found))
-        self._facts["machine"] = self._machine
-
-    def _complete_journal(self, newest: int, started_ms: int) -> None:
-        """Take from the newest checkpoint what the journal should have of its own steps and has not."""
-        points = ancestry.forgotten(read_manifest(self.store.folder / places.step_folder(newest)), self.tracker.journal, started_ms)
-        self.tracker.journal.complete(points)
-        if points:
-            sys.stderr.write(
-                f"{len(points)} metric points of steps {points[0].step} to {points[-1].step} are not in the journal: they come from the "
-                f"checkpoint of step {newest}, at estimated times where MLflow has none\n"
-            )
 
     def _tags(self) -> dict[str, str]:
         tags = {
@@ -382,18 +402,6 @@ class Session:
             tags["matwm.project_run"] = self.job.launcher
         return tags
 
-    def _note_run(self, run_id: str) -> None:
-        self._facts["run_id"] = run_id
-        self._write_facts()
-
-    def _write_facts(self) -> None:
-        with self._writing:  # The thread that talks to MLflow writes them too.
-            places.write_json(self.job.work / "run.json", {**self._facts, "segment": self.segment.name, "key": self.job.key})
-
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _milliseconds(time_of_day: str) -> int:
-    return round(datetime.fromisoformat(time_of_day).timestamp() * 1000)

@@ -1,7 +1,6 @@
 """Watches a training from outside, through files and processes alone, and kills it at chosen instants."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -15,6 +14,8 @@ import numpy as np
 
 from matwm.checkpoint import CheckpointError, open_checkpoint
 from pipeline import project as places
+from pipeline.tracking import lines
+from pipeline.tracking.local_run import RECORDS, TAIL
 from tests.pipeline.projects import Project, processes_in
 
 INSTANTS = ("start-up", "warm-up", "training", "saving", "uploading", "publishing", "recording")
@@ -91,10 +92,10 @@ class Scene:
             return None
 
     def trained_steps(self) -> set[int]:
-        """Return the steps with points in the journals: what was trained here."""
-        journals = (self.project.path / ".matwm/work").glob(f"{self.segment}-*/journal.jsonl")
-        lines = [line for path in journals for line in path.read_text(encoding="utf-8").splitlines(keepends=True)]
-        return {json.loads(line)["step"] for line in lines if line.endswith("\n")}
+        """Return the steps with points in the tails and records: what was trained here."""
+        works = list((self.project.path / ".matwm/work").glob(f"{self.segment}-*"))
+        rows = [row for work in works for name in (TAIL, RECORDS) for row, _ in lines.read(work / name).rows]
+        return {row["step"] for row in rows if "step" in row}
 
     def output_hash(self) -> str | None:
         """Return what DVC's lock says of the segment's checkpoints."""

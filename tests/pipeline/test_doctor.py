@@ -18,9 +18,9 @@ from pipeline import cli, runs
 from pipeline.checks import dvc, store, surroundings
 from pipeline.doctor import Diagnosis, examine
 from pipeline.process import exclusive
-from pipeline.tracking import Tracker
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import SOURCE, Project, tiny_params
+from tests.pipeline.tracked import Trained, put_checkpoint
 
 
 @pytest.fixture
@@ -254,39 +254,36 @@ def test_a_lock_of_a_dead_process_is_removed_and_that_of_a_live_one_is_not(proje
     assert found(project) == []
 
 
-def begun(project: Project) -> Tracker:
-    tracker = Tracker(project.path, "matwm", project.path / ".matwm/work/s00-0123456789ab", upload_seconds=0.02)
-    tracker.start(None, "s00", {}, {"matwm.segment": "s00", "matwm.key": "0123456789abcdef"})
-    return tracker
+def begun(project: Project) -> Trained:
+    return Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab").start()
 
 
 def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: Path, save: Callable[..., Any]) -> None:
     tracker = begun(project)
-    tracker.artifact(save(100).path)
+    put_checkpoint(tracker.run, save(100))
     assert tracker.close("FINISHED") is None
     shutil.rmtree(project.path / ".matwm")
     assert found(project) == []
     moved = Project(tmp_path / "moved to another place")
     shutil.move(project.path, moved.path)
     runs.configure(moved.path)
-    assert in_mlflow.steps(str(tracker.run_id)) == []
+    assert in_mlflow.steps(str(tracker.run.run_id)) == []
     (one,) = found(moved)
     assert (one.check, one.is_problem) == ("artifact-locations", True)
     assert f"in {project.path / 'mlruns'}, not in {moved.path / 'mlruns'}" in one.finding.what
     (one,) = found(moved, is_fixing=True)
     (copy,) = moved.path.glob("mlflow.db.before-doctor-*")
     assert one.mended == f"2 locations changed in mlflow.db; as it was: {copy.name}"
-    assert in_mlflow.steps(str(tracker.run_id)) == [100]
+    assert in_mlflow.steps(str(tracker.run.run_id)) == [100]
     assert found(moved) == []
 
 
 def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    tracker = Tracker(project.path, "matwm", project.path / ".matwm/work/s00-0123456789ab")
-    tracker.start(None, "s00", {}, {"matwm.segment": "s00", "matwm.key": "0123456789abcdef"}, wait_seconds=0)
+    tracker = Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab").start(0)
     tracker.close("FINISHED", timeout=0.1)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with exclusive(tracker.work_dir / "lock", "s00"):
+    with exclusive(tracker.run.work / "lock", "s00"):
         assert checks(project) == [], "a live process sends it itself"
     (one,) = found(project)
     assert (one.check, one.finding.is_hint) == ("owed", True)
@@ -297,20 +294,20 @@ def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pyte
 
 def test_runs_left_running_are_closed_here_and_named_elsewhere(project: Project) -> None:
     tracker = begun(project)
-    tracker.close(None)
+    tracker.tracker.close()
     (one,) = found(project)
     assert (one.check, one.finding.is_hint) == ("running", True)
     assert "was RUNNING though its process is dead" in one.finding.what
-    runs.client(runs.configured_uri()).update_run(str(tracker.run_id), "RUNNING")
+    runs.client(runs.configured_uri()).update_run(str(tracker.run.run_id), "RUNNING")
     shutil.rmtree(project.path / ".matwm")
     (one,) = found(project)
-    assert one.finding.remedy == f"if it is dead: matwm runs --close {str(tracker.run_id)[:12]}"
+    assert one.finding.remedy == f"if it is dead: matwm runs --close {str(tracker.run.run_id)[:12]}"
 
 
 def test_old_work_is_named_and_leftovers_are_deleted(project: Project) -> None:
     tracker = begun(project)
     tracker.close("FINISHED")
-    (tracker.work_dir / "run.json").write_text('{"finished": "x"}', encoding="utf-8")
+    (tracker.run.work / "run.json").write_text('{"finished": "x"}', encoding="utf-8")
     leftovers(project)
     assert {one.check: one.mended for one in found(project, is_fixing=True)} == {"leftovers": "1 deleted", "old-work": None}
     assert checks(project) == ["old-work"]

@@ -23,8 +23,8 @@ from pipeline import evaluate, plot, runs, tracking
 from pipeline.drawing.animation import animate
 from pipeline.metrics import best
 from pipeline.process import Interruption
-from pipeline.reporting import report
 from pipeline.segments import resolve_all
+from pipeline.tracking import report
 from pipeline.train import train
 from tests.matwm.arena import Arena
 from tests.pipeline.projects import SOURCE, tiny_params

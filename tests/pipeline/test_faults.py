@@ -33,6 +33,7 @@ from pipeline import cli, doctor, evaluate, plot, runs, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
+from pipeline.tracking.tracker import Tracker
 from tests.matwm.envs.guests import alive
 from tests.pipeline import in_mlflow
 from tests.pipeline.faults_table import PAGE, ROWS, fault, table, table_in
@@ -107,9 +108,9 @@ def run(project: Path, name: str = "s00", interruption: Interruption | None = No
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
     """Wait a second for a store that does not take what is left, not half a minute."""
-    close = tracking.Tracker.close
+    close = Tracker.close
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking.Tracker, "close", lambda self, status, *_, **__: close(self, status, 20.0, 1.0))
+        patch.setattr(Tracker, "close", lambda self, *_, **__: close(self, 20.0, 1.0))
         yield
 
 
@@ -407,7 +408,7 @@ def test_the_second_of_two_refuses(tmp_path: Path, store_template: Path, monkeyp
     project = Project.create(tmp_path / "p", tiny_params({"run": {"save_interval": 4000}}, segments), store_template)
     first = project.start("dvc", "repro", "train@s00", **project.hold(100))
     try:
-        until(lambda: [path for path in project.path.glob(".matwm/work/*/journal.jsonl") if path.stat().st_size])
+        until(lambda: [path for path in project.path.glob(".matwm/work/*/tail.jsonl") if path.stat().st_size])
         second = project.dvc("repro", "train@s00", code=255)
         assert "Unable to acquire lock" in second or "is busy" in second
         runs.configure(project.path)

@@ -11,13 +11,14 @@ PUBLIC = {
     "mlflow.entities.Metric",
     "mlflow.entities.Param",
     "mlflow.entities.RunTag",
+    "mlflow.entities.ViewType",
     "mlflow.exceptions.MlflowException",
     # The interface of MLflow's plugins for artifacts, which lists and deletes, as its client does not.
     "mlflow.store.artifact.artifact_repo.ArtifactRepository",
     "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository",
 }
 NOT_YET_REPLACED = {
-    # reporting/giving_back.py puts runs into the database under their own IDs: import is to give new ones.
+    # tracking/giving_back.py puts runs into the database under their own IDs: import is to give new ones.
     "mlflow.entities.LifecycleStage",
     "mlflow.entities.RunStatus",
     "mlflow.entities.SourceType",
@@ -26,8 +27,7 @@ NOT_YET_REPLACED = {
     "mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore",
 }
 PRIVATE_NOT_YET_REPLACED = {
-    ("reporting/giving_back.py", "_tracking_client"),
-    ("runs.py", "_metric_objs"),  # When each metric was last heard of: `run.data.metrics` has values alone.
+    ("tracking/giving_back.py", "_tracking_client"),
 }
 PRIVATE = {"_tracking_client", "_metric_objs", "_tracking_store", "_registry_client"}
 TOOLS = ("mlflow", "dvc", "dvc_data", "dvc_objects", "dvc_s3", "dvc_ssh", "dvc_http", "scmrepo")

@@ -15,9 +15,9 @@ import yaml
 
 from matwm.step_names import step_name
 from pipeline import runs
-from pipeline.metrics.journal import TimedPoint
-from pipeline.reporting import giving_back
+from pipeline.metrics.points import TimedPoint
 from pipeline.stores.mlflow import MlflowStore
+from pipeline.tracking import giving_back
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import Project, processes_in, tiny_params, until
 
@@ -122,7 +122,7 @@ def everything(project: Project, run: str) -> dict[str, Any]:
     """Return what MLflow here knows of a run, but who told it."""
     uri = f"sqlite:///{project.path / 'mlflow.db'}"
     found = runs.client(uri).get_run(run)
-    tags = {key: value for key, value in found.data.tags.items() if key not in ("matwm.writer", "matwm.imported_from")}
+    tags = {key: value for key, value in found.data.tags.items() if key not in ("matwm.heartbeat", "matwm.imported_from")}
     return {
         "status": found.info.status,
         "name": found.info.run_name,

@@ -25,8 +25,8 @@ SET_UP = [
     "pipeline.source_code.code_digest",
     "pipeline.training.session.survey",
     "pipeline.training.session.recover",
-    "pipeline.tracking.Tracker.start",
-    "pipeline.reporting.delivery.Delivery.open_run",
+    "pipeline.tracking.tracker.Tracker.start",
+    "pipeline.tracking.tracker.sync",
     "pipeline.training.session.build_trainer",
     "matwm.trainer.Trainer.resume",
     "matwm.replay.Replay.load_state_dict",
@@ -150,3 +150,22 @@ def test_who_waits_for_others_waits_less_once_a_signal_has_come() -> None:
         signal.raise_signal(signal.SIGTERM)
         first = left()
         assert left() <= first <= 8.0
+
+
+RUNNER = """
+import os, sys
+from pipeline.process import run_to_the_end
+
+sys.exit(run_to_the_end([sys.executable, "-c", sys.argv[1]], dict(os.environ)))
+"""
+
+
+def test_a_program_in_our_place_gets_our_signals_and_gives_us_its_exit_code() -> None:
+    quick = subprocess.run([sys.executable, "-c", RUNNER, "raise SystemExit(7)"], check=False)
+    assert quick.returncode == 7
+    waiting = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(9))\nprint('here', flush=True)\ntime.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", RUNNER, waiting], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 9

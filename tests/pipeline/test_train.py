@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,9 +32,9 @@ from matwm.trainer import Trainer, build_trainer
 from pipeline import process, runs, tracking
 from pipeline import project as places
 from pipeline.metrics import records
-from pipeline.metrics.journal import read_points
+from pipeline.metrics.points import curves_of, is_record
 from pipeline.process import Interruption
-from pipeline.reporting import delivery
+from pipeline.tracking import heartbeat, sync
 from pipeline.train import train
 from pipeline.training import session
 from pipeline.training.saving import Saver
@@ -478,12 +479,12 @@ def test_a_signal_while_mlflow_is_waited_for_at_the_end_cuts_only_the_waiting_sh
     monkeypatch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 0.1)
     answer, answered = threading.Event(), []
 
-    def silent(self: delivery.Delivery) -> None:
+    def silent(self: Any, found: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         answered.append(answer.wait(600))
 
     with monkeypatch.context() as patch, Interruption() as interruption:
-        patch.setattr(delivery.Delivery, "send_status", silent)
+        patch.setattr(sync._Sync, "_send_status", silent)
         assert run(project, interruption=interruption) == 0, "the segment is complete, and DVC is to know it"
     assert answered == [], "it was not waited for"
     answer.set()
@@ -556,10 +557,10 @@ def test_a_signal_ends_the_process_at_once_or_when_it_can() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_trainer_whose_run_was_taken_over_stops_and_keeps_its_checkpoint(
+def test_a_trainer_whose_run_another_process_owns_stops_with_75_and_keeps_its_checkpoint(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two machines and one server: whoever has the run last goes on, and the other one must not double its points."""
+    """Two machines and one server: whoever has the run last goes on, and the other one leaves it alone."""
     write(project, {"s00": {"from": ROOT, "until": 10_000}})
     step = Trainer.step
 
@@ -567,12 +568,15 @@ def test_a_trainer_whose_run_was_taken_over_stops_and_keeps_its_checkpoint(
         step(self)
         if self.env_step == 60:
             (info,) = tracking.list_runs()
-            runs.client(runs.configured_uri()).set_tag(info.run_id, "matwm.writer", "another machine")
+            runs.client(runs.configured_uri()).set_tag(info.run_id, heartbeat.HEARTBEAT, f"another {time.time_ns() // 1_000_000} 60000")
 
     monkeypatch.setattr(Trainer, "step", taken_over)
-    assert run(project) == 1
+    note = project / "note"
+    monkeypatch.setenv(process.OWNED_NOTE, str(note))
+    assert run(project) == heartbeat.EXIT_CODE == 75
+    assert note.exists(), "`matwm repro` hands the code on, which DVC does not"
     said = capsys.readouterr().err
-    assert "another machine or folder has taken over run" in said
+    assert "another process owns run" in said
     assert "the last good checkpoint is of step" in said
     assert 40 in LocalStore(work(project) / "checkpoints").steps()
     (info,) = tracking.list_runs()
@@ -580,10 +584,8 @@ def test_a_trainer_whose_run_was_taken_over_stops_and_keeps_its_checkpoint(
     assert not (project / "checkpoints/s00").exists()
 
 
-def test_points_that_a_power_cut_took_come_back_from_the_checkpoint(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The checkpoint was on the disk, the end of the journal was not, and MLflow never had it."""
+def test_points_that_a_power_cut_took_come_from_the_checkpoint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint was on the disk, the tail was not, and MLflow never had it."""
     write(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr(session, "SIGNAL_PATIENCE_SECONDS", 0.1)
@@ -591,17 +593,12 @@ def test_points_that_a_power_cut_took_come_back_from_the_checkpoint(
     assert run(project, interruption=StopAfter(60)) == 128 + signal.SIGTERM
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     runs.configure(project)
-    path = work(project) / "journal.jsonl"
-    whole = {(point.key, point.step): point for point in read_points(path)}
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: len(lines) // 3]))
-    capsys.readouterr()
+    (work(project) / "tail.jsonl").unlink()
     assert run(project) == 0
-    assert "are not in the journal: they come from the checkpoint of step 60" in capsys.readouterr().err
-    points = tracking.metric_history(facts(project)["run_id"])
+    (info,) = tracking.list_runs()
+    points = tracking.metric_history(info.run_id)
     assert max(Counter((point.key, point.step) for point in points).values()) == 1
-    sent = {(point.key, point.step): point for point in points}
-    lost = {pair: point for pair, point in whole.items() if not point.key.startswith(("time/", "checkpoint/"))}
-    assert {pair: sent[pair].value for pair in lost} == {pair: point.value for pair, point in lost.items()}
-    times = [point.timestamp_ms for point in sorted(sent.values(), key=lambda point: point.step) if point.key == "episode/length"]
-    assert times == sorted(times)
+    last = open_checkpoint(checkpoint_at(project, 80))
+    sent = {(point.key, point.step): point for point in points if not is_record(point.key)}
+    assert {place: point.value for place, point in sent.items()} == curves_of(last.history(), last.spec.agents)
+    assert {point.timestamp_ms - point.step for point in sent.values()} == {info.started_ms}, "times are a function of the step"

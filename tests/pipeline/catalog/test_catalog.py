@@ -144,12 +144,11 @@ def tagged(root: Path, segment: str, key: str, **tags: str) -> str:
 
 
 def test_one_run_comes_of_what_mlflow_git_and_a_work_directory_say(root: Path) -> None:
-    run_id = tagged(root, "s00", KEY, step="60", until="100", device="cpu", writer="w1")
+    run_id = tagged(root, "s00", KEY, step="60", until="100", device="cpu", heartbeat="w1 1 1")
     work = places.work_folder(root, "s00", KEY)
-    facts = {"segment": "s00", "key": KEY, "run_id": run_id, "started": "2026-01-01T00:00:00.000+00:00", "resumed_at": [40]}
-    write(work / "run.json", facts)
+    facts = {"segment": "s00", "key": KEY, "run_id": run_id, "started": "2026-01-01T00:00:00.000+00:00", "resumed_at": [40], "owner": "w1"}
+    write(work / "run.json", {**facts, "checkpoints": [40]})
     write(work / "checkpoints/step_000000080/manifest.json", {})
-    write(work / "outbox.json", {"writer": "w1", "uploads": [["/x/step_000000080", ""]]})
     (one,) = Catalog(root).all()
     assert (one.run_id, one.segment, one.key, one.step, one.until) == (run_id, "s00", KEY, 80, 100)
     assert (one.work, one.pending, one.resumed_at, one.published) == (work, {80}, [40], None)
@@ -169,10 +168,9 @@ def test_one_run_comes_of_what_mlflow_git_and_a_work_directory_say(root: Path) -
 
 
 def test_a_run_that_another_machine_goes_on_with_is_running(root: Path) -> None:
-    run_id = tagged(root, "s00", KEY, writer="theirs")
+    run_id = tagged(root, "s00", KEY, heartbeat="theirs 1 1")
     work = places.work_folder(root, "s00", KEY)
-    write(work / "run.json", {"segment": "s00", "key": KEY, "run_id": run_id})
-    write(work / "outbox.json", {"writer": "ours", "former": ["once ours"], "uploads": []})
+    write(work / "run.json", {"segment": "s00", "key": KEY, "run_id": run_id, "owner": "ours"})
     assert [run.state for run in Catalog(root).all()] == ["RUNNING"]
 
 

@@ -2,7 +2,7 @@
 
 from pipeline.metrics import best
 from pipeline.metrics.best import Best
-from pipeline.metrics.journal import TimedPoint
+from pipeline.metrics.points import TimedPoint
 
 
 def points(step: int, *values: float, at: int = 1000) -> list[TimedPoint]:

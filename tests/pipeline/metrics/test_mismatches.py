@@ -19,6 +19,7 @@ from matwm.trainer import Trainer
 from pipeline import cli, runs
 from pipeline.metrics.mismatches import Mismatch, Mismatches
 from pipeline.process import Interruption
+from pipeline.tracking import lines
 from pipeline.train import train
 from tests.pipeline.projects import HOLDING, SOURCE, Project, tiny_params, until
 
@@ -85,7 +86,7 @@ def test_a_checkpoint_that_was_tampered_with_is_found_out_when_training_goes_on(
     project = Project.create(tmp_path / "p", tiny_params(segments={"s00": {"from": "checkpoints/root", "until": 160}}), store_template)
     command = ("-m", "pipeline.train", "s00")
     process = project.start(str(HOLDING), *command, **project.hold(105))
-    until(lambda: project.has_saved(80) and any(step >= 100 for step in journal_steps(project)))
+    until(lambda: project.has_saved(80) and any(step >= 100 for step in recorded_steps(project)))
     process.send_signal(signal.SIGKILL)
     process.wait()
     tamper(next((project.path / ".matwm/work").glob("s00-*/checkpoints")), 80)
@@ -99,9 +100,9 @@ def test_a_checkpoint_that_was_tampered_with_is_found_out_when_training_goes_on(
     assert "is not reproduced: " in table.splitlines()[-1]
 
 
-def journal_steps(project: Project) -> list[int]:
-    lines = [line for path in (project.path / ".matwm/work").glob("*/journal.jsonl") for line in path.read_bytes().splitlines()]
-    return [json.loads(line)["step"] for line in lines if line.endswith(b"}")]
+def recorded_steps(project: Project) -> list[int]:
+    rows = [row for path in (project.path / ".matwm/work").glob("*/tail.jsonl") for row, _ in lines.read(path).rows]
+    return [row["step"] for row in rows if "step" in row]
 
 
 def tamper(checkpoints: Path, step: int) -> None:

@@ -208,3 +208,13 @@ def test_a_local_artifact_can_be_downloaded_from_the_ui(server, save: Save, tmp_
         assert answer.read() == (checkpoint.path / "world_model.safetensors").read_bytes()
     listed = [entry.path for entry in runs.client(server.uri).list_artifacts(run_id, "checkpoints")]
     assert listed == ["checkpoints/step_000000100"]
+
+
+def test_a_damaged_manifest_on_a_server_is_replaced_by_putting_again(server: object, save: Save, tmp_path: Path):
+    run_id, checkpoint = new_run(), save(100)
+    in_mlflow.put(run_id, checkpoint.path)
+    damaged = tmp_path / "manifest.json"
+    damaged.write_bytes((checkpoint.path / "manifest.json").read_bytes()[:-40])
+    runs.client(runs.configured_uri()).log_artifact(run_id, str(damaged), f"checkpoints/{checkpoint.path.name}")
+    in_mlflow.put(run_id, checkpoint.path)
+    assert in_mlflow.pull(run_id, 100, tmp_path / "pulled").digest == checkpoint.digest

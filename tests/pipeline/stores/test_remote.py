@@ -21,12 +21,13 @@ from pipeline import runs
 from pipeline.catalog import pushing
 from pipeline.catalog.sources import in_work
 from pipeline.keys import segment_key
-from pipeline.metrics.journal import Journal, TimedPoint
+from pipeline.metrics.points import TimedPoint
 from pipeline.project import ProjectError
 from pipeline.run import Run
 from pipeline.stores import remote
 from pipeline.stores.folder_hash import hashed_files, tree_of
 from pipeline.stores.remote import Remote, RemoteError
+from pipeline.tracking import committed
 from pipeline.training import background, elsewhere
 from pipeline.training.background import Pusher
 from tests.pipeline import kinds
@@ -37,7 +38,6 @@ Save = Callable[..., Checkpoint]
 KEY = segment_key(NUMERICS, {"seed": 1}, "0" * 64)
 RUN, OTHER = Run(None, "s00", KEY), Run(None, "s00", "b" * 64)
 """Of what `save` makes."""
-POINTS = [TimedPoint("loss", step, step / 3, 1000 + step) for step in (50, 100, 150, 200)]
 
 
 @pytest.fixture
@@ -116,18 +116,6 @@ def test_dvc_finds_what_was_pushed(tmp_path: Path, save: Save) -> None:
     project.dvc("add", "-q", "data/step_000000100")
     assert "Everything is up to date." in project.dvc("push")
     assert objects(tmp_path) == before
-
-
-def test_points_go_along_and_come_back_once(project: Path, save: Save, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "work/journal.jsonl")
-    journal.adopt(POINTS)
-    (tmp_path / "work/run.json").write_text(json.dumps({"segment": "s00", "key": KEY, "run_id": None}), encoding="utf-8")
-    for step in (100, 200):
-        shutil.copytree(save(step).path, tmp_path / "work/checkpoints" / save(step).path.name)
-        there = pushing.push_new(project, in_work(tmp_path / "work"), store_of(project), [100, 200])
-        assert [pushed for pushed, _ in there] == [step]
-    assert sorted(store_of(project).points(RUN, 200)) == sorted(POINTS)
-    assert {point.step for point in store_of(project).points(RUN, 150)} == {50, 100}
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "world_model.safetensors", "progress.json"])
@@ -221,17 +209,14 @@ def test_the_checkpoint_of_another_training_is_refused(project: Path, save: Save
     assert not (tmp_path / "pulled").exists()
 
 
-def test_half_an_entry_is_written_again_by_the_next_push_and_its_points_too(project: Path, save: Save, tmp_path: Path) -> None:
+def test_half_an_entry_is_written_again_by_the_next_push(project: Path, save: Save, tmp_path: Path) -> None:
     work = work_in(project, save(100))
-    Journal(work / "journal.jsonl").adopt(POINTS)
     for _ in pushing.push_new(project, in_work(work), store_of(project), [100]):
         pass
     index = tmp_path / "remote/matwm" / KEY
     (index / "step_000000100.json").write_bytes(b"")
-    (index / "step_000000100.points.jsonl.gz").write_bytes(b"")
     assert [step for step, _ in pushing.push_new(project, in_work(work), store_of(project), [100])] == [100]
     assert store_of(project).pull(RUN, 100, tmp_path / "pulled").step == 100
-    assert {point.step for point in store_of(project).points(RUN, 100)} == {50, 100}
     assert list(pushing.push_new(project, in_work(work), store_of(project), [100])) == []
 
 
@@ -334,11 +319,10 @@ def far(request: pytest.FixtureRequest, project: Path, tmp_path: Path) -> Iterat
 def test_it_is_the_same_over_a_network(far: Remote, project: Path, save: Save, tmp_path: Path) -> None:
     first, second = save(200), save(300)
     assert far.steps(RUN) == []
-    far.put(RUN, first.path, POINTS)
+    far.put(RUN, first.path)
     sent = far.put(RUN, second.path)
     assert sent.present > 0
     assert far.steps(RUN) == [200, 300]
-    assert sorted(far.points(RUN, 200)) == POINTS
     assert far.put(RUN, second.path).objects == 0
     assert far.pull(RUN, 300, tmp_path / "pulled").digest == second.digest
 
@@ -467,14 +451,14 @@ def test_a_commit_with_damaged_times_stops_nothing(tmp_path: Path, caplog: pytes
     metrics = project.path / "metrics/s00"
     metrics.mkdir(parents=True)
     (metrics / "run.json").write_text(json.dumps({"key": KEY}), encoding="utf-8")
-    (metrics / "times.csv").write_text("step,timestamp_ms,key,value\n5,1000,time/speed,2.5\n", encoding="utf-8")
+    (metrics / "evaluated.csv").write_text("step,timestamp_ms,key,value\n5,1000,time/speed,2.5\n", encoding="utf-8")
     project.git("init", "-q")
     project.commit("sound")
-    assert elsewhere.committed_points(project.path, "s00", KEY) == [TimedPoint("time/speed", 5, 2.5, 1000)]
-    assert elsewhere.committed_points(project.path, "s00", "b" * 64) == []
-    (metrics / "times.csv").write_text("step,timestamp_ms,key,value\nfive,,,\n", encoding="utf-8")
+    assert committed.committed_records(project.path, "s00", KEY) == [TimedPoint("time/speed", 5, 2.5, 1000)]
+    assert committed.committed_records(project.path, "s00", "b" * 64) == []
+    (metrics / "evaluated.csv").write_text("step,timestamp_ms,key,value\nfive,,,\n", encoding="utf-8")
     project.commit("damaged")
-    assert elsewhere.committed_points(project.path, "s00", KEY) == []
+    assert committed.committed_records(project.path, "s00", KEY) == []
     assert "metrics/s00 in the last commit cannot be read" in caplog.text
 
 

@@ -187,7 +187,7 @@ def test_the_last_try_is_made_after_the_next_save_is_due(
     assert saved == [3]
 
 
-def test_a_journal_that_cannot_be_written_holds_a_checkpoint_back(tmp_path: Path, trainer: Trainer) -> None:
+def test_records_that_cannot_be_written_hold_a_checkpoint_back(tmp_path: Path, trainer: Trainer) -> None:
     def refuse() -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""Ancestry: a child's curves in MLflow are those of the whole training, each point once and at its own time."""
+"""A child's curves in MLflow are those of the whole training, each point once."""
 
 import json
 import shutil
@@ -13,12 +13,10 @@ import yaml
 
 from matwm.step_names import step_name
 from pipeline import runs, tracking
-from pipeline.job import open_start
-from pipeline.metrics.journal import TimedPoint
+from pipeline.evaluate import evaluate
+from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.process import Interruption
 from pipeline.train import train
-from pipeline.training import ancestry
-from pipeline.validate import validate
 from tests.pipeline.projects import SOURCE, StopAfter, tiny_params
 
 ROOT = "checkpoints/root"
@@ -62,8 +60,12 @@ def curves(found: list[TimedPoint]) -> dict[tuple[str, int], float]:
     return {(point.key, point.step): point.value for point in found if not point.key.startswith(MEASURED)}
 
 
-def before(found: list[TimedPoint], step: int) -> set[TimedPoint]:
-    return {point for point in found if point.step <= step}
+def before(found: list[TimedPoint], step: int) -> set[tuple[str, int, float]]:
+    return {point[:3] for point in found if point.step <= step}
+
+
+def records(found: list[TimedPoint], step: int) -> set[TimedPoint]:
+    return {point for point in found if point.step <= step and is_record(point.key)}
 
 
 def another_store(project: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +91,13 @@ def test_one_curve_shows_the_whole_training_grandchildren_included(project: Path
     expected = whole(project, tmp_path / "other")
     last = points(project, "s02")
     assert curves(last) == expected
-    assert before(last, FORK) == before(points(project, "s00"), FORK), "the first run's points, at their times"
+    assert before(last, FORK) == before(points(project, "s00"), FORK)
+    assert records(last, FORK) == records(points(project, "s00"), FORK), "at the times at which they were recorded"
     assert before(last, 65) == before(points(project, "s01"), 65)
-    assert {point.key for point in before(last, FORK)} >= {"time/steps_per_second", "checkpoint/stall_seconds"}
+    assert {point[0] for point in before(last, FORK)} >= {"time/steps_per_second", "checkpoint/stall_seconds"}
     info = tracking.get_run(run_id(project, "s02"))
     assert info is not None
+    assert {point.timestamp_ms - point.step for point in last if not is_record(point.key)} == {info.started_ms}
     assert info.step == END
     assert json.loads((project / "metrics/s02/run.json").read_text(encoding="utf-8"))["not_reproduced"] == {"points": 0, "first": None}
     # As the page of `mlflow ui` asks for the children that it nests:
@@ -110,43 +114,28 @@ def test_an_interrupted_child_inherits_once(project: Path, tmp_path: Path, caplo
     shutil.rmtree(project / ".matwm")  # another machine, which MLflow must tell everything
     shutil.rmtree(project / "checkpoints/s01")
     trained(project, "s01")
-    assert sorted(points(project, "s01")) == sorted(first)
+    assert curves(points(project, "s01")) == curves(first)
     assert "NOT REPRODUCED" not in caplog.text
     trained(project, "s02")
     assert curves(points(project, "s02")) == whole(project, tmp_path / "other")
 
 
-@pytest.mark.parametrize("known_to", ["journal", "MLflow", "git"])
-def test_the_parents_times_come_from_the_best_place_that_knows_them(
+@pytest.mark.parametrize("known_to", ["work directory", "git", "MLflow"])
+def test_the_parents_records_come_from_the_first_place_that_has_them(
     project: Path, store_template: Path, known_to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(project, "s00")
-    expected = before(points(project, "s00"), FORK)
-    if known_to != "journal":
+    if known_to == "git":
+        evaluate(project, "s00")
+    expected = records(points(project, "s00"), FORK)
+    assert expected
+    if known_to != "work directory":
         shutil.rmtree(project / ".matwm")
-    if known_to != "MLflow":
+    if known_to == "git":
         another_store(project, store_template, monkeypatch)
     trained(project, "s01")
-    assert before(points(project, "s01"), FORK) == expected
-
-
-def test_without_any_record_the_times_are_between_those_at_which_the_run_began_and_ended(
-    project: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained(project, "s00")
-    facts = json.loads((project / "metrics/s00/run.json").read_text(encoding="utf-8"))
-    shutil.rmtree(project / ".matwm")
-    (project / "metrics/s00/times.csv").unlink()
-    another_store(project, store_template, monkeypatch)
-    facts |= {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00"}
-    (project / "metrics/s00/run.json").write_text(json.dumps(facts), encoding="utf-8")
-    trained(project, "s01")
-    found = points(project, "s01")
-    assert len(curves(found)) > 100
-    began = 1767225600000
-    assert {point.timestamp_ms - began for point in before(found, FORK) if point.step == 30} == {30_000}, (
-        "half of a minute for half of the steps"
-    )
+    assert records(points(project, "s01"), FORK) == expected
+    assert {place for place in curves(points(project, "s01")) if place[1] <= FORK}, "the curves come from the checkpoint"
 
 
 def test_a_fork_of_an_imported_run_inherits_too(project: Path) -> None:
@@ -161,16 +150,3 @@ def test_a_fork_of_an_imported_run_inherits_too(project: Path) -> None:
     trained(project, "again")
     assert before(points(project, "again"), FORK) == expected
     assert tracking.get_run(run_id(project, "again")).parent_run_id == parent
-
-
-def test_a_store_that_is_down_leaves_what_git_knows(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained(project, "s00")
-    expected = before(points(project, "s00"), FORK)
-    shutil.rmtree(project / ".matwm")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    runs.configure(project)
-    graph = validate(project)
-    start = open_start(project, graph["s01"], graph)
-    found = ancestry.inherited(project, start, lambda key, step: False, 0)
-    assert set(found) == expected
-    assert ancestry.inherited(project, start, lambda key, step: True, 0) == []

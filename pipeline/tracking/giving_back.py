@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ from matwm.params_yaml import parse_config, read_params
 from pipeline import project as places
 from pipeline import runs
 from pipeline.keys import manifest_key
-from pipeline.metrics import times
-from pipeline.metrics.journal import TimedPoint
+from pipeline.metrics.evaluated import read_evaluated
+from pipeline.metrics.points import TimedPoint, curves_of
 from pipeline.params import imports
-from pipeline.reporting import labels
-from pipeline.reporting.delivery import LABELS_PER_CALL, LONGEST_PARAM, LONGEST_TAG, POINTS_PER_CALL, batches, cut
 from pipeline.run import Run
 from pipeline.stores.mlflow import MlflowStore
+from pipeline.tracking import labels
+from pipeline.tracking.local_run import milliseconds
+from pipeline.tracking.sync import LABELS_PER_CALL, LONGEST_PARAM, LONGEST_TAG, POINTS_PER_CALL, batches, cut
 
 UNFINISHED = "matwm.importing"
 """A run with this tag is one that an import was killed in the middle of; it is completed by the next."""
@@ -50,8 +50,6 @@ def read_record(project: Path, segment: str) -> Record:
     facts = places.run_record(project, segment)
     if not facts.get("run_id"):
         raise places.ProjectError(f"metrics/{segment}/run.json names no run: the segment was trained without MLflow, or not at all")
-    if not (metrics / times.TIMES).is_file():
-        raise places.ProjectError(f"metrics/{segment}/{times.TIMES} is not here: restore it from git")
     checkpoints = {step: published / places.step_folder(step) for step in places.steps_in(published)}
     last = (places.read_json(metrics / "train.json") or {}).get("step")
     if last not in checkpoints:
@@ -64,7 +62,10 @@ def read_record(project: Path, segment: str) -> Record:
         config = imports.from_manifest(read_manifest(checkpoints[last]).manifest, base, f"checkpoints/{segment}")
     except imports.ImportedError as error:
         raise places.ProjectError(str(error)) from None
-    return Record(segment, facts, checkpoints, times.recorded_points(metrics), labels.params_of(config))
+    newest = read_manifest(checkpoints[last])
+    began, curves = milliseconds(facts.get("started")), curves_of(newest.history(), newest.spec.agents)
+    points = [TimedPoint(key, step, value, began + step) for (key, step), value in curves.items()]
+    return Record(segment, facts, checkpoints, [*points, *read_evaluated(metrics)], labels.params_of(config))
 
 
 def give_back(project: Path, record: Record, experiment: str) -> bool:
@@ -82,7 +83,7 @@ def give_back(project: Path, record: Record, experiment: str) -> bool:
                 f"MLflow at {runs.shown(uri)} has run {record.run_id}, but deleted: `mlflow runs restore --run-id {record.run_id}`"
             )
         return False
-    started, finished = (round(datetime.fromisoformat(record.facts[name]).timestamp() * 1000) for name in ("started", "finished"))
+    started, finished = (milliseconds(record.facts[name]) for name in ("started", "finished"))
     if there is None:
         _create(uri, record, str(record.facts.get("experiment") or experiment), started)
     with runs.explained(uri):
