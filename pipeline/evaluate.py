@@ -49,8 +49,8 @@ def evaluate(project: Path, name: str) -> None:
     from pipeline import segments, tracking
     from pipeline.keys import manifest_key
     from pipeline.metrics import best, words
-    from pipeline.metrics.evaluated import write_evaluated
     from pipeline.metrics.points import TimedPoint
+    from pipeline.metrics.recorded import EVALUATED, TIMES, read_recorded, write_recorded
     from pipeline.tracking.committed import committed_records
     from pipeline.tracking.report import report
     from pipeline.validate import missing_devices
@@ -82,7 +82,9 @@ def evaluate(project: Path, name: str) -> None:
     tags, earlier = best.tags(segment.config.evaluation), committed_records(project, name, segment.key(checkpoint.parent.digest))
     kept = report(project, name, segment.config.tracking, points=points, earlier=earlier, artifacts=artifacts, tags=tags)
     now = time.time_ns() // 1_000_000
-    write_evaluated(folder, kept or [*earlier, *(TimedPoint(point.key, point.step, point.value, now) for point in points)])
+    kept = kept or [*earlier, *(TimedPoint(point.key, point.step, point.value, now) for point in points)]
+    trained = {repr(point) for point in read_recorded(folder, [TIMES])}  # NaN equals itself as text.
+    write_recorded(folder / EVALUATED, [point for point in kept if repr(point) not in trained])
 
 
 def _results(checkpoint: "Checkpoint", config: "Config") -> "tuple[list[Result], list[Result]]":

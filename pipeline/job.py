@@ -71,4 +71,6 @@ def open_start(project: Path, segment: ResolvedSegment, graph: Mapping[str, Reso
             f'{origin.folder} was trained with other values than params.yaml has: run "matwm repro", not this stage alone'
         )
     facts = places.run_record(project, origin.segment)
-    return Start(folder, parent, is_root=False, run_id=facts.get("run_id"))
+    work = places.work_folder(project, origin.segment, str(facts.get("key")))
+    here = places.read_json(work / "run.json") or {}  # MLflow may have given the run another ID than git has: `matwm import`.
+    return Start(folder, parent, is_root=False, run_id=here.get("run_id") or facts.get("run_id"))

@@ -223,7 +223,7 @@ def read_words(metrics: Path, path: "Sequence[ResolvedSegment]") -> "list[Speake
     """
     from matwm.envs.words import channels
     from pipeline.drawing.words import Speaker
-    from pipeline.metrics import evaluated, words
+    from pipeline.metrics import recorded, words
 
     known = channels(path[-1].config.env)
     if not known:
@@ -232,7 +232,7 @@ def read_words(metrics: Path, path: "Sequence[ResolvedSegment]") -> "list[Speake
     points = [
         point
         for segment, end in zip(path, ends, strict=True)
-        for point in evaluated.read_evaluated(metrics / segment.name)
+        for point in recorded.read_recorded(metrics / segment.name)
         if point.step <= end
     ]
     spoken = [(channel, words.by_step(points, _judged_mode(path), SELF_PLAY, channel.speaker)) for channel in known]

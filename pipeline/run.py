@@ -16,6 +16,8 @@ CHANGED = "matwm.changed."
 PIN = "matwm.pin."
 """The tag that pins a checkpoint is this and the name of its folder; its value is a note, or else:"""
 PINNED = "pinned"
+ORIGINAL = "matwm.original_run"
+"""The tag with the ID that a run had before it was imported, or before its store was lost: git knows it by that."""
 HEARTBEAT = "matwm.heartbeat"
 """The tag by which the process that trains a run shows that it lives."""
 NOT_TRAINED = "not trained yet"
@@ -102,6 +104,8 @@ class Run:
     """Whether params.yaml describes this very training under the segment's name."""
     is_imported: bool = False
     """Whether a segment of params.yaml starts from a checkpoint of it under `imports/`."""
+    former_id: str | None = None
+    """The ID by which git or its children know it where MLflow has it under another one."""
     unknown_as: str | None = None
     """What a run that only its children know is called, if they do not know its ID."""
 
@@ -111,6 +115,10 @@ class Run:
         if self.run_id or self.unknown_as:
             return self.run_id or str(self.unknown_as)
         return f"{self.segment}:{self.key[:12]}" if self.key else f"segment {self.segment}"
+
+    def is_called(self, text: str) -> bool:
+        """Return whether one of its IDs begins with this text."""
+        return bool(text) and (self.id.startswith(text) or (self.former_id or "").startswith(text))
 
     @property
     def name(self) -> str:

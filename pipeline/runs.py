@@ -16,7 +16,7 @@ from pipeline import database, project
 from pipeline.addresses import VARIABLE, TrackingError, database_of, store_address
 from pipeline.masking import masked, secrets_in
 from pipeline.metrics.points import TimedPoint
-from pipeline.run import Run, moment, number
+from pipeline.run import ORIGINAL, Run, moment, number
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
     from mlflow import MlflowClient
@@ -358,6 +358,7 @@ def _run(found: Any, experiment: str) -> Run:
         git={"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")},
         numerics=number(tags.get("matwm.numerics")),
         machine=machine,
+        former_id=tags.get(ORIGINAL),
     )
     if run.heartbeat is not None:
         run.last_sign_ms = max(run.last_sign_ms, run.heartbeat.time_ms)

@@ -83,7 +83,7 @@ class Catalog:
         named = [run for run in known if text and run.segment == text]
         named = sorted(named, key=lambda run: (run.is_current, run.published is not None), reverse=True)
         named = named or [run for run in others if text and run.segment == text]
-        matching = named[:1] or [run for run in [*known, *others] if text and run.id.startswith(text)]
+        matching = named[:1] or [run for run in [*known, *others] if run.is_called(text)]
         if len(matching) == 1:
             return matching[0]
         excuse = f" ({'; '.join(self.trouble)})" if self.trouble else ""
@@ -144,12 +144,14 @@ class Catalog:
             nodes[run.id] = run
         for run in reversed(found):
             nodes.setdefault(run.id, run)
+        former: dict[str | None, Run] = {run.former_id: run for run in found if run.former_id}
         parents: dict[str, str] = {}
         for run in list(nodes.values()):
             segment, imported, _ = origin(self.params.entries[str(run.segment)].from_) if run.is_current else (None, None, 0)
             if segment in current:
                 parents[run.id] = current[segment].id
             elif parent := _parent_of(run, imported):
+                parent = former.get(parent.run_id, parent)
                 parents[run.id] = nodes.setdefault(parent.id, parent).id
                 nodes[parent.id].is_imported |= imported is not None
         return Lineage(nodes.values(), parents)

@@ -15,6 +15,9 @@ def merged(project: Path, runs: Iterable[Run]) -> list[Run]:
         merge.add_work(work)
     for segment, record in places.run_records(project).items():
         merge.add_record(segment, record)
+    former: dict[str | None, str] = {run.former_id: run.id for run in merge.runs.values() if run.former_id}
+    for run in merge.runs.values():
+        run.parent_run_id = former.get(run.parent_run_id, run.parent_run_id)
     return sorted(merge.runs.values(), key=lambda run: run.began, reverse=True)
 
 
@@ -31,7 +34,7 @@ def in_work(work: Path) -> Run:
 
 
 class _Merge:
-    """Finds the run that a record belongs to: by its ID, else by segment and key."""
+    """Finds the run that a record belongs to: by its ID, else by segment and key, which say what is trained."""
 
     def __init__(self, project: Path, runs: Iterable[Run]) -> None:
         self.project = project
@@ -77,7 +80,13 @@ class _Merge:
     def _known(self, run_id: str | None, segment: str, key: str) -> Run:
         if run_id is None:
             return self._by_key.get((segment, key)) or self._add(Run(None, segment, key))
-        return self.runs.get(run_id) or self._add(Run(run_id, segment, key))
+        if run_id in self.runs:
+            return self.runs[run_id]
+        same = self._by_key.get((segment, key))
+        if same is None or same.run_id is None:
+            return self._add(Run(run_id, segment, key))
+        same.former_id = same.former_id or run_id  # It was imported, or its store was lost and is rebuilt.
+        return same
 
     def _add(self, run: Run) -> Run:
         self.runs[run.id] = run

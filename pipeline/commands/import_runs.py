@@ -1,4 +1,4 @@
-"""`matwm import`: gives MLflow the runs back that a clone has from git and the DVC remote."""
+"""`matwm import`: makes MLflow show the runs that a clone has from git and the DVC remote."""
 
 import argparse
 import json
@@ -25,17 +25,24 @@ def run(options: argparse.Namespace) -> int:
     """
     from matwm.params_yaml import load_config
     from pipeline import tracking
-    from pipeline.tracking import giving_back
+    from pipeline.tracking.importing import import_all, read_record
 
     project = places.root()
     tracking.configure(project)
     experiment = load_config(project / places.PARAMS).tracking.experiment
-    rows: list[dict[str, Any]] = []
-    records = [giving_back.read_record(project, segment) for segment in _chosen(project, options.runs)]  # all, before any is written
-    for record in records:
-        is_new = giving_back.give_back(project, record, experiment)
-        facts = {"run_id": record.run_id, "segment": record.segment, "imported": is_new}
-        rows.append(facts | {"points": len(record.points), "checkpoints": sorted(record.checkpoints)})
+    records = [read_record(project, segment) for segment in _chosen(project, options.runs)]  # all, before any is written
+    found = import_all(project, records, experiment)
+    rows: list[dict[str, Any]] = [
+        {
+            "run_id": found[record.segment].run_id,
+            "original_run": record.run_id,
+            "segment": record.segment,
+            "imported": found[record.segment].is_new,
+            "points": found[record.segment].number_of_points,
+            "checkpoints": sorted(record.checkpoints),
+        }
+        for record in records
+    ]
     sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else _shown(rows))
     return 0
 
@@ -60,8 +67,9 @@ def _chosen(project: Path, references: list[str]) -> list[str]:
 
 
 def _shown(rows: list[dict[str, Any]]) -> str:
-    lines = [["run", "segment", "", "points", "checkpoints"]]
+    lines = [["run", "was", "segment", "", "points", "checkpoints"]]
     for row in rows:
         what = "imported" if row["imported"] else "is there already"
-        lines.append([row["run_id"][:12], row["segment"], what, str(row["points"]), ", ".join(map(str, row["checkpoints"]))])
+        steps = ", ".join(map(str, row["checkpoints"]))
+        lines.append([row["run_id"][:12], row["original_run"][:12], row["segment"], what, str(row["points"]), steps])
     return table(lines)

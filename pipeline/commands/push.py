@@ -67,7 +67,7 @@ def _chosen(project: Path, references: list[str]) -> list[Run]:
         return _current(project, known)
     chosen: list[Run] = []
     for reference in references:
-        found = [each for each in known if (each.run_id or "").startswith(reference) or each.segment == reference] if reference else []
+        found = [each for each in known if each.is_called(reference) or each.segment == reference]
         if len(found) > 1:
             found = [each for each in _current(project, found) if each.segment == reference] or found
         if len(found) > 1:

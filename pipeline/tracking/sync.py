@@ -12,7 +12,7 @@ from matwm.manifest import CheckpointError
 from pipeline import runs
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import EVALUATION, TimedPoint, is_record, same
-from pipeline.run import HEARTBEAT, Run
+from pipeline.run import HEARTBEAT, ORIGINAL, Run
 from pipeline.stores.mlflow import MlflowStore
 from pipeline.tracking.heartbeat import Heartbeat
 from pipeline.tracking.local_run import LocalRun, file_mark
@@ -148,6 +148,9 @@ class _Sync:
         """Create the run, and look again: of two that were created at the same time, the later one is deleted."""
         contents = self.state.now
         beat = self.process.text() if self.process else f"{owner} 0 0"
+        if before := contents.run_id:
+            with self.state.change() as contents:
+                contents.tags.setdefault(ORIGINAL, before)
         tags = cut({**contents.tags, HEARTBEAT: beat}, LONGEST_TAG)
         experiment = runs.experiment_id(self.uri, contents.experiment)
         made = self._client.create_run(experiment, start_time=self.run.started_ms, run_name=contents.name, tags=tags).info.run_id
@@ -289,7 +292,7 @@ class _Sync:
         status, beat = contents.status, found.heartbeat
         if status in (None, "RUNNING", contents.shown_status):
             return
-        if self.process or beat is None or beat.owner == contents.owner:
+        if self.process or beat is None or beat.owner == contents.owner or not beat.time_ms:
             self._client.set_terminated(self._run_id, status, end_time=contents.ended_ms)
         with self.state.change() as contents:
             contents.shown_status = status

@@ -12,8 +12,8 @@ from matwm.manifest import CheckpointError
 from pipeline import project as places
 from pipeline import runs
 from pipeline.catalog.catalog import Catalog
-from pipeline.metrics.evaluated import EVALUATED, read_evaluated
 from pipeline.metrics.points import TimedPoint, is_record
+from pipeline.metrics.recorded import FILES, read_recorded
 from pipeline.run import Run
 from pipeline.stores.protocol import CheckpointStore, is_of
 from pipeline.stores.table import STORES, WAITED_FOR
@@ -57,8 +57,8 @@ def inherited_records(project: Path, run_id: str, until: int) -> list[TimedPoint
             return _until(Records(work / RECORDS).points(), until)
     for segment, facts in places.run_records(project).items():
         folder = places.metrics_folder(project, segment)
-        if facts.get("run_id") == run_id and (folder / EVALUATED).is_file():
-            return _until(read_evaluated(folder), until)
+        if facts.get("run_id") == run_id and any((folder / name).is_file() for name in FILES):
+            return _until(read_recorded(folder), until)
     try:
         return _until(_within(lambda: _records_in_mlflow(run_id), "MLflow"), until)
     except (places.ProjectError, runs.TrackingError) as error:

@@ -21,6 +21,7 @@ from pipeline import project as places
 from pipeline.job import Job
 from pipeline.metrics import best, records, words
 from pipeline.metrics.mismatches import Mismatch
+from pipeline.metrics.recorded import TIMES, write_recorded
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
 from pipeline.run import CHANGED
@@ -346,6 +347,7 @@ class Session:
     def _write_records(self, last: Checkpoint) -> None:
         folder = places.metrics_folder(self.job.project, self.segment.name)
         records.write_curves(folder, last.history(), last.spec.agents, last.step)
+        write_recorded(folder / TIMES, self.run.records.points())
         with self.run.state.change() as run:
             if run.until != self.segment.until or run.finished is None:
                 run.until, run.finished = self.segment.until, _now()

@@ -17,18 +17,6 @@ PUBLIC = {
     "mlflow.store.artifact.artifact_repo.ArtifactRepository",
     "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository",
 }
-NOT_YET_REPLACED = {
-    # tracking/giving_back.py puts runs into the database under their own IDs: import is to give new ones.
-    "mlflow.entities.LifecycleStage",
-    "mlflow.entities.RunStatus",
-    "mlflow.entities.SourceType",
-    "mlflow.store.tracking.dbmodels.models.SqlRun",
-    "mlflow.store.tracking.dbmodels.models.SqlTag",
-    "mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore",
-}
-PRIVATE_NOT_YET_REPLACED = {
-    ("tracking/giving_back.py", "_tracking_client"),
-}
 PRIVATE = {"_tracking_client", "_metric_objs", "_tracking_store", "_registry_client"}
 TOOLS = ("mlflow", "dvc", "dvc_data", "dvc_objects", "dvc_s3", "dvc_ssh", "dvc_http", "scmrepo")
 
@@ -48,9 +36,9 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 def test_only_names_of_the_list_are_imported() -> None:
     found = {name for _, tree in modules() for name in imported(tree) if name.split(".")[0] in TOOLS}
-    assert found == PUBLIC | NOT_YET_REPLACED, "a name that is gone belongs off the list"
+    assert found == PUBLIC, "a name that is gone belongs off the list"
 
 
 def test_no_private_attribute_of_mlflow_is_read() -> None:
     reads = {(name, node.attr) for name, tree in modules() for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert {(name, attribute) for name, attribute in reads if attribute in PRIVATE} == PRIVATE_NOT_YET_REPLACED
+    assert not {(name, attribute) for name, attribute in reads if attribute in PRIVATE}

@@ -17,7 +17,7 @@ from matwm.step_names import step_name
 from pipeline import runs
 from pipeline.metrics.points import TimedPoint
 from pipeline.stores.mlflow import MlflowStore
-from pipeline.tracking import giving_back
+from pipeline.tracking.importing import import_all, read_record
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import Project, processes_in, tiny_params, until
 
@@ -119,10 +119,11 @@ def test_a_lost_machine_loses_at_most_one_interval(tmp_path: Path, store_templat
 
 
 def everything(project: Project, run: str) -> dict[str, Any]:
-    """Return what MLflow here knows of a run, but who told it."""
+    """Return what MLflow here knows of a run, but its ID, its parent's, and who sent it."""
     uri = f"sqlite:///{project.path / 'mlflow.db'}"
     found = runs.client(uri).get_run(run)
-    tags = {key: value for key, value in found.data.tags.items() if key not in ("matwm.heartbeat", "matwm.imported_from")}
+    own = ("matwm.heartbeat", "matwm.imported_from", "matwm.original_run", "matwm.parent_run", "mlflow.parentRunId")
+    tags = {key: value for key, value in found.data.tags.items() if key not in own}
     return {
         "status": found.info.status,
         "name": found.info.run_name,
@@ -142,7 +143,7 @@ def artifacts(uri: str, run: str, folder: str | None = None) -> set[str]:
     return found
 
 
-def test_git_and_the_remote_give_the_runs_back(tmp_path: Path, store_template: Path, reference: Project) -> None:
+def test_git_and_the_remote_are_enough_to_import_the_runs(tmp_path: Path, store_template: Path, reference: Project) -> None:
     first = Project(tmp_path / "first")
     shutil.copytree(reference.path, first.path, symlinks=True)
     runs_of_reference = everything(reference, run_id(reference))
@@ -152,48 +153,60 @@ def test_git_and_the_remote_give_the_runs_back(tmp_path: Path, store_template: P
     child, parent = run_id(first, "s01"), run_id(first)
     first.dvc("push")
     first.commit("s01")
-    told = everything(first, child)
+    trained = everything(first, child)
 
     second = first.clone(tmp_path / "second", store_template)
     assert 'run "dvc pull" first' in second.matwm("import", code=1)
     second.dvc("pull", "train@s00", "train@s01", "evaluate@s01")
     rows = json.loads(second.matwm("import", "--json"))
-    assert [(row["run_id"], row["imported"]) for row in rows] == [(parent, True), (child, True)]
-    assert everything(second, child) == told
-    assert everything(second, parent)["points"] == runs_of_reference["points"]
-    assert in_mlflow.steps(child, f"sqlite:///{second.path / 'mlflow.db'}") == [160]
+    assert [(row["original_run"], row["imported"]) for row in rows] == [(parent, True), (child, True)]
+    new_parent, new_child = (row["run_id"] for row in rows)
+    assert everything(second, new_child) == trained
+    assert everything(second, new_parent)["points"] == runs_of_reference["points"]
+    uri = f"sqlite:///{second.path / 'mlflow.db'}"
+    tags = runs.client(uri).get_run(new_child).data.tags
+    assert tags["mlflow.parentRunId"] == tags["matwm.parent_run"] == new_parent
+    assert tags["matwm.original_run"] == child
+    assert in_mlflow.steps(new_child, uri) == [160]
     database = (second.path / "mlflow.db").read_bytes()
     assert [row["imported"] for row in json.loads(second.matwm("import", parent[:8], "s01", "--json"))] == [False, False]
     assert (second.path / "mlflow.db").read_bytes() == database, "twice changes nothing"
+    assert [row["run_id"] for row in json.loads(second.matwm("runs", "--json"))] == [new_child, new_parent]
+    assert json.loads(second.matwm("show", f"{child[:9]}@final", "--json"))["run_id"] == new_child, "commands accept the old ID"
 
     second.matwm("continue", f"{child[:9]}@final", "--until", "200")
     second.dvc("repro", "train@s02")
-    tags = everything(second, run_id(second, "s02"))["tags"]
-    assert tags["mlflow.parentRunId"] == tags["matwm.parent_run"] == child
+    tags = runs.client(uri).get_run(run_id(second, "s02")).data.tags
+    assert tags["mlflow.parentRunId"] == tags["matwm.parent_run"] == new_child
     assert fingerprint(second, "s02") == fingerprint(reference)
 
 
 def test_an_import_that_was_killed_is_completed_and_a_run_that_is_there_is_left_alone(
-    tmp_path: Path, reference: Project, store_template: Path, monkeypatch: pytest.MonkeyPatch
+    empty_server: Any, tmp_path: Path, store_template: Path, reference: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    shutil.copy(store_template, tmp_path / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    runs.configure(tmp_path)
-    record = giving_back.read_record(reference.path, "s00")
+    clone = reference.clone(tmp_path / "clone", store_template)
+    shutil.copytree(reference.path / "checkpoints/s00", clone.path / "checkpoints/s00", symlinks=True)
+    runs.configure(clone.path)
+    record = read_record(clone.path, "s00")
     with monkeypatch.context() as patch:
         patch.setattr(MlflowStore, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            giving_back.give_back(reference.path, record, "matwm")
-    assert giving_back.give_back(reference.path, record, "matwm") is True
-    assert in_mlflow.steps(record.run_id, uri) == list(range(40, LAST + 1, 40))
-    assert sorted(runs.metric_history(record.run_id, uri)) == sorted(local_history(reference, record.run_id))
-    runs.client(uri).set_tag(record.run_id, "note", "mine")
-    assert giving_back.give_back(reference.path, record, "matwm") is False
-    assert runs.client(uri).get_run(record.run_id).data.tags["note"] == "mine"
-    runs.client(uri).delete_run(record.run_id)
-    with pytest.raises(runs.TrackingError, match=f"but deleted: `mlflow runs restore --run-id {record.run_id}`"):
-        giving_back.give_back(reference.path, record, "matwm")
+            import_all(clone.path, [record], "matwm")
+    imported = import_all(clone.path, [record], "matwm")["s00"]
+    assert imported.is_new
+    assert imported.run_id != record.run_id, "a server gives it an ID of its own"
+    assert in_mlflow.steps(imported.run_id) == list(range(40, LAST + 1, 40))
+    assert sorted(runs.metric_history(imported.run_id)) == sorted(local_history(reference, record.run_id))
+    client = runs.client(empty_server.uri)
+    client.set_tag(imported.run_id, "note", "mine")
+    assert not import_all(clone.path, [record], "matwm")["s00"].is_new
+    assert client.get_run(imported.run_id).data.tags["note"] == "mine"
+    shutil.rmtree(clone.path / ".matwm")
+    again = import_all(clone.path, [record], "matwm")["s00"]
+    assert (again.run_id, again.is_new) == (imported.run_id, False), "the key finds it"
+    client.delete_run(imported.run_id)
+    with pytest.raises(runs.TrackingError, match=f"but deleted: `mlflow runs restore --run-id {imported.run_id}`"):
+        import_all(clone.path, [record], "matwm")
 
 
 # (b) Only a server, and (c) both.

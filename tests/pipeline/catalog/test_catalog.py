@@ -167,6 +167,17 @@ def test_one_run_comes_of_what_mlflow_git_and_a_work_directory_say(root: Path) -
     assert (one.published, one.state) == (root / "checkpoints/s00", "FINISHED")
 
 
+def test_a_run_that_mlflow_has_under_another_id_is_one_and_is_called_by_both(root: Path) -> None:
+    parent, old = tagged(root, "s00", KEY, original_run="f" * 32), "e" * 32
+    child = tagged(root, "s01", "c" + KEY, parent_run="f" * 32, parent_step="40")  # It began before its parent was imported.
+    write(root / "metrics/s01/run.json", {"run_id": old, "key": "c" + KEY, "parent": {"run_id": "f" * 32, "step": 40, "digest": "d"}})
+    catalog = Catalog(root)
+    assert {run.run_id for run in catalog.all()} == {parent, child}
+    assert catalog.find("fff").run_id == parent
+    assert catalog.find("eee").run_id == catalog.find(child[:12]).run_id == child
+    assert [run.run_id for run in catalog.lineage.ancestors(catalog.find("s01"))] == [parent, child]
+
+
 def test_a_run_that_another_machine_goes_on_with_is_running(root: Path) -> None:
     run_id = tagged(root, "s00", KEY, heartbeat="theirs 1 1")
     work = places.work_folder(root, "s00", KEY)
