@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "linked-artifacts": store.linked_artifacts,
     "running": store.running,
     "owed": store.owed,
+    "points": store.points,
     "pins": pins.pins,
     "cache-type": dvc.cache_type,
     "cache-place": dvc.cache_place,
@@ -36,7 +37,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "old-work": surroundings.old_work,
 }
 """Name: what it looks at. A check finds nothing, or says what is wrong."""
-NEEDS_STORE = {"running", "owed", "pins"}
+NEEDS_STORE = {"running", "owed", "points", "pins"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Walks from a checkpoint back to the root and compares every byte, parent and record on the way.
 
 What is read at each checkpoint, newest first: all files against the manifest, the manifest against the digest that the child
-claims, the numerics version, the parent that the segment's other checkpoints name, the segment key, DVC's listing, MLflow's copy.
+claims, the numerics version, the parent that the segment's other checkpoints name, the segment key, DVC's listing, MLflow's copy; of the
+checkpoint that was asked for, also every metric point against MLflow's.
 Then for the run: what git, DVC's lock and MLflow record of it. The first thing that is wrong ends the walk.
 """
 
@@ -13,17 +14,21 @@ from typing import Any
 from matwm.checkpoint import Checkpoint, CheckpointError, is_root, open_checkpoint
 from matwm.config import ConfigError
 from matwm.errors import UserError
+from matwm.history import Point
 from matwm.manifest import MANIFEST, ROOT, Parent
 from matwm.params_yaml import read_params
 from matwm.version import NUMERICS
 from pipeline import project as places
+from pipeline import runs
 from pipeline.catalog.checkpoints import Checkpoints, Copy, Target
 from pipeline.catalog.recorded import LockedStage, check_commit, check_import
 from pipeline.keys import manifest_key
 from pipeline.metrics import records
+from pipeline.metrics.points import curves_of
 from pipeline.run import Run
 from pipeline.runs import TrackingError
 from pipeline.stores.folder_hash import md5s_of, tree_of
+from pipeline.tracking.difference import difference
 
 
 class WrongError(UserError):
@@ -108,6 +113,8 @@ class _Walk:
             copy = copy or self._located(run, step, claim)
             newest = self._checkpoint(run, step, copy, claim)
             run = run or self.checkpoints.maker(newest.manifest, newest.path)
+            if claim is None and run is not None and run.status is not None and run.run_id:
+                self._points(run.run_id, newest)
             self._earlier(run, newest, copy)
             claim = self._claim(run, newest)
             if run is not None and run.is_recorded:
@@ -256,6 +263,14 @@ class _Walk:
         above = self.catalog.parent(run)
         if above and above.is_recorded:
             self._drift(above, run)
+
+    def _points(self, run_id: str, checkpoint: Checkpoint) -> None:
+        """Compare the whole curves with MLflow's, which has each point once."""
+        mine = [Point(key, step, value) for (key, step), value in curves_of(checkpoint.history(), checkpoint.spec.agents).items()]
+        try:
+            self.report.warnings += difference(mine, runs.metric_history(run_id)).sentences(run_id)
+        except TrackingError as error:
+            self.report.warnings.append(f"MLflow's curves cannot be compared: {error}")
 
     def _lock(self, run: Run) -> None:
         stage = self._stage(str(run.segment))

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.addresses import EXAMPLES, TrackingError, database_of, sqlite_addr
 from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
 from pipeline.tracking import upkeep
+from pipeline.tracking.difference import difference_of
+from pipeline.tracking.local_run import LocalRun
 from pipeline.wording import few
 
 PINNED = ">=3.17.2,<3.18"
@@ -152,6 +155,28 @@ def owed(patient: Patient) -> Iterator[Finding]:
             is_hint=True,
             mend=lambda: " ".join(upkeep.settle(patient.project, timeout=600)) or "everything is sent",
         )
+
+
+def points(patient: Patient) -> Iterator[Finding]:
+    """MLflow has every metric point of the runs trained here, each once."""
+    uri = runs.configured_uri()
+    for work in upkeep.work_folders(patient.project):
+        if is_held(work / "lock") or upkeep.is_pending(patient.project, work):
+            continue  # What is on its way is another check's.
+        run = LocalRun(work)
+        try:
+            found = difference_of(run, uri)
+        except TrackingError as error:
+            yield Finding(str(error), "curves cannot be compared", "see what the other findings say of the store", is_hint=True)
+            return
+        if found and (wrong := found.sentences(str(run.run_id))):
+            yield Finding(
+                "; ".join(wrong),
+                "its curves in MLflow are not those of its checkpoints",
+                'run "matwm doctor --fix", which sends what is missing; MLflow itself takes no point back',
+                is_hint=not found.missing,
+                mend=partial(upkeep.send_again, patient.project, work) if found.missing else None,
+            )
 
 
 def running(patient: Patient) -> Iterator[Finding]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 from matwm.manifest import CheckpointError
 from pipeline import runs
 from pipeline.metrics.mismatches import Mismatch
-from pipeline.metrics.points import EVALUATION, TimedPoint, is_record, same
+from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.run import HEARTBEAT, ORIGINAL, Run
 from pipeline.stores.mlflow import MlflowStore
+from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
 from pipeline.tracking.local_run import LocalRun, file_mark
 from pipeline.tracking.state import ReleasedError
@@ -177,38 +178,31 @@ class _Sync:
             contents.run_id = found.id
         is_exact = self.state.now.resume != "episode"  # Else checkpoints come first, and points of those that are the run's.
         last = self.run.last_step() if is_exact else -1
-        mine = {(point.key, point.step): point.value for point in self.run.training_points(-1, last)}
+        mine, own = self.run.training_points(-1, last), self.run.records.points()
         keys = None if mine or self.process or not is_exact else [key for key in found.metrics if is_record(key)]
-        theirs: dict[tuple[str, int], list[TimedPoint]] = {}
-        for point in runs.metric_history(found.id, self.uri, keys) if found.metrics else []:
-            theirs.setdefault(point[:2], []).append(point)
-        self._report_mismatches(mine, theirs)
-        training = {place: points for place, points in theirs.items() if not is_record(place[0])}
-        furthest = max((step for _, step in training), default=-1)
+        theirs = runs.metric_history(found.id, self.uri, keys) if found.metrics else []
+        trained = difference(mine, theirs)
+        self._report([mismatch for mismatch in trained.mismatches if mismatch.step > self.run.start_step])
+        training = [point for point in theirs if not is_record(point.key)]
+        furthest = max((point.step for point in training), default=-1)
         if is_exact:
-            self.run.tail.expect(points[0] for (_, step), points in training.items() if step > last)
-        own = self.run.records.points()
+            self.run.tail.expect(point for point in training if point.step > last)
         with self.state.change() as contents:
             contents.start_ms = found.started_ms
-            self.run.records.take(point for (key, _), points in theirs.items() if is_record(key) for point in points)
-        self._send([TimedPoint(*place, value, self._time(place[1])) for place, value in mine.items() if place not in theirs])
-        self._send([point for point in own if not _is_there(point, theirs.get(point[:2], []))])
+            self.run.records.take(point for point in theirs if is_record(point.key))
+        self._send([TimedPoint(point.key, point.step, point.value, self._time(point.step)) for point in trained.missing])
+        lacking = {(point.key, point.step, repr(point.value)) for point in difference(own, theirs).missing}
+        self._send([point for point in own if (point.key, point.step, repr(point.value)) in lacking])
         last = last if is_exact else furthest
         self._set_watermark(max(last, furthest))
         with self.state.change() as contents:
             contents.store, contents.synced, contents.compare_until = runs.store_mark(self.uri), last, furthest
             contents.records = self.run.records.end
 
-    def _report_mismatches(self, mine: Mapping[tuple[str, int], float], theirs: Mapping[tuple[str, int], Sequence[TimedPoint]]) -> None:
+    def _report(self, mismatches: Sequence[Mismatch]) -> None:
         """Report points that another machine has computed otherwise; the ancestors' are no business of this run."""
-        start = self.run.start_step
-        found = [
-            Mismatch(key, step, theirs[key, step][0].value, value)
-            for (key, step), value in mine.items()
-            if step > start and (key, step) in theirs and not any(same(value, point.value) for point in theirs[key, step])
-        ]
-        if found:
-            self.run.tail.mismatches.report(found)
+        if mismatches:
+            self.run.tail.mismatches.report(mismatches)
             self.run.tag(self.run.tail.mismatches.tags())
 
     def _send_labels(self) -> None:
@@ -322,13 +316,6 @@ class _Sync:
                 return
             for half in (points[: len(points) // 2], points[len(points) // 2 :]):
                 self._send_batch(half)
-
-
-def _is_there(point: TimedPoint, theirs: Sequence[TimedPoint]) -> bool:
-    """Return whether MLflow has a record: of a measured time the first value stays, an evaluation can be done again."""
-    if not point.key.startswith(EVALUATION):
-        return bool(theirs)
-    return any(same(point.value, other.value) for other in theirs)
 
 
 def cut(texts: Mapping[str, str], longest: int) -> dict[str, str]:

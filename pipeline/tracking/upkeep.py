@@ -42,6 +42,15 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) 
     return said
 
 
+def send_again(project: Path, work: Path) -> str:
+    """Compare every point of a run with MLflow's, and send those that it lacks; return what came of it."""
+    with if_free(work / "lock") as is_free:
+        if is_free:
+            with LocalRun(work).state.change() as contents:
+                contents.forget_store()
+    return " ".join(settle(project, timeout=600)) or "everything is sent"
+
+
 def has_work(project: Path, sparing: Container[Path] = ()) -> bool:
     """Return whether `settle` may find something to do: seen on this disk alone, without MLflow, which takes seconds to import."""
     return any(_is_dead(work) or is_pending(project, work) for work in work_folders(project) if work not in sparing)

@@ -18,9 +18,10 @@ from pipeline import cli, runs
 from pipeline.checks import dvc, store, surroundings
 from pipeline.doctor import Diagnosis, examine
 from pipeline.process import exclusive
+from pipeline.tracking.local_run import LocalRun
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import SOURCE, Project, tiny_params
-from tests.pipeline.tracked import Trained, put_checkpoint
+from tests.pipeline.tracked import Trained, history, losses, plain, put_checkpoint
 
 
 @pytest.fixture
@@ -290,6 +291,24 @@ def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pyte
     (one,) = found(project, is_fixing=True)
     assert one.mended == "everything is sent"
     assert "owed" not in checks(project)
+
+
+def test_points_that_mlflow_has_lost_are_found_and_sent(project: Project) -> None:
+    one = Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab").start().train(range(1, 4))
+    one.close()
+    assert found(project) == []
+    other = LocalRun(one.run.work)
+    other.tail.record(losses(range(4, 6)), 5)
+    with other.state.change() as contents:
+        contents.synced = 5  # As if a store had been put back from a copy of an hour ago.
+    other.close()
+    (one_found,) = found(project)
+    assert (one_found.check, one_found.is_problem) == ("points", True)
+    assert one_found.finding.what.endswith("are missing: 2, first world_model/loss at step 4")
+    (mended,) = found(project, is_fixing=True)
+    assert mended.mended == "everything is sent"
+    assert found(project) == []
+    assert history(other.run_id) == plain(losses(range(1, 6)))
 
 
 def test_runs_left_running_are_closed_here_and_named_elsewhere(project: Project) -> None:

@@ -16,6 +16,7 @@ from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.stateful import decode_tensors
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
+from pipeline import runs
 from pipeline.project import ProjectError
 from pipeline.stores.folder_hash import md5s_of, tree_of
 from tests.pipeline.lineages import Matwm, forge, replace
@@ -346,6 +347,18 @@ def test_mlflows_tags_must_agree(copied: Project, matwm_in: Matwm) -> None:
         database.execute("update tags set value = ? where key = 'matwm.parent_digest' and run_uuid = ?", ("f" * 64, run_id(copied, "s01")))
     code, _, errors = matwm_in(copied, "verify", "s01")
     assert (code, "wrong: MLflow's tags say that s01" in errors) == (1, True)
+
+
+def test_every_metric_point_is_compared_with_mlflow(copied: Project, matwm_in: Matwm) -> None:
+    run, uri = run_id(copied, "s01"), f"sqlite:///{copied.path / 'mlflow.db'}"
+    first = runs.metric_history(run, uri)[0]
+    runs.client(uri).log_metric(run, first.key, first.value, first.timestamp_ms + 1, first.step)
+    code, out, _ = matwm_in(copied, "verify", "s01", "--json")
+    (warning,) = json.loads(out)["warnings"]
+    assert (code, warning) == (
+        0,
+        f"metric points of run {run[:12]} in MLflow are there more than once: 1, first {first.key} at step {first.step}",
+    )
 
 
 def test_an_interrupted_run_is_verified_where_it_lies(made: Project, copied: Project, matwm_in: Matwm) -> None:
