@@ -195,16 +195,10 @@ def experiment_id(uri: str, name: str) -> str:
 def find_by_key(segment: str, key: str, uri: str | None = None, experiment: str | None = None) -> Run | None:
     """Return the newest run that trains this segment with this key, None if there is none.
 
-    One of this experiment comes first; where it has none, one of another is taken with a warning that names it.
+    One of this experiment comes first.
     """
     found = find_all_by_key(segment, key, uri)
-    chosen = next((run for run in found if run.experiment == experiment), found[0] if found else None)
-    if chosen and experiment and chosen.experiment != experiment:
-        logger.warning(
-            "this training is run %s of experiment %s already, where it goes on: tracking.experiment (%s) is for new runs",
-            *(chosen.id[:12], chosen.experiment, experiment),
-        )
-    return chosen
+    return next((run for run in found if run.experiment == experiment), found[0] if found else None)
 
 
 def find_all_by_key(segment: str, key: str, uri: str | None = None) -> list[Run]:
@@ -215,20 +209,27 @@ def find_all_by_key(segment: str, key: str, uri: str | None = None) -> list[Run]
 def get_run(run_id: str, uri: str | None = None) -> Run | None:
     """Return a run by its whole ID, None if it is not in the store or deleted."""
     uri = uri or configured_uri()
-    if _is_absent(uri):
-        return None
-    from mlflow.exceptions import MlflowException
-
     with explained(uri):
-        try:
-            run = client(uri).get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        if run.info.lifecycle_stage != "active":
+        found = _get(run_id, uri)
+        if found is None or found.info.lifecycle_stage != "active":
             return None
-        return _run(run, client(uri).get_experiment(run.info.experiment_id).name)
+        return _run(found, client(uri).get_experiment(found.info.experiment_id).name)
+
+
+def is_deleted(run_id: str, uri: str | None = None) -> bool:
+    """Return whether somebody has deleted a run: the store still knows it."""
+    uri = uri or configured_uri()
+    with explained(uri):
+        found = _get(run_id, uri)
+        return found is not None and found.info.lifecycle_stage != "active"
+
+
+def id_today(run_id: str, uri: str | None = None) -> str:
+    """Return the ID under which a store has a run: its own, or the one that it got when it was imported or created anew."""
+    if get_run(run_id, uri):
+        return run_id
+    found = list_runs(f"tags.`{ORIGINAL}` = '{_quoted(run_id)}'", uri, at_most=1)
+    return found[0].id if found else run_id
 
 
 def lost(run_ids: Iterable[str], uri: str | None = None) -> set[str]:
@@ -292,6 +293,19 @@ def close_run(run: Run, uri: str | None = None) -> None:
     uri = uri or configured_uri()
     with explained(uri):
         client(uri).set_terminated(run.id, "KILLED", end_time=run.last_sign_ms)
+
+
+def _get(run_id: str, uri: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    if _is_absent(uri):
+        return None
+    try:
+        return client(uri).get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:

@@ -153,7 +153,7 @@ def owed(patient: Patient) -> Iterator[Finding]:
             "curves or checkpoints are not to be seen, or not to be fetched from another machine",
             'start the server if there is one, then run "matwm doctor --fix", which waits until all is sent',
             is_hint=True,
-            mend=lambda: " ".join(upkeep.settle(patient.project, timeout=600)) or "everything is sent",
+            mend=lambda: " ".join(upkeep.settle(patient.project, timeout=600, recreates=True)) or "everything is sent",
         )
 
 

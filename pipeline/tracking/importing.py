@@ -17,7 +17,7 @@ from pipeline.metrics.points import TimedPoint
 from pipeline.metrics.recorded import read_recorded
 from pipeline.params import imports
 from pipeline.process import exclusive
-from pipeline.run import ORIGINAL, Run
+from pipeline.run import ORIGINAL, PARENT, Run
 from pipeline.tracking.labels import params_of
 from pipeline.tracking.local_run import LocalRun, milliseconds
 from pipeline.tracking.sync import sync
@@ -93,7 +93,7 @@ def import_all(project: Path, records: Iterable[Record], experiment: str) -> dic
     ids: dict[str, str] = {}
     for record in sorted(records, key=lambda record: record.parent.get("step") or 0):  # A parent begins before its children do.
         parent = record.parent.get("run_id")
-        found[record.segment] = _import(project, record, experiment, parent and (ids.get(parent) or _id_today(parent)))
+        found[record.segment] = _import(project, record, experiment, parent and (ids.get(parent) or runs.id_today(parent)))
         ids[record.run_id] = found[record.segment].run_id
     return found
 
@@ -122,18 +122,9 @@ def _run_of(record: Record, run_id: str, uri: str) -> Run | None:
         TrackingError: it is deleted there.
     """
     found = runs.get_run(run_id, uri)
-    if found is None and not runs.lost([run_id], uri):
+    if found is None and runs.is_deleted(run_id, uri):
         raise runs.TrackingError(f"MLflow at {runs.shown(uri)} has run {run_id}, but deleted: `mlflow runs restore --run-id {run_id}`")
     return found or runs.find_by_key(record.segment, record.facts["key"], uri)
-
-
-def _id_today(run_id: str) -> str:
-    """Return the ID under which MLflow has a run: its own, or the one that an import gave it."""
-    uri = runs.configured_uri()
-    if runs.get_run(run_id, uri):
-        return run_id
-    found = runs.list_runs(f"tags.`{ORIGINAL}` = '{run_id}'", uri, at_most=1)
-    return found[0].id if found else run_id
 
 
 def _fill(run: LocalRun, project: Path, record: Record, experiment: str, parent: str | None, there: Run | None) -> None:
@@ -162,7 +153,7 @@ def _tags(record: Record, parent: str | None, there: Run | None) -> dict[str, st
     tags = {"matwm.segment": record.segment, "matwm.key": facts["key"], "matwm.numerics": str(facts.get("numerics"))}
     tags |= {str(key): str(value) for key, value in (facts.get("tags") or {}).items()}
     if parent:
-        tags |= {"matwm.parent_run": parent, "mlflow.parentRunId": parent, "matwm.parent_step": str(record.parent["step"])}
+        tags |= {PARENT: parent, "mlflow.parentRunId": parent, "matwm.parent_step": str(record.parent["step"])}
     if there is None:
         commit = (facts.get("git") or {}).get("commit")
         tags |= {ORIGINAL: record.run_id, "matwm.imported_from": f"git, trained at commit {commit}" if commit else "git"}

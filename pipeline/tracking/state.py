@@ -54,6 +54,8 @@ class Contents:
     """Which store that is."""
     unknown_in: str | None = None
     """The store that does not have the run, though nothing is known here from which to create it."""
+    created_in: str = ""
+    """The experiment in which the run was created, and when that was: it is not created there a second time."""
     owner: str | None = None
     """By which name this directory's last process has trained the run."""
     start_ms: int = 0

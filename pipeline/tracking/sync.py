@@ -12,7 +12,7 @@ from matwm.manifest import CheckpointError
 from pipeline import runs
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import TimedPoint, is_record
-from pipeline.run import HEARTBEAT, ORIGINAL, Run
+from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, Run
 from pipeline.stores.mlflow import MlflowStore
 from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
@@ -30,6 +30,8 @@ LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
 WATERMARK = "matwm.step"
 """The tag with the step up to which a run has all training points; written after them."""
+
+PARENT_TAGS = (PARENT, "mlflow.parentRunId")
 
 Item = TypeVar("Item")
 
@@ -103,7 +105,7 @@ class _Sync:
         contents, mark = self.state.now, runs.store_mark(self.uri)
         found = runs.get_run(contents.run_id, self.uri) if contents.run_id else None
         if contents.run_id and found is None:
-            if self.process is None and self._is_deleted(contents.run_id):
+            if self.process is None and runs.is_deleted(contents.run_id, self.uri):
                 return self._give_up(mark)
             logger.warning("MLflow at %s has no run %s (any more)", runs.shown(self.uri), contents.run_id)
         if found is None and contents.segment and contents.key and contents.name:
@@ -124,7 +126,10 @@ class _Sync:
             self._compare(found)
         if self.process:
             if not self.process.has_compared and found.experiment != contents.experiment:
-                logger.warning("run %s goes on in experiment %r, where it was begun", found.id, found.experiment)
+                logger.warning(
+                    "this training is run %s of experiment %s already, where it goes on: tracking.experiment (%s) is for new runs",
+                    *(found.id[:12], found.experiment, contents.experiment),
+                )
             self.process.has_compared = True
             if (contents.owner, contents.shown_status) != (owner, contents.status):
                 with self.state.change() as contents:
@@ -142,19 +147,31 @@ class _Sync:
         with self.state.change() as contents:
             contents.unknown_in = mark
 
-    def _is_deleted(self, run_id: str) -> bool:
-        return not runs.lost([run_id], self.uri)
-
     def _created(self, owner: str) -> Run:
-        """Create the run, and look again: of two that were created at the same time, the later one is deleted."""
+        """Create the run, and look again: of two that were created at the same time, the later one is deleted.
+
+        Raises:
+            TrackingError: the run was created in this very experiment before, is not there, and nobody has deleted it.
+        """
         contents = self.state.now
         beat = self.process.text() if self.process else f"{owner} 0 0"
-        if before := contents.run_id:
+        experiment = self._client.get_experiment(runs.experiment_id(self.uri, contents.experiment))
+        mark = f"{experiment.experiment_id} {experiment.creation_time}"
+        if contents.created_in == mark and not runs.is_deleted(str(contents.run_id), self.uri):
+            raise runs.TrackingError(
+                f"MLflow at {runs.shown(self.uri)} has experiment {experiment.name!r}, but no longer run {contents.run_id}, created in it: "
+                f'it is not created a second time; "matwm doctor --fix" does if it is gone for good'
+            )
+        before = contents.run_id
+        if before:
             with self.state.change() as contents:
                 contents.tags.setdefault(ORIGINAL, before)
-        tags = cut({**contents.tags, HEARTBEAT: beat}, LONGEST_TAG)
-        experiment = runs.experiment_id(self.uri, contents.experiment)
-        made = self._client.create_run(experiment, start_time=self.run.started_ms, run_name=contents.name, tags=tags).info.run_id
+        tags = cut({**self._tags(), HEARTBEAT: beat}, LONGEST_TAG)
+        run = self._client.create_run(experiment.experiment_id, start_time=self.run.started_ms, run_name=contents.name, tags=tags)
+        made = run.info.run_id
+        with self.state.change() as contents:  # At once: whatever goes wrong now, a second one is never created.
+            contents.forget_store()
+            contents.run_id, contents.created_in = made, mark
         twins = []
         if contents.segment and contents.key:
             twins = runs.find_all_by_key(contents.segment, contents.key, self.uri)
@@ -169,7 +186,21 @@ class _Sync:
         if self.process is None and found.id == made:
             with self.state.change() as changed:
                 changed.owner = owner
+        if before:
+            self._adopt_children(before, found.id)
         return found
+
+    def _adopt_children(self, before: str, run_id: str) -> None:
+        """Let the runs that start from this one's checkpoints name it by its new ID."""
+        for child in runs.list_runs(f"tags.`{PARENT}` = '{before}'", self.uri):
+            for key in PARENT_TAGS:
+                self._client.set_tag(child.id, key, run_id)
+
+    def _tags(self) -> dict[str, str]:
+        """Return the run's tags; its parent by the ID that it has in this store today."""
+        tags = self.state.now.tags
+        parent = tags.get(PARENT)
+        return {**tags, **dict.fromkeys(PARENT_TAGS, runs.id_today(parent, self.uri))} if parent else tags
 
     def _compare(self, found: Run) -> None:
         """Compare every point with MLflow's, and send those that it lacks: on first contact, and after another process had the run."""
@@ -213,7 +244,7 @@ class _Sync:
         if contents.labels == digest:
             return
         there = self._client.get_run(self._run_id).data.params
-        wanted, tags = cut(dict(contents.params), LONGEST_PARAM), cut(dict(contents.tags), LONGEST_TAG)
+        wanted, tags = cut(dict(contents.params), LONGEST_PARAM), cut(self._tags(), LONGEST_TAG)
         for key in sorted(key for key in wanted if there.get(key, wanted[key]) != wanted[key]):
             logger.warning("run %s keeps %s = %s in MLflow, though it is %s now", self._run_id, key, there[key], wanted[key])
         for batch in batches([Param(key, value) for key, value in wanted.items() if key not in there], LABELS_PER_CALL):

@@ -20,11 +20,11 @@ def work_folders(project: Path) -> list[Path]:
     return [work for work in places.work_folders(project) if (work / FACTS).is_file() or (work / "outbox.json").is_file()]
 
 
-def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) -> list[str]:
+def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = (), *, recreates: bool = False) -> list[str]:
     """Sync the runs of all work directories here, and close those of dead processes; return sentences to print.
 
     Gives up after `timeout` seconds, and at once if the store does not answer. Live trainers sync their runs themselves; work
-    directories in `sparing` are skipped.
+    directories in `sparing` are skipped. With `recreates`, runs that were lost from an experiment that is still there are created again.
     """
     end = time.monotonic() + timeout
     said: list[str] = []
@@ -34,7 +34,9 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) 
         known = {work: _run_id(work) for work in free}
         lost = runs.lost(run_id for run_id in known.values() if run_id) if free else set()
         for work in free:
-            missing, closed = _settle_one(work, known[work] in lost, max(0.1, end - time.monotonic()), timeout / 2)
+            if known[work] in lost:
+                _forget_store(work, recreates)
+            missing, closed = _settle_one(work, max(0.1, end - time.monotonic()), timeout / 2)
             said += ([missing] if missing else []) + ([_closed(closed)] if closed else [])
         said += [_closed(run) for run in _close_orphans(project)]
     except runs.TrackingError as error:
@@ -44,10 +46,7 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = ()) 
 
 def send_again(project: Path, work: Path) -> str:
     """Compare every point of a run with MLflow's, and send those that it lacks; return what came of it."""
-    with if_free(work / "lock") as is_free:
-        if is_free:
-            with LocalRun(work).state.change() as contents:
-                contents.forget_store()
+    _forget_store(work, recreates=True)
     return " ".join(settle(project, timeout=600)) or "everything is sent"
 
 
@@ -72,7 +71,7 @@ def close_dead(project: Path) -> list[Run]:
     Raises:
         TrackingError: the store does not answer.
     """
-    closed = [_settle_one(work, False, 60.0, 10.0)[1] for work in work_folders(project) if _is_dead(work)]
+    closed = [_settle_one(work, 60.0, 10.0)[1] for work in work_folders(project) if _is_dead(work)]
     return [run for run in closed if run is not None] + _close_orphans(project)
 
 
@@ -93,15 +92,22 @@ def _close_orphans(project: Path) -> list[Run]:
     return found
 
 
-def _settle_one(work: Path, is_lost: bool, timeout: float, patience: float) -> tuple[str | None, Run | None]:
+def _forget_store(work: Path, recreates: bool) -> None:
+    """Take nothing for granted of what MLflow has of a run; with `recreates`, not even that it was created."""
+    with if_free(work / "lock") as is_free:
+        state = LocalRun(work).state
+        if is_free and state.now.name is not None:
+            with state.change() as contents:
+                contents.forget_store()
+                contents.created_in = "" if recreates else contents.created_in
+
+
+def _settle_one(work: Path, timeout: float, patience: float) -> tuple[str | None, Run | None]:
     """Return the sentence that says what is missing, if anything is, and the run if it was RUNNING and is KILLED now."""
     with if_free(work / "lock") as is_free:
         if not is_free:
             return None, None
         run, uri = LocalRun(work), runs.configured_uri()
-        if is_lost and run.state.now.name is not None:
-            with run.state.change() as contents:
-                contents.forget_store()
         was_running = run.mark_killed()
         if not run.has_pending(uri):
             return None, None

@@ -269,7 +269,7 @@ def test_what_is_only_not_pulled_is_not_trained_again(
 ) -> None:
     monkeypatch.chdir(trained.path)
     called: list[Any] = []
-    monkeypatch.setattr("os.execvpe", lambda *arguments: called.append(arguments[1]))
+    monkeypatch.setattr(repro, "run_to_the_end", lambda command, environment: called.append(command) or 0)
     monkeypatch.setattr("os.dup2", lambda *arguments: None)
     shutil.rmtree(trained.path / "checkpoints/s00")
     repro.run(Namespace(rest=["train@s00"], retrain=False))

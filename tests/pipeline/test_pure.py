@@ -87,7 +87,7 @@ def test_a_command_parses_the_lock_and_dvcs_configuration_once(
 ) -> None:
     called: list[str] = []
     monkeypatch.chdir(lineage)
-    monkeypatch.setattr("os.execvpe", lambda *_: called.append("dvc"))
+    monkeypatch.setattr("pipeline.commands.repro.run_to_the_end", lambda command, _: called.append(Path(command[0]).name) or 0)
     monkeypatch.setattr("os.dup2", lambda *_: None)
     dvc_files._parsed_lock.cache_clear()
     dvc_config._parsed.cache_clear()

@@ -226,6 +226,7 @@ def test_a_push_that_is_killed_while_it_writes_the_index_leaves_no_half_entry(
     there, real = store_of(project), Remote._write
 
     def die(source: str, target: str) -> None:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_bytes(Path(source).read_bytes()[:10])
         raise KeyboardInterrupt
 

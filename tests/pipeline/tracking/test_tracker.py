@@ -365,6 +365,53 @@ def test_a_database_that_is_removed_is_rebuilt_with_each_point_once(root: Path, 
     assert [run.run_id for run in tracking.list_runs()] == [found.run_id]
 
 
+@pytest.mark.parametrize(("parent_work", "child_work"), [("s00-0", "s01-0"), ("s01-0", "s00-0")], ids=["parent first", "child first"])
+def test_runs_of_a_removed_database_are_rebuilt_below_their_parents(root: Path, parent_work: str, child_work: str) -> None:
+    parent = Trained(root, new_key(), f".matwm/work/{parent_work}").start().train(range(1, 4))
+    parent.close()
+    link = {"matwm.parent_run": str(parent.run.run_id), "mlflow.parentRunId": str(parent.run.run_id)}
+    child = Trained(root, new_key(), f".matwm/work/{child_work}", **link).start().train(range(1, 4))
+    child.close()
+    (root / "mlflow.db").unlink()
+    assert upkeep.settle(root, timeout=600) == []
+    new_parent, new_child = LocalRun(parent.run.work).run_id, LocalRun(child.run.work).run_id
+    assert new_parent != parent.run.run_id
+    assert {raw_run(new_child).data.tags[name] for name in link} == {new_parent}
+    LocalRun(child.run.work).tag({"note": "sent with all other tags"})
+    assert upkeep.settle(root, timeout=600) == []
+    tags = raw_run(new_child).data.tags
+    assert ({tags[name] for name in link}, tags["note"]) == ({new_parent}, "sent with all other tags")
+
+
+def test_a_run_that_its_experiment_lost_is_created_again_only_when_asked_to(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs.experiment_id(runs.configured_uri(), "tests")
+    backup = (root / "mlflow.db").read_bytes()
+    one = Trained(root, new_key(), ".matwm/work/s00-0").start().train(range(1, 4))
+    one.close()
+    (root / "mlflow.db").unlink()
+    (root / "mlflow.db").write_bytes(backup)
+    for _ in range(2):
+        (sentence,) = upkeep.settle(root, timeout=3)
+        assert "lacks 3 metric points" in sentence
+    assert f"no longer run {one.run.run_id}" in caplog.text
+    assert tracking.list_runs() == []
+    assert upkeep.settle(root, timeout=600, recreates=True) == []
+    (found,) = tracking.list_runs()
+    assert history(found.run_id) == plain(losses(range(1, 4)))
+
+
+def test_a_store_that_never_finds_a_run_gets_one_and_no_more(
+    root: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runs, "get_run", lambda *_: None)
+    monkeypatch.setattr(runs, "list_runs", lambda *_, **__: [])
+    for _ in range(2):
+        one = Trained(root, "a").start().train(range(1, 4))
+        assert "lacks" in (one.close(patience=0.5) or "")
+    assert calls.count("create_run") == 1
+    assert "not created a second time" in caplog.text
+
+
 def test_a_run_that_somebody_has_deleted_is_not_brought_back_by_a_command(root: Path) -> None:
     one = Trained(root, new_key(), ".matwm/work/s00-0").start().train(range(1, 4))
     one.close()
