@@ -49,6 +49,26 @@ def test_a_folder_has_no_name_that_others_remove_before_it_is_locked(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_on_the_disk_before_it_gets_its_name_and_the_name_before_replace_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def note(handle: int) -> None:
+        calls.append(("fsync", Path(f"/proc/self/fd/{handle}").readlink().name))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", lambda path, target: calls.append((f"{path.name} to", target.name)) or rename(path, target))
+    durable.write(tmp_path / "new", b"data")
+    assert calls == [("fsync", "new")]
+    durable.replace(tmp_path / "file", b"data")
+    (_, before), (renamed, name), (_, folder) = calls[1:]
+    assert (renamed, name, folder) == (f"{before} to", "file", tmp_path.name)
+    assert before not in ("file", tmp_path.name)
+
+
 def test_the_folder_of_a_dead_process_goes_with_the_next_one(tmp_path: Path) -> None:
     script = "import os, sys; from pathlib import Path; from matwm import durable\n"
     script += "with durable.new_folder(Path(sys.argv[1])) as folder: (folder / 'file').touch(); os._exit(9)"

@@ -155,6 +155,27 @@ def test_the_advantage_is_scaled_by_the_bounds_and_not_by_small_returns():
         assert values[f"agents/{name}/return_scale"] == pytest.approx(max(1.0, high - low))
 
 
+def test_the_advantage_is_the_lambda_return_less_the_value_of_the_same_state_by_the_scale():
+    learner = make_learner(SPEC, toy_config(SPEC, {"actor_critic.return_decay": 0.0}))
+    with torch.no_grad():  # Otherwise values are near 0, and so is what a wrong formula changes.
+        learner.world_model.heads.reward[-1].weight.normal_(std=2.0)
+        for parameter in learner.critics.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    seen, compute = [], learner._targets
+    learner._targets = lambda rollout, *rest: seen.append((rollout, compute(rollout, *rest))) or seen[-1][1]
+    update_agents(learner)
+    (rollout, targets), ac = seen[0], learner.config.actor_critic
+    assert targets.value.std() > 0.1
+    assert 0 < ac.lambda_ < 1
+    following, wanted = targets.value[..., -1], []
+    for t in reversed(range(rollout.reward.shape[-1])):
+        blend = (1 - ac.lambda_) * targets.value[..., t + 1] + ac.lambda_ * following
+        following = rollout.reward[..., t] + ac.discount * rollout.continues[..., t] * blend
+        wanted.append((following - targets.value[..., t]) / targets.scale[:, None])
+    assert targets.scale.min() > 1.5
+    torch.testing.assert_close(targets.advantage, torch.stack(wanted[::-1], -1))
+
+
 def test_masks_keep_every_gradient_finite():
     learner = make_learner(MASKED)
     with torch.no_grad():

@@ -283,6 +283,16 @@ def test_what_is_only_not_pulled_is_not_trained_again(
     assert len(called) == 3
 
 
+def test_a_start_folder_with_the_checkpoint_of_another_step_is_refused(trained: Trained, matwm: Matwm) -> None:
+    assert matwm(trained.path, "continue", "s00@80", "--until", "120")[0] == 0
+    published = trained.path / "checkpoints/s00"
+    shutil.rmtree(published / step_name(80))
+    shutil.copytree(published / step_name(40), published / step_name(80))
+    with pytest.raises(ProjectError, match=f"checkpoints/s00/{step_name(80)} holds a checkpoint of step 40: it was renamed or replaced"):
+        trained.train("s01")
+    assert not (trained.path / "checkpoints/s01").exists()
+
+
 def test_mlflow_that_cannot_be_used_is_one_sentence(trained: Trained, matwm: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, output, errors = matwm(trained.path, "runs", "--json")

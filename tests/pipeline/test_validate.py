@@ -218,6 +218,11 @@ def test_a_trained_parent_must_have_kept_the_step(tmp_path: Path) -> None:
     assert not problems({"seed": 1}), "changed parameters train it again, so the step will be there"
     entries["s00"] = {**S00, "keep": [70]}
     assert not problems(), "it is called again, to keep it"
+    entries["s00"] = S00
+    assert problems()
+    other = {**params, "matwm/version.py": {"NUMERICS": NUMERICS + 1}}
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"train@s00": {"params": other}}}), encoding="utf-8")
+    assert not problems(), "the lock is another arithmetic's: it is trained again"
 
 
 MINE = """
