@@ -27,7 +27,6 @@ ONLY_IN_TEST_ALL = (
     "tests/pipeline/metrics/test_mismatches.py",
     "tests/pipeline/params/test_estimate.py",
     "tests/pipeline/params/test_retention.py",
-    "tests/pipeline/reporting/",
     "tests/pipeline/stores/test_contract.py",
     "tests/pipeline/test_cli.py",
     "tests/pipeline/test_database.py",
@@ -38,12 +37,13 @@ ONLY_IN_TEST_ALL = (
     "tests/pipeline/test_kill.py",
     "tests/pipeline/test_machines.py",
     "tests/pipeline/test_mid_episode.py",
-    "tests/pipeline/test_tracking.py",
     "tests/pipeline/test_train.py",
     "tests/pipeline/test_validate.py",
     "tests/pipeline/test_words.py",
-    "tests/pipeline/training/test_ancestry.py",
+    "tests/pipeline/training/test_inheritance.py",
+    "tests/pipeline/tracking/test_tracker.py",
     "tests/pipeline/training/test_saving.py",
+    "tests/test_demo.py",
 )
 IN_BOTH = ("tests/pipeline/test_dvc.py::test_a_killed_training_goes_on_in_the_same_run_and_ends_the_same",)
 """Exceptions: tests of those files that a newcomer's run should have."""
