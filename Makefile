@@ -2,6 +2,7 @@
 # make smax    the battles of SMAX, too            make meltingpot   those of Melting Pot
 # make test    the quick tests (ARGS: for pytest)  make test-all   all of them
 # make check   lint, format, types, layers         make docs   the documentation's site, in site/
+# make demo    two minutes: train, kill -9, resume, branch
 # Each makes what it needs. Package indexes and wheels are pip's business: nothing here names one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
@@ -11,7 +12,7 @@ READY := .venv/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv smax meltingpot repro test test-all check docs
+.PHONY: venv smax meltingpot repro demo test test-all check docs
 venv: $(READY)
 
 # torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
@@ -34,6 +35,9 @@ meltingpot: venv
 
 repro: venv
 	$(BIN)/matwm repro $(ARGS)
+
+demo: venv
+	$(BIN)/python examples/demo.py
 
 test: venv
 	$(BIN)/python -m pytest -n 2 --quick $(ARGS)
