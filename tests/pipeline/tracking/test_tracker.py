@@ -521,6 +521,20 @@ def test_a_run_that_was_deleted_is_replaced_by_a_new_one_with_everything(project
     assert raw_run(second.run.run_id).data.params == {"train.seed": "1"}
 
 
+def test_a_run_goes_on_in_its_own_experiment_and_one_warning_names_it(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    key = new_key()
+    first = Trained(root, key).start().train(range(1, 5))
+    first.close()
+    second = Trained(root, key, "again")
+    with second.run.state.change() as contents:
+        contents.experiment = "other"
+    second.start().train(range(1, 8))
+    assert second.close() is None
+    assert second.run.run_id == first.run.run_id
+    (line,) = [line for line in caplog.text.splitlines() if "tracking.experiment" in line]
+    assert f"run {first.run.run_id[:12]} of experiment tests already" in line
+
+
 def test_a_run_made_right_before_a_crash_gets_no_twin(root: Path) -> None:
     key = new_key()
     experiment = runs.experiment_id(runs.configured_uri(), "tests")
