@@ -19,6 +19,7 @@ from pipeline import database, runs
 from pipeline.addresses import EXAMPLES, TrackingError, database_of, sqlite_address, store_address
 from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
+from pipeline.stores.mlflow import former_home
 from pipeline.tracking import upkeep
 from pipeline.tracking.difference import difference_of
 from pipeline.tracking.local_run import LocalRun
@@ -76,7 +77,7 @@ def artifact_locations(patient: Patient) -> Iterator[Finding]:
     """Runs keep their artifacts in this folder, not where it was before it was moved, renamed or copied."""
     if patient.database is None:
         return
-    old = sorted({place for _, _, text in _locations(patient.database) if (place := _elsewhere(patient.home, text))})
+    old = sorted({place for _, _, text in _locations(patient.database) if (place := former_home(text, patient.home))})
     if old:
         yield Finding(
             f"MLflow keeps artifacts of this project in {few(old)}, not in {patient.home / 'mlruns'}: it was moved, renamed or copied",
@@ -242,18 +243,6 @@ def _locations(file: Path) -> list[tuple[str, str, str]]:
     return found
 
 
-def _elsewhere(home: Path, location: str) -> str | None:
-    """Return the `mlruns` folder of another place that a location is in, None if it is right, or meant to be elsewhere."""
-    parts = urlsplit(location)
-    if parts.scheme not in ("", "file"):
-        return None
-    before, middle, rest = (unquote(parts.path) if parts.scheme else location).partition("/mlruns/")
-    if not middle or Path(before) == home:
-        return None
-    is_there, is_here = Path(before, "mlruns", rest).exists(), (home / "mlruns" / rest).exists()
-    return f"{before}/mlruns" if is_here or not is_there else None
-
-
 def _relocate(patient: Patient) -> str:
     assert patient.database is not None
     file = patient.database
@@ -265,7 +254,7 @@ def _relocate(patient: Patient) -> str:
             connection.backup(target)
         changed = 0
         for table, column, text in _locations(file):
-            if (old := _elsewhere(patient.home, text)) is not None:
+            if (old := former_home(text, patient.home)) is not None:
                 is_uri = bool(urlsplit(text).scheme)
                 path = str(patient.home / "mlruns") + (unquote(urlsplit(text).path) if is_uri else text)[len(old) :]
                 new = Path(path).as_uri() if is_uri else path

@@ -218,6 +218,21 @@ def local_folder(artifact_uri: str) -> Path | None:
     return Path(artifact_uri) if not parts.scheme else None
 
 
+def former_home(location: str, home: Path) -> str | None:
+    """Return the `mlruns` folder that a location is in if a project was moved or copied from there to `home`.
+
+    None if it is right, or meant to be elsewhere: there, and not here.
+    """
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return None
+    before, middle, rest = (unquote(parts.path) if parts.scheme else location).partition("/mlruns/")
+    if not middle or Path(before).resolve() == home.resolve():
+        return None
+    is_there, is_here = Path(before, "mlruns", rest).exists(), (home / "mlruns" / rest).exists()
+    return f"{before}/mlruns" if is_here or not is_there else None
+
+
 def is_own(folder: Path, uri: str) -> bool:
     """Return whether a run's artifacts lie beside the database that knows it; a copied project's still lead to the original's.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from matwm.manifest import CheckpointError
 from pipeline import runs
+from pipeline.addresses import database_of
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, Run
-from pipeline.stores.mlflow import MlflowStore
+from pipeline.stores.mlflow import MlflowStore, former_home
 from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
 from pipeline.tracking.local_run import LocalRun, file_mark
@@ -115,6 +116,7 @@ class _Sync:
             return self._give_up(mark)
         owner = self.process.owner if self.process else uuid.uuid4().hex[:16]
         found = found or self._created(owner)
+        self._check_place(found)
         beat = found.heartbeat
         is_ours = beat is not None and beat.owner in (owner, contents.owner)
         if self.process:
@@ -142,6 +144,20 @@ class _Sync:
         """Return whether MLflow may have points that this directory does not know of: another machine sent them, and we have died since."""
         is_known = self.process is not None and self.process.has_compared
         return not is_known and self.state.now.synced < self.state.now.compare_until
+
+    def _check_place(self, found: Run) -> None:
+        """Refuse to write into the folder of the project that this one was copied from.
+
+        Raises:
+            TrackingError: the run's artifacts lie there.
+        """
+        database = database_of(self.uri)
+        old = former_home(found.artifact_uri or "", database.parent) if database else None
+        if old:
+            raise runs.TrackingError(
+                f"MLflow's database here keeps artifacts in {old}: this project was copied or moved from there. Nothing is sent: "
+                'run "matwm doctor --fix" first'
+            )
 
     def _give_up(self, mark: str) -> None:
         with self.state.change() as contents:

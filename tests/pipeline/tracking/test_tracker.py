@@ -421,6 +421,25 @@ def test_a_run_that_somebody_has_deleted_is_not_brought_back_by_a_command(root: 
     assert tracking.list_runs() == []
 
 
+def test_a_copied_project_sends_nothing_into_the_originals_folder(
+    root: Path, tmp_path: Path, save: Callable[..., Checkpoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Trained(root, new_key(), ".matwm/work/s00-0").start().train(range(1, 4))
+    put_checkpoint(one.run, save(2))
+    assert one.close() is None
+    before = sorted((root / "mlruns").rglob("*"))
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    runs.configure(copy)
+    two = Trained(copy, str(one.run.state.now.key), ".matwm/work/s00-0", at=2).start().train(range(3, 7))
+    put_checkpoint(two.run, save(6))
+    assert "lacks" in (two.close(patience=1) or "")
+    assert f"keeps artifacts in {root / 'mlruns'}: this project was copied or moved from there" in caplog.text
+    assert sorted((root / "mlruns").rglob("*")) == before
+    runs.configure(root)
+    assert history(one.run.run_id) == plain(losses(range(1, 4)))
+
+
 # A server that is not there.
 
 
