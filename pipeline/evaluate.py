@@ -53,6 +53,7 @@ def evaluate(project: Path, name: str) -> None:
     from pipeline.metrics.recorded import EVALUATED, TIMES, read_recorded, write_recorded
     from pipeline.tracking.committed import committed_records
     from pipeline.tracking.report import report
+    from pipeline.tracking.run_facts import restore_run_facts
     from pipeline.validate import missing_devices
 
     tracking.configure(project)
@@ -66,6 +67,7 @@ def evaluate(project: Path, name: str) -> None:
             f"{checkpoint.path} was trained with other values than params.yaml has for segment {name}: "
             'run "matwm repro", not this stage alone'
         )
+    restore_run_facts(project, name, checkpoint)
     learned, references = _results(checkpoint, segment.config)
     folder = places.metrics_folder(project, name)
     places.write_json(folder / "evaluation.json", _for_people(checkpoint.step, learned, references))

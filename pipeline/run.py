@@ -22,9 +22,17 @@ PARENT = "matwm.parent_run"
 """The tag with the ID of the run whose checkpoint a run starts from."""
 HEARTBEAT = "matwm.heartbeat"
 """The tag by which the process that trains a run shows that it lives."""
+WATERMARK = "matwm.step"
+"""The tag with the step up to which a run has all training points; written after them."""
 NOT_TRAINED = "not trained yet"
 UNKNOWN = "not known here"
 NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+def git_of(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the code that a run's tags name: `commit`, `dirty` and `code`, the digest of the source files; None for what is not known."""
+    dirty = {"true": True, "false": False}.get(tags.get("matwm.git_dirty", ""))
+    return {"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")}
 
 
 @dataclass(frozen=True)

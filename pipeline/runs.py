@@ -16,7 +16,7 @@ from pipeline import database, project
 from pipeline.addresses import VARIABLE, TrackingError, database_of, store_address
 from pipeline.masking import masked, secrets_in
 from pipeline.metrics.points import TimedPoint
-from pipeline.run import ORIGINAL, Run, moment, number
+from pipeline.run import ORIGINAL, PARENT, WATERMARK, Run, git_of, moment, number
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
     from mlflow import MlflowClient
@@ -346,7 +346,6 @@ def _pages(search: Any, **options: Any) -> Iterator[Any]:
 
 def _run(found: Any, experiment: str) -> Run:
     tags = dict(found.data.tags)
-    dirty = {"true": True, "false": False}.get(tags.get("matwm.git_dirty", ""))
     machine = {"device": tags["matwm.device"]} if "matwm.device" in tags else {}
     machine |= {"libraries": {"torch": tags["matwm.torch"]}} if "matwm.torch" in tags else {}
     ended_ms = found.info.end_time if found.info.status != "RUNNING" else None
@@ -356,9 +355,9 @@ def _run(found: Any, experiment: str) -> Run:
         key=tags.get("matwm.key"),
         experiment=experiment,
         status=found.info.status,
-        step=number(tags.get("matwm.step")) or 0,
+        step=number(tags.get(WATERMARK)) or 0,
         until=number(tags.get("matwm.until")),
-        parent_run_id=tags.get("matwm.parent_run"),
+        parent_run_id=tags.get(PARENT),
         parent_step=number(tags.get("matwm.parent_step")),
         parent_digest=tags.get("matwm.parent_digest"),
         artifact_uri=found.info.artifact_uri,
@@ -369,7 +368,7 @@ def _run(found: Any, experiment: str) -> Run:
         last_sign_ms=found.info.start_time,
         started=moment(found.info.start_time),
         finished=moment(ended_ms),
-        git={"commit": tags.get("matwm.git_commit"), "dirty": dirty, "code": tags.get("matwm.code")},
+        git=git_of(tags),
         numerics=number(tags.get("matwm.numerics")),
         machine=machine,
         former_id=tags.get(ORIGINAL),

@@ -24,12 +24,14 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     Raises:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
+    from matwm.checkpoint import MANIFEST, read_manifest
     from matwm.config import ConfigError
     from matwm.params_yaml import read_params
     from pipeline import project as places
     from pipeline import tracking
     from pipeline.job import Job, open_start
     from pipeline.segments import resolve_all
+    from pipeline.tracking.run_facts import restore_run_facts
     from pipeline.training.session import Session
     from pipeline.validate import missing_devices, refused_pushes, validate
 
@@ -42,7 +44,12 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     chosen = {name: graph[name]}
     if problems := [*missing_devices(chosen), *refused_pushes(project, chosen)]:
         raise ConfigError(problems)
+    origin = graph[name].origin
+    if origin.segment and (project / origin.folder / MANIFEST).is_file():
+        restore_run_facts(project, origin.segment, read_manifest(project / origin.folder))
     job = Job(project, graph[name], open_start(project, graph[name], graph), launcher)
+    if places.run_record(project, name).get("key") not in (None, job.key):
+        (places.metrics_folder(project, name) / "run.json").unlink()  # Of an earlier training, whose checkpoints DVC has removed.
     with exclusive(job.work / "lock", f"segment {name}"), interruption.deferred():
         return _run(Session(job), interruption)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matwm.manifest import CheckpointError
+from matwm.checkpoint import MANIFEST, CheckpointError, read_manifest
 from matwm.params_yaml import read_params
 from pipeline import dvc_files, tracking
 from pipeline import project as places
@@ -17,6 +17,7 @@ from pipeline.process import OWNED_NOTE, run_to_the_end
 from pipeline.segments import ResolvedSegment
 from pipeline.tracking import upkeep
 from pipeline.tracking.heartbeat import EXIT_CODE
+from pipeline.tracking.run_facts import is_of_another_run, restore_run_facts
 from pipeline.validate import VALIDATED, digest, foresee, validate
 
 FETCHING = {"--pull", "--allow-missing", "--dry"}
@@ -57,6 +58,10 @@ def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
     """Bring MLflow up to date with what earlier processes left, but for what this pipeline trains on: its trainers do that themselves."""
     trained_next: set[Path] = set()
     for segment in graph.values():
+        last = places.published_folder(project, segment.name) / places.step_folder(segment.until)
+        if (last / MANIFEST).is_file() and is_of_another_run(project, segment.name, checkpoint := read_manifest(last)):
+            tracking.configure(project)
+            restore_run_facts(project, segment.name, checkpoint)
         with contextlib.suppress(places.ProjectError, CheckpointError):
             work = Job(project, segment, open_start(project, segment, graph), None).work
             if not places.published_folder(project, segment.name).is_dir():

@@ -13,7 +13,7 @@ from pipeline import runs
 from pipeline.addresses import database_of
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import TimedPoint, is_record
-from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, Run
+from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, WATERMARK, Run
 from pipeline.stores.mlflow import MlflowStore, former_home
 from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
@@ -29,8 +29,6 @@ POINTS_PER_CALL = 1000
 LABELS_PER_CALL = 100
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
-WATERMARK = "matwm.step"
-"""The tag with the step up to which a run has all training points; written after them."""
 
 PARENT_TAGS = (PARENT, "mlflow.parentRunId")
 

@@ -1,7 +1,6 @@
 """One process's share in training a segment: from its newest sound checkpoint on, telling MLflow, until it is complete or interrupted."""
 
 import contextlib
-import dataclasses
 import logging
 import shutil
 import sys
@@ -24,11 +23,12 @@ from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.recorded import TIMES, write_recorded
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
-from pipeline.run import CHANGED
+from pipeline.run import CHANGED, PARENT
 from pipeline.tracking.committed import committed_records
 from pipeline.tracking.heartbeat import Heartbeat
 from pipeline.tracking.labels import params_of
 from pipeline.tracking.local_run import LocalRun, milliseconds
+from pipeline.tracking.run_facts import run_facts
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.background import Pusher
 from pipeline.training.elsewhere import inherited_records
@@ -351,22 +351,7 @@ class Session:
         with self.run.state.change() as run:
             if run.until != self.segment.until or run.finished is None:
                 run.until, run.finished = self.segment.until, _now()
-        facts = {
-            "run_id": self._facts.run_id,
-            "segment": self.segment.name,
-            "key": self.job.key,
-            "parent": {"run_id": self.job.start.run_id, **dataclasses.asdict(self.job.start.parent)},
-            "git": self._code,
-            "numerics": NUMERICS,
-            **self._machine,
-            "resumed_at": self._facts.resumed_at,
-            "not_reproduced": self.run.tail.mismatches.facts(),
-            "experiment": self._facts.experiment,
-            "tags": self._facts.tags,
-            "started": self._facts.started,
-            "finished": self._facts.finished,
-        }
-        places.write_json(folder / "run.json", facts)
+        places.write_json(folder / "run.json", run_facts(last, self._facts))
 
     def _look_for_drift(self) -> None:
         """Say if what is there was computed by other versions or on another device: then the end may be another, too."""
@@ -396,7 +381,7 @@ class Session:
         if not self.job.start.is_root:
             tags["matwm.parent_step"] = str(self.job.start.parent.step)
         if self.job.start.run_id:
-            tags |= {"matwm.parent_run": self.job.start.run_id, "mlflow.parentRunId": self.job.start.run_id}
+            tags |= {PARENT: self.job.start.run_id, "mlflow.parentRunId": self.job.start.run_id}
         if self._code["commit"]:
             tags |= {"matwm.git_commit": self._code["commit"], "matwm.git_dirty": str(self._code["dirty"]).lower()}
             tags["mlflow.source.git.commit"] = self._code["commit"]

@@ -189,6 +189,26 @@ def test_an_experiment_in_a_temporary_copy_shares_store_and_work(tmp_path: Path,
     assert project.params()["seed"] == 0
 
 
+def test_what_the_run_cache_brings_back_has_its_own_runs_facts(tmp_path: Path, store_template: Path) -> None:
+    project = Project.create(tmp_path / "p", tiny_params(segments={"s00": {"from": ROOT, "until": 40}}), store_template)
+    repro(project)
+    first = project.json("metrics/s00/run.json")
+    project.edit("seed", 3)
+    repro(project)
+    assert project.json("metrics/s00/run.json")["key"] != first["key"]
+    shutil.rmtree(project.path / ".matwm/work")
+
+    project.edit("seed", 0)
+    assert "Stage 'train@s00' is cached - skipping run" in repro(project)
+    project.dvc("repro", "evaluate@s00")
+    found = project.json("metrics/s00/run.json")
+    same = ("run_id", "segment", "key", "parent", "git", "numerics", "device", "experiment")
+    assert {name: found[name] for name in same} == {name: first[name] for name in same}
+    assert set(first["tags"]) == set(found["tags"]) - {name for name in found["tags"] if name.startswith("matwm.evaluation")} | {
+        name for name in first["tags"] if name.startswith("matwm.evaluation")
+    }
+
+
 def test_an_experiment_on_an_override_is_a_branch_of_its_own(tmp_path: Path, store_template: Path) -> None:
     override = {"actor_critic": {"learning_rate": 1e-4}}
     chain = {

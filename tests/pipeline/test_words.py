@@ -1,6 +1,5 @@
 """Where agents tell each other of goals, evaluations say what was told, and the plot shows it; nowhere else, and never in a checkpoint."""
 
-import csv
 import json
 import logging
 import shutil
@@ -18,6 +17,7 @@ from pipeline import evaluate, plot, runs, tracking
 from pipeline.drawing import figures
 from pipeline.drawing import words as speaking
 from pipeline.metrics import best, words
+from pipeline.metrics.recorded import read_recorded
 from pipeline.process import Interruption
 from pipeline.segments import resolve_all
 from pipeline.train import train
@@ -63,8 +63,7 @@ def test_words_are_judged_over_a_lineage_and_drawn(root: Path, monkeypatch: pyte
     assert found is not None and (found.step, found.mode, found.measure) == (80, "sampled", "return")
 
     told = {point.key: point.value for point in words.points(80, "sampled", "self_play", result.communication)}
-    with (root / "metrics/s01/evaluated.csv").open(encoding="utf-8", newline="") as stream:
-        rows = {row["key"]: float(row["value"]) for row in csv.DictReader(stream)}
+    rows = {point.key: point.value for point in read_recorded(root / "metrics/s01")}
     assert {key: rows[key] for key in words_of(set(rows))} == told
     run_id = json.loads((root / "metrics/s01/run.json").read_text(encoding="utf-8"))["run_id"]
     logged = runs.client(runs.configured_uri()).get_run(run_id).data.metrics
@@ -103,8 +102,8 @@ def test_where_nobody_speaks_nothing_is_said_of_words(
     assert (root / "plots/lineage/s00/evaluation.png").is_file()
     assert not (root / "plots/lineage/s00/words.png").exists()
     assert words.WORDS not in json.loads((root / "metrics/s00/evaluation.json").read_text(encoding="utf-8"))
-    written = (root / "metrics/s00/evaluated.csv").read_text(encoding="utf-8")
-    assert "evaluation/sampled/self_play" in written and "/words/" not in written
+    keys = {point.key for point in read_recorded(root / "metrics/s00")}
+    assert any(key.startswith("evaluation/sampled/self_play") for key in keys) and not words_of(keys)
 
 
 def moment(step: int, shares: list[list[float]], share: float = 0.5) -> speaking.Moment:
