@@ -3,8 +3,9 @@
 import logging
 import os
 import re
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
@@ -282,6 +283,25 @@ def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | No
             for key in sorted(client(uri).get_run(run_id).data.metrics if keys is None else keys)
             for metric in client(uri).get_metric_history(run_id, key)
         ]
+
+
+def log_once(run_id: str, step: int, values: Mapping[str, float], uri: str | None = None) -> list[str]:
+    """Log metrics of a step; those that the run has at this step stay as they are. Return the names of the new ones.
+
+    Raises:
+        TrackingError: the store does not answer, or refuses.
+    """
+    from mlflow.entities import Metric
+
+    uri = uri or configured_uri()
+    with explained(uri):
+        there = client(uri).get_run(run_id).data.metrics
+        known = {key for key in values if key in there and any(one.step == step for one in client(uri).get_metric_history(run_id, key))}
+        now = time.time_ns() // 1_000_000
+        new = [Metric(key, value, now, step) for key, value in values.items() if key not in known]
+        if new:
+            client(uri).log_batch(run_id, metrics=new, synchronous=True)
+        return [metric.key for metric in new]
 
 
 def close_run(run: Run, uri: str | None = None) -> None:

@@ -1,39 +1,48 @@
-"""`matwm eval R@S`: what each role gets in whole episodes with a checkpoint's agents, against themselves, scripts or another checkpoint."""
+"""`matwm eval R@S`: what each role gets in whole episodes with a checkpoint's agents, against themselves, scripts or another checkpoint.
+
+The run of the checkpoint gets it at the checkpoint's step, if MLflow has that run:
+
+    eval/<mode>/<match-up>/<episodes>_from_<seed>/<role>            mean return of a role that the checkpoint plays, with its /stderr
+                                                 /metrics/<name>    what the environment says of episodes, likewise
+"""
 
 import argparse
 import dataclasses
 import json
+import logging
 import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from matwm.checkpoint import Checkpoint, read_manifest
-from matwm.errors import UserError
 from pipeline import project as places
+from pipeline import runs
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
+from pipeline.commands.matchups import AGAINST_HELP, Matchups, Player, matchups, player
 from pipeline.commands.table import table
+from pipeline.metrics.best import METRICS
+from pipeline.metrics.points import ON_DEMAND
 
 if TYPE_CHECKING:  # Importing torch takes seconds.
-    from matwm.config import EnvConfig
-    from matwm.envs.scripted import LineUp
-    from matwm.evaluation import Guest, Result
+    from matwm.evaluation import Result
     from matwm.policy import Networks
+
+logger = logging.getLogger(__name__)
 
 INTERVAL = 1.96
 """Standard errors to each side of a mean within which the true one lies 95 times of 100."""
-RIVAL = "rival"
 COLUMNS = ["match-up", "role", "return", "std. error", "95 % interval", "median", "played by"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("checkpoint", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
-    parser.add_argument("--episodes", type=_two_or_more, default=100, metavar="N", help="of each match-up (default: 100)")
-    parser.add_argument("--against", metavar="SCRIPT|RUN@STEP", help="who plays the other side: random, another script, or a checkpoint")
+    parser.add_argument("--episodes", type=two_or_more, default=100, metavar="N", help="of each match-up (default: 100)")
+    parser.add_argument("--against", metavar="SCRIPT|RUN@STEP", help=AGAINST_HELP)
     parser.add_argument("--mode", choices=("sampled", "greedy"), default="sampled", help="how policies act (default: sampled)")
     parser.add_argument("--seed", type=int, default=10000, help="of the first episode (default: 10000)")
+    parser.add_argument("--no-log", action="store_true", help="do not log the result to the checkpoint's run in MLflow")
     parser.add_argument("--json", action="store_true", help="as one object")
 
 
@@ -41,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate; without --against all agents are the checkpoint's.
 
     With --json: `{"run_id", "step", "digest", "mode", "seed", "episodes", "against" (as it was given, or null), "matchups" [{"matchup",
-    "roles" {role: {"is_learned", "mean", "stderr", "interval" [low, high], "median", "std", "min", "max"}}, "metrics" (likewise)}]}`.
+    "roles" {role: {"is_learned", "mean", "stderr", "interval" [low, high], "median", "std", "min", "max"}}, "metrics" (likewise)}],
+    "in_mlflow" (whether its run has it there)}`.
 
     Raises:
         ProjectError: there is no such run or step.
@@ -54,31 +64,56 @@ def run(options: argparse.Namespace) -> int:
     places.make_importable(project)
     with places.scratch_folder(project) as scratch, stdout_aside():
         checkpoints = Checkpoints(Catalog(project))
-        target = checkpoints.target(options.checkpoint)
-        checkpoint = read_manifest(target.first().whole(scratch / "judged"))
-        results = _results(options, checkpoint, checkpoints, scratch)
+        judged = player(options.checkpoint, checkpoints, scratch)
+        seated = matchups(judged, options.against, checkpoints, scratch)
+        results = _results(options, judged.networks, seated)
     document = {
-        "run_id": target.run.run_id if target.run else None,
-        "step": checkpoint.step,
-        "digest": checkpoint.digest,
+        "run_id": judged.run.run_id if judged.run else None,
+        "step": judged.checkpoint.step,
+        "digest": judged.checkpoint.digest,
         **{name: getattr(options, name) for name in ("mode", "seed", "episodes", "against")},
         "matchups": [_told(result) for result in results],
     }
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else _drawn(document))
+    values = _values(options, seated, results)
+    new = None if options.no_log else _logged(judged, values)
+    document["in_mlflow"] = new is not None
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else _drawn(document) + _said(judged, values, new))
     return 0
 
 
-def _results(options: argparse.Namespace, checkpoint: Checkpoint, checkpoints: Checkpoints, scratch: Path) -> "list[Result]":
-    from matwm.envs.scripted import LineUp, sides
-    from matwm.evaluation import evaluate
-    from matwm.policy import load_networks
+def _values(options: argparse.Namespace, seated: Matchups, results: "list[Result]") -> dict[str, float]:
+    """Return what is logged, by the names of metrics."""
+    values: dict[str, float] = {}
+    for line_up, result in zip(seated.line_ups, results, strict=True):
+        above = f"{ON_DEMAND}{options.mode}/{seated.metric_name(line_up)}/{options.episodes}_from_{options.seed}/"
+        learned = {role: result.roles[role] for role, numbers in result.spec.roles().items() if set(numbers) <= set(result.learned)}
+        for name, summary in {**learned, **{f"{METRICS}{name}": one for name, one in result.metrics.items()}}.items():
+            values |= {f"{above}{name}": summary.mean, f"{above}{name}/stderr": summary.stderr}
+    return values
 
-    networks = load_networks(checkpoint)
-    guests, line_ups = {}, [LineUp((None,) * len(sides(networks.env)))]
-    if options.against:
-        guest = _guest(options, networks, checkpoints, scratch)
-        guests = {RIVAL: guest} if guest else {}
-        line_ups = _line_ups(networks.env, RIVAL if guest else options.against)
+
+def _logged(judged: Player, values: Mapping[str, float]) -> list[str] | None:
+    """Log what the checkpoint's run lacks and return its names; None if MLflow does not know the run, or does not take it."""
+    if not judged.run or not judged.run.run_id or judged.run.status is None:
+        return None
+    try:
+        return runs.log_once(judged.run.run_id, judged.checkpoint.step, values)
+    except runs.TrackingError as error:
+        logger.warning("nothing is logged: %s", error)
+        return None
+
+
+def _said(judged: Player, values: Mapping[str, float], new: list[str] | None) -> str:
+    """Return the sentence that says what MLflow got; none where nothing could be logged."""
+    if new is None or not judged.run:
+        return ""
+    where = f"run {str(judged.run.run_id)[:12]}"
+    return f"logged to {where}: {len(new)} metrics, first {new[0]}\n" if new else f"{where} has it already: {next(iter(values))}\n"
+
+
+def _results(options: argparse.Namespace, networks: "Networks", seated: Matchups) -> "list[Result]":
+    from matwm.evaluation import evaluate
+
     return evaluate(
         networks.world_model,
         networks.actors,
@@ -87,52 +122,9 @@ def _results(options: argparse.Namespace, checkpoint: Checkpoint, checkpoints: C
         first_seed=options.seed,
         modes=[options.mode],
         acting_context=networks.acting_context,
-        against=line_ups,
-        guests=guests,
+        against=seated.line_ups,
+        guests=seated.guests(is_greedy=options.mode == "greedy"),
     )
-
-
-def _tactics(env: "EnvConfig") -> list[list[str]]:
-    """Return what scripts each side can play."""
-    from matwm.envs.scripted import references
-
-    return [list(dict.fromkeys(str(tactic) for tactic in column)) for column in zip(*(one.tactics for one in references(env)), strict=True)]
-
-
-def _line_ups(env: "EnvConfig", tactic: str) -> "list[LineUp]":
-    """Return the line-ups in which one side learns and all others play a tactic."""
-    from matwm.envs.scripted import LineUp
-
-    tactics = _tactics(env)
-    if len(tactics) < 2:
-        raise UserError(f"all agents of {env.name} are one side: there is nobody to play against, so leave --against out")
-    found: list[LineUp] = []
-    for judged in range(len(tactics)):
-        others = [known for side, known in enumerate(tactics) if side != judged]
-        if tactic == RIVAL or all(tactic in known for known in others):
-            found.append(LineUp(tuple(None if side == judged else tactic for side in range(len(tactics)))))
-    if not found:
-        raise UserError(f"{tactic} cannot play all sides but one of {env.name}: they can play {' / '.join(map(', '.join, tactics))}")
-    return found
-
-
-def _guest(options: argparse.Namespace, networks: "Networks", checkpoints: Checkpoints, scratch: Path) -> "Guest | None":
-    """Return the checkpoint to play against; None where it is a script."""
-    from matwm.evaluation import Guest
-    from matwm.policy import load_networks
-
-    known = sorted({tactic for side in _tactics(networks.env) for tactic in side})
-    if options.against in known:
-        return None
-    try:
-        rival = load_networks(read_manifest(checkpoints.target(options.against).first().whole(scratch / RIVAL)))
-    except places.ProjectError as error:
-        raise UserError(
-            f"{options.against!r} is no script of {networks.env.name} ({', '.join(known)}), and as a checkpoint: {error}"
-        ) from None
-    if rival.spec != networks.spec:
-        raise UserError(f"{options.against} was trained in {rival.spec.name} with other agents, sizes or actions than {options.checkpoint}")
-    return Guest(rival.world_model, rival.actors, rival.acting_context, greedy=options.mode == "greedy")
 
 
 def _told(result: "Result") -> dict[str, Any]:
@@ -164,7 +156,8 @@ def _numbers(one: dict[str, Any]) -> list[str]:
     return [f"{one['mean']:.2f}", f"{one['stderr']:.2f}", f"{low:.2f} to {high:.2f}", f"{one['median']:.2f}"]
 
 
-def _two_or_more(text: str) -> int:
+def two_or_more(text: str) -> int:
+    """Read a number of episodes."""
     if not text.isdigit() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 2: a standard error needs two episodes")
     return int(text)

@@ -8,6 +8,8 @@ from matwm.stateful import State
 
 EVALUATION = "evaluation/"
 """Beginning of the keys of evaluations, which may be done again with another result."""
+ON_DEMAND = "eval/"
+"""Beginning of the keys of what `matwm eval` finds: mode, match-up, episodes and seed stand in the key, so that it has one value a step."""
 MEASURED = ("time/", "checkpoint/")
 """Beginnings of the keys that depend on the machine: computing them again gives another value and proves nothing."""
 
@@ -37,7 +39,7 @@ class TimedPoint(NamedTuple):
 
 def is_record(key: str) -> bool:
     """Return whether no checkpoint holds points of this metric: evaluations and measured times."""
-    return key.startswith((EVALUATION, *MEASURED))
+    return key.startswith((EVALUATION, ON_DEMAND, *MEASURED))
 
 
 def same(one: float, other: float) -> bool:
