@@ -9,11 +9,12 @@ import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from matwm import scenarios
 from matwm.acting import EpisodeContext, Seen, choose_actions
@@ -51,10 +52,28 @@ class Summary:
 
     @classmethod
     def of(cls, returns: Float[np.ndarray, " E"]) -> "Summary":
-        """Summarise at least two episodes."""
-        std = float(returns.std(ddof=1))
+        """Summarise episodes; of a single one, the spread is NaN."""
+        std = float(returns.std(ddof=1)) if len(returns) > 1 else float("nan")
         mean, median, low, high = (float(f(returns)) for f in (np.mean, np.median, np.min, np.max))
         return cls(mean, median, std, std / len(returns) ** 0.5, low, high, len(returns))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A moment of an episode that somebody watches."""
+
+    spec: EnvSpec
+    seed: int
+    """The environment seed of the episode."""
+    step: int
+    """Steps taken until now."""
+    picture: UInt8[np.ndarray, "height width 3"]
+    returns: Float[np.ndarray, " N"]
+    """So far."""
+    is_last: bool
+
+
+Watch = Callable[[Scene], None]
 
 
 @dataclass(frozen=True)
@@ -110,13 +129,18 @@ def evaluate(
     against: Sequence[LineUp] | None = None,
     guests: "Mapping[str, Guest] | None" = None,
     should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
 ) -> list[Result]:
     """Return, for each mode, self-play and the match-ups of learned agents with each frozen opponent (or with `against` alone).
 
     Where a line-up has the name of a guest for a tactic, that side's agents are the guest's.
 
     Training that goes on afterwards is bit for bit what it would have been. `should_stop` is asked before every step of the
-    environments; where it says yes there are no results at all.
+    environments; where it says yes there are no results at all. `watch` is shown every moment of every episode: these are then played
+    one by one, which draws other numbers than side by side, and never a second time with other words.
+
+    Raises:
+        NoPictureError: `watch` is given, and the environment cannot draw itself.
     """
     self_play = LineUp((None,) * len(sides(env)))
     line_ups = [self_play, *opponents(env)] if against is None else list(against)
@@ -124,7 +148,7 @@ def evaluate(
     with (
         contextlib.suppress(_StoppedError),
         torch.random.fork_rng(range(torch.cuda.device_count())),
-        _Table(env, first_seed, episodes, should_stop, guests or {}) as table,
+        _Table(env, first_seed, episodes, should_stop, guests or {}, watch) as table,
     ):
         results: list[Result] = []
         for mode in modes:
@@ -215,14 +239,16 @@ class _Table:
         episodes: int,
         should_stop: Callable[[], bool] = lambda: False,
         guests: Mapping[str, Guest] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._config, self._first_seed, self._should_stop, self._guests = env, first_seed, should_stop, guests or {}
+        self._watch = watch
         self._seeds = tuple(range(first_seed, first_seed + episodes))
-        self._channels = channels(env)
+        self._channels = () if watch else channels(env)
         with contextlib.ExitStack() as opened:
             self._envs = [self._made(opened)]
             self.spec = self._envs[0].spec
-            self._at_once = 1 if scenarios.family(env.family).is_heavy or self.spec.one_at_a_time else LOCKSTEP
+            self._at_once = 1 if watch or scenarios.family(env.family).is_heavy or self.spec.one_at_a_time else LOCKSTEP
             self._envs += [self._made(opened) for _ in range(1, min(episodes, self._at_once))]
             self._opened = opened.pop_all()
 
@@ -234,7 +260,7 @@ class _Table:
 
     def _made(self, opened: contextlib.ExitStack) -> Env:
         try:
-            return opened.enter_context(contextlib.closing(make_env(self._config)))
+            return opened.enter_context(contextlib.closing(make_env(self._config, render=self._watch is not None)))
         except EnvError as error:
             if self._config.family != scenarios.OWN:
                 raise
@@ -251,26 +277,26 @@ class _Table:
 
     def play(self, line_up: LineUp, mode: Mode | None, team: _Team | None) -> Result:
         """Play all episodes of a match-up, and where there are words to swap, play them again with other ones."""
-        played = self._play_all(line_up, mode, team)
-        swapped = self._play_all(line_up, mode, team, is_swapped=True) if self._channels else played
+        name = matchup_name(line_up)
+        stream, cast = f"evaluation/{mode or 'reference'}/{name}", partial(self.casting, line_up)
+        played = self._play_all(cast, stream, team)
+        swapped = self._play_all(cast, stream, team, is_swapped=True) if self._channels else played
         communication = tuple(self._compared(channel, played, swapped) for channel in self._channels)
         learned = tuple(team.numbers) if team else ()
-        name = matchup_name(line_up)
         return Result(name, mode, learned, self.spec, self._seeds, played.returns, played.actions, played.outcomes, communication)
 
-    def _play_all(self, line_up: LineUp, mode: Mode | None, team: _Team | None, *, is_swapped: bool = False) -> "Played":
+    def _play_all(self, cast: Callable[[], Mapping[int, Script]], stream: str, team: _Team | None, *, is_swapped: bool = False) -> "Played":
         """Play `LOCKSTEP` episodes at a time, or one by one where the family is heavy."""
         groups: list[Played] = []
-        stream = f"evaluation/{mode or 'reference'}/{matchup_name(line_up)}"
         for group, start in enumerate(range(0, len(self._seeds), self._at_once)):
-            choose = self._chooser(self.casting(line_up), team, stream, group)
+            choose = self._chooser(cast(), team, stream, group)
             if team is not None:
                 seed_torch(self._first_seed, stream, group)
                 team.begin()
             seeds = self._seeds[start : start + self._at_once]
             if is_swapped:
                 choose = self._misled(choose, np.arange(start, start + len(seeds)))
-            groups.append(play_episodes(self._envs, seeds, choose))
+            groups.append(play_episodes(self._envs, seeds, choose, self._watch))
         return _joined(groups)
 
     def _misled(self, choose: Choose, episodes: Int[np.ndarray, " E"]) -> Choose:
@@ -320,8 +346,8 @@ class Played:
     """After the last step of each episode."""
 
 
-def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> Played:
-    """Play one episode of each seed side by side until the last has ended.
+def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose, watch: Watch | None = None) -> Played:
+    """Play one episode of each seed side by side until the last has ended; `watch` is shown the first.
 
     An episode that is over keeps its place in the batch, but takes no further step.
     """
@@ -329,6 +355,12 @@ def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> 
     first_obs = np.stack([tick.obs for tick in ticks])
     returns = np.zeros((len(ticks), envs[0].spec.num_agents))
     history: list[Int[np.ndarray, "E N"]] = []
+
+    def show() -> None:
+        if watch is not None:
+            watch(Scene(envs[0].spec, seeds[0], len(history), envs[0].render(), returns[0].copy(), ticks[0].is_over))
+
+    show()
     while running := [e for e, tick in enumerate(ticks) if not tick.is_over]:
         actions = choose(np.stack([tick.obs for tick in ticks]), np.stack([tick.action_mask for tick in ticks]))
         taken = np.full_like(actions, NO_ACTION)
@@ -337,6 +369,7 @@ def play_episodes(envs: Sequence[Env], seeds: Sequence[int], choose: Choose) -> 
             returns[e] += ticks[e].reward
             taken[e] = actions[e]
         history.append(taken)
+        show()
     told = [key for key in ticks[0].metrics if all(key in tick.metrics for tick in ticks)]
     outcomes = {key: np.array([tick.metrics[key] for tick in ticks], np.float64) for key in told}
     return Played(returns, np.stack(history, axis=1), outcomes, first_obs, np.stack([tick.obs for tick in ticks]))

@@ -22,18 +22,18 @@ def animate(env: EnvConfig, seed: int, actions: Int[np.ndarray, "T N"], title: s
     """Return the GIF of the episode that a seed and its actions make; rows of -1 at the end are nobody's."""
     taken = actions[(actions != NO_ACTION).all(1)]
     frames = [_framed(*scene, title, len(taken)) for scene in _scenes(env, seed, taken)]
-    palette = _palette(frames)
-    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    colours = palette(frames)
+    first, *others = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
     file = io.BytesIO()
     durations = [FRAME_MS] * len(others) + [LAST_FRAME_MS]
     first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False, disposal=1)
     return file.getvalue()
 
 
-def _palette(frames: Sequence[Image.Image]) -> Image.Image:
+def palette(frames: Sequence[Image.Image]) -> Image.Image:
     """Return one palette for all frames, or colours would flicker; by coverage, or a small body would lose its own to the many greys."""
     some = frames[:: max(1, len(frames) // 6)]
-    sheet = Image.new("RGB", (WIDTH, sum(frame.height for frame in some)))
+    sheet = Image.new("RGB", (some[0].width, sum(frame.height for frame in some)))
     for number, frame in enumerate(some):
         sheet.paste(frame, (0, number * frame.height))
     return sheet.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

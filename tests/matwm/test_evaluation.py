@@ -1,5 +1,6 @@
 """Whole episodes: whose actions count, what is summed up, and that nobody notices an evaluation."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -222,3 +223,28 @@ def test_policies_that_see_images_are_judged_beside_random_play() -> None:
     assert [result.matchup for result in results] == ["self_play"]
     assert [line.matchup for line in lines] == ["random"]
     assert all(np.isfinite(result.returns).all() for result in (*results, *lines))
+
+
+def test_who_watches_sees_every_moment_of_every_episode(trainer: Trainer) -> None:
+    net = networks(trainer)
+    scenes: list[evaluation.Scene] = []
+    (result,) = evaluate(
+        net.world_model, net.actors, net.env,
+        episodes=2, first_seed=7, modes=["sampled"], acting_context=net.acting_context, against=[LineUp((None, None))], watch=scenes.append,
+    )  # fmt: skip
+    assert [(scene.seed, scene.step, scene.is_last) for scene in scenes] == [(s, t, t == 6) for s in (7, 8) for t in range(7)]
+    assert np.array_equal([scene.returns for scene in scenes if scene.is_last], result.returns)
+    assert not scenes[0].returns.any()
+    for episode, seed in enumerate((7, 8)):  # the pictures are those of the episode that was played
+        with contextlib.closing(make_env(net.env, render=True)) as env:
+            env.reset(seed)
+            for step in range(7):
+                assert np.array_equal(scenes[7 * episode + step].picture, env.render())
+                if step < 6:
+                    env.step(result.actions[episode, step])
+
+
+def test_a_single_episode_has_no_spread() -> None:
+    summary = Summary.of(np.array([3.0]))
+    assert (summary.mean, summary.episodes) == (3.0, 1)
+    assert np.isnan([summary.std, summary.stderr]).all()
