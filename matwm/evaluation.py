@@ -168,6 +168,14 @@ def reference_lines(env: EnvConfig, *, episodes: int, first_seed: int, line_ups:
         return [table.play(line_up, None, None) for line_up in chosen]
 
 
+def play_guests(
+    env: EnvConfig, guests: "Mapping[str, Guest]", castings: Sequence[Sequence[str]], *, episodes: int, first_seed: int
+) -> list[Result]:
+    """Return what guests get together: each casting names the guest of every agent, in the agents' order."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())), _Table(env, first_seed, episodes, guests=guests) as table:
+        return [table.play_guests(casting) for casting in castings]
+
+
 def matchup_name(line_up: LineUp) -> str:
     """Return what a line-up is called in results: that of learners alone is `self_play`."""
     return "self_play" if all(tactic is None for tactic in line_up.tactics) else line_up.name
@@ -284,6 +292,16 @@ class _Table:
         communication = tuple(self._compared(channel, played, swapped) for channel in self._channels)
         learned = tuple(team.numbers) if team else ()
         return Result(name, mode, learned, self.spec, self._seeds, played.returns, played.actions, played.outcomes, communication)
+
+    def play_guests(self, casting: Sequence[str]) -> Result:
+        """Play all episodes with a guest in each agent's place."""
+        name = " ".join(casting)
+
+        def cast() -> dict[int, Script]:
+            return {number: self._guests[guest].script(self.spec, number) for number, guest in enumerate(casting)}
+
+        played = self._play_all(cast, f"evaluation/guests/{name}", None)
+        return Result(name, None, (), self.spec, self._seeds, played.returns, played.actions, played.outcomes)
 
     def _play_all(self, cast: Callable[[], Mapping[int, Script]], stream: str, team: _Team | None, *, is_swapped: bool = False) -> "Played":
         """Play `LOCKSTEP` episodes at a time, or one by one where the family is heavy."""

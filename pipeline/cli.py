@@ -24,6 +24,7 @@ COMMANDS = {
     "import": ("import_runs", "give the runs of a clone back to MLflow: parameters, curves, evaluations, checkpoints, tags"),
     "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
     "eval": ("eval_checkpoint", "play whole episodes with a checkpoint's agents and say what each role gets, with errors"),
+    "arena": ("arena", "play checkpoints against each other, each role of each: matrices with errors, as table, PNG and CSV"),
     "play": ("play", "play episodes with a checkpoint's agents and show them: a GIF, an MP4 or a window"),
     "export": ("export", "write policies as one file that runs without MATWM, with torch or ONNX Runtime alone"),
     "envs": ("envs", "list families of environments and their scenarios, and how to install what is missing"),
