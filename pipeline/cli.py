@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": ("eval_checkpoint", "play whole episodes with a checkpoint's agents and say what each role gets, with errors"),
     "arena": ("arena", "play checkpoints against each other, each role of each: matrices with errors, as table, PNG and CSV"),
     "play": ("play", "play episodes with a checkpoint's agents and show them: a GIF, an MP4 or a window"),
+    "imagine": ("imagine", "hold what the world model imagines against the real episode: error by step, as table, PNG and GIF"),
     "export": ("export", "write policies as one file that runs without MATWM, with torch or ONNX Runtime alone"),
     "envs": ("envs", "list families of environments and their scenarios, and how to install what is missing"),
 }
