@@ -108,7 +108,7 @@ def _written(options: argparse.Namespace, players: dict[str, Player], matrices: 
 
     picture, numbers = (Path(f"{options.output}{suffix}") for suffix in (".png", ".csv"))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    note = f"mean return ± standard error of {options.episodes} episodes from seed {options.seed}, {options.mode}"
+    note = f"mean return ± standard error\nof {options.episodes} episodes from seed {options.seed}, {options.mode}"
     drawn = [(_title(one), one.mean, one.stderr) for one in matrices]
     with figures.drawing():
         durable.replace(picture, figures.png(arena.arena(f"Cross-play in {scenario}", note, list(players), drawn)))

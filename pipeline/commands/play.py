@@ -124,7 +124,7 @@ class _Film:
         from matwm.envs.scripted import sides
 
         roles, networks = self._shown.networks.spec.roles(), self._shown.networks
-        names: dict[str, Any] = {None: self._shown.label, RIVAL: self._seated.rival and self._seated.rival.label}
+        names: dict[str | None, Any] = {None: self._shown.label, RIVAL: self._seated.rival and self._seated.rival.label}
         played = dict.fromkeys(roles, self._shown.label)
         for side, tactic in zip(sides(networks.env), line_up.tactics, strict=True):
             played |= {role: names.get(tactic, tactic) for role in (roles if side.roles is None else side.roles) if role in roles}

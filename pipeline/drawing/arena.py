@@ -35,6 +35,6 @@ def _matrix(axes: Axes, players: Sequence[str], title: str, mean: Square, stderr
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     for row, column in np.ndindex(mean.shape):
-        is_dark = image.norm(mean[row, column]) > 0.6
+        is_dark = float(np.asarray(image.norm(mean[row, column]))) > 0.6
         text = f"{mean[row, column]:.2f}\n± {stderr[row, column]:.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=11, color="white" if is_dark else DARK)

@@ -146,8 +146,8 @@ class Mp4:
     def _started(self, size: tuple[int, int]) -> "subprocess.Popen[bytes]":
         given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", str(self._fps), "-i", "-"]
         made = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", "-y", str(self._path)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen([self._program, "-loglevel", "error", *given, *made], **pipes)
+        command, pipe = [self._program, "-loglevel", "error", *given, *made], subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe)
 
 
 def ffmpeg() -> str:

@@ -70,12 +70,13 @@ def frames(found: OpenLoop, env: EnvConfig, episode: int, title: str) -> Iterato
         figure.suptitle(f"{title}\nstep {found.start} + {step}", x=0.01, ha="left", fontsize=15)
         grid = figure.subplots(2, len(agents), squeeze=False)
         for number in agents:
+            is_there = found.counts[episode, step, number]
             for row, (name, values) in enumerate((("real", found.real), ("imagined", found.imagined))):
-                axes, seen = grid[row, number], values[episode, step, number]
-                below = f", error {errors[number][step]:.2f}" if row else ""
-                axes.set_title(f"{found.spec.agents[number]}, {name}{below}", loc="left", fontsize=12, color=_colour(number))
-                if found.counts[episode, step, number]:
-                    _draw(axes, seen, number, found, views[number], limits[number])
+                axes = grid[row, number]
+                note = (f", error {errors[number][step]:.2f}" if row else "") if is_there else ", is gone"
+                axes.set_title(f"{found.spec.agents[number]}, {name}{note}", loc="left", fontsize=12, color=_colour(number))
+                if is_there:
+                    _draw(axes, values[episode, step, number], number, found, views[number], limits[number])
                 else:
                     axes.axis("off")
         yield _image(figure)
