@@ -30,6 +30,7 @@ OUTSIDE = (
     "benchmarks/results/scaling.png",
     "benchmarks/results/learning/diagnosis.md",
     "benchmarks/results/together/tuning.json",
+    "examples/tour.ipynb",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "LICENSE",
