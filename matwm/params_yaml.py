@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from matwm.config import Config, ConfigError, Section, SegmentConfig
-from matwm.sentences import nearest, sentences
+from matwm.sentences import sentences
+from matwm.spelling import nearest
 from matwm.yaml_text import TwofoldError, overlaid, read_yaml
 
 SectionT = TypeVar("SectionT", bound=Section)

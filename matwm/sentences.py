@@ -1,11 +1,12 @@
 """Turns what pydantic finds wrong into sentences for people: the field's full path, what was found, what to write instead."""
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from matwm.spelling import close, nearest
 
 
 def sentences(error: ValidationError, schema: type[BaseModel], prefix: str, also_known: Sequence[str] = ()) -> Iterator[str]:
@@ -49,17 +50,6 @@ def plain_number(number: float) -> str:
     """Return a number as every reader of YAML sees one: with a point before the exponent."""
     text = repr(number)
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Return how a sentence about an unknown word ends: with the likeliest one that is known, else with all of them."""
-    found = close(word, known)
-    return f", did you mean {found[0]}?" if found else f" (known: {', '.join(known)})"
-
-
-def close(word: str, known: Sequence[str]) -> list[str]:
-    """Return the known word that looks most like `word`, if one does."""
-    return difflib.get_close_matches(word, known, n=1, cutoff=0.5)
 
 
 def _number(text: str) -> float | None:

@@ -1,38 +1,12 @@
 """The `matwm` command."""
 
-import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 
-from matwm.errors import run_program
+from matwm.errors import UserError, run_program
+from pipeline.commands import COMMANDS, module_of, parsed
 
-COMMANDS = {
-    "preset": ("preset", "write a complete params.yaml"),
-    "validate": ("validate", "check params.yaml"),
-    "repro": ("repro", "validate params.yaml, then run `dvc repro`; further arguments are its own (train@s00, --force, --pull, …)"),
-    "continue": ("continue_run", "append a segment that goes on from a run's checkpoint"),
-    "doctor": ("doctor", "find what is set up wrongly, and mend it"),
-    "runs": ("runs", "list the runs"),
-    "tree": ("tree", "draw the lineage: every run below the one that it goes on from"),
-    "show": ("show", "show a checkpoint: what is in it, which run made it, where it lies"),
-    "diff": ("diff", "compare two checkpoints: parameters, code, metrics, common ancestor"),
-    "verify": ("verify", "walk from a checkpoint back to the root and name the first thing that is wrong"),
-    "prune": ("prune", "remove checkpoints that retention does not keep from MLflow and the work directories (dry run by default)"),
-    "pin": ("pin", "keep a checkpoint from ever being pruned"),
-    "push": ("push", "carry finished checkpoints to the DVC remote, also while training"),
-    "import": ("import_runs", "give the runs of a clone back to MLflow: parameters, curves, evaluations, checkpoints, tags"),
-    "fingerprint": ("fingerprint", "print the fingerprint of a checkpoint's training state"),
-    "eval": ("eval_checkpoint", "play whole episodes with a checkpoint's agents and say what each role gets, with errors"),
-    "arena": ("arena", "play checkpoints against each other, each role of each: matrices with errors, as table, PNG and CSV"),
-    "play": ("play", "play episodes with a checkpoint's agents and show them: a GIF, an MP4 or a window"),
-    "imagine": ("imagine", "hold what the world model imagines against the real episode: error by step, as table, PNG and GIF"),
-    "export": ("export", "write policies as one file that runs without MATWM, with torch or ONNX Runtime alone"),
-    "envs": ("envs", "list families of environments and their scenarios, and how to install what is missing"),
-}
-"""Name: the module in `pipeline.commands` that declares `arguments(parser)` and `run(options)`, and what it does."""
-PASSES_ON = {"repro"}
-"""Commands that hand arguments which they do not know to another program."""
+HELP = ("help", "--help", "-h")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,22 +14,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
-def _run(arguments: Sequence[str]) -> int:
-    options = _parsed(arguments)
-    return importlib.import_module(f"pipeline.commands.{COMMANDS[options.command][0]}").run(options)
+def _run(arguments: list[str]) -> int:
+    first, *rest = arguments or ["help"]
+    if first in HELP and rest and not rest[0].startswith("-"):
+        first, rest = rest[0], ["--help"]  # `matwm help runs`
+    if first in HELP:
+        sys.stdout.write(overview())
+        return 0
+    if first == "--version":
+        sys.stdout.write(version())
+        return 0
+    if first not in COMMANDS:
+        raise UserError(_unknown(first))
+    return module_of(first).run(parsed(first, rest))
 
 
-def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="matwm", description="Train multi-agent world models, go on from any checkpoint, and trace it.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, purpose) in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
-        if name == next(iter(arguments), None):  # only what is called is imported: torch, MLflow and DVC take seconds
-            importlib.import_module(f"pipeline.commands.{module}").arguments(command)
-    options, options.rest = parser.parse_known_args(arguments)
-    if options.rest and options.command not in PASSES_ON:
-        parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
-    return options
+def overview() -> str:
+    """Return what `matwm help` prints: each command in its group, with a line and an example."""
+    text = "Train multi-agent world models, go on from any checkpoint, and trace it.\n\nusage: matwm COMMAND [ARGUMENTS]\n"
+    group = None
+    for name, command in COMMANDS.items():
+        if command.group != group:
+            group = command.group
+            text += f"\n{group}\n"
+        text += f"  {name:<13}{command.purpose}\n{'':15}$ {command.example}\n"
+    return f'{text}\n"matwm help COMMAND" explains its arguments, "matwm --version" prints the version.\n'
+
+
+def version() -> str:
+    """Return the version of the package, and the two on which checkpoints depend."""
+    from importlib import metadata
+
+    from matwm.version import FORMAT, NUMERICS
+
+    try:
+        installed = metadata.version("matwm")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        installed = "(not installed)"
+    return f"matwm {installed}, checkpoints of format {FORMAT}, numerics {NUMERICS}\n"
+
+
+def _unknown(word: str) -> str:
+    from matwm.spelling import close
+
+    kind = "option" if word.startswith("-") else "command"
+    meant = close(word, [*COMMANDS, *HELP, "--version"])
+    return f'there is no {kind} {word!r}{f", did you mean {meant[0]}?" if meant else ""}: "matwm help" lists the commands'
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Links lead to files as they lie in the repository, so that they work there, too;
 
 import argparse
 import html
-import importlib
 import json
 import posixpath
 import re
@@ -21,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from matwm.config import Config, SegmentConfig
 from matwm.params_yaml import load_config, preset_path
-from pipeline import cli
+from pipeline.commands import COMMANDS, parser_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OUTSIDE = (
@@ -53,7 +52,7 @@ def parameters() -> str:
 
 def commands() -> str:
     """Return a section for each command of `matwm`: usage and arguments, from its parser."""
-    return "\n".join(_command(name, module, purpose) for name, (module, purpose) in cli.COMMANDS.items())
+    return "\n".join(map(_command, COMMANDS))
 
 
 GENERATED: dict[str, Callable[[], str]] = {"parameters": parameters, "commands": commands}
@@ -161,16 +160,15 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _command(name: str, module: str, purpose: str) -> str:
-    parser = argparse.ArgumentParser(prog=f"matwm {name}", description=purpose, allow_abbrev=False)
-    importlib.import_module(f"pipeline.commands.{module}").arguments(parser)
+def _command(name: str) -> str:
+    parser, purpose = parser_of(name), COMMANDS[name].purpose
     usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
     rows = [
         _line([_argument(action), (action.help or "").replace("%%", "%")])
         for action in parser._actions  # argparse has no public list of them
         if action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)
     ]
-    text = [f"## matwm {name}", "", f"{purpose[:1].upper()}{purpose[1:]}.", "", "```text", usage, "```", ""]
+    text = [f"## matwm {name}", "", f"{purpose[:1].upper()}{purpose[1:]}.", "", "```text", usage, parser.epilog or "", "```", ""]
     return "\n".join([*text, *(["| argument | |", "| --- | --- |", *rows] if rows else ["It takes no arguments."]), ""])
 
 

@@ -1,12 +1,13 @@
 """Checks the options of a scenario against its pydantic model, completes them, and writes a sentence for each that is wrong."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
+
+from matwm.spelling import close
 
 LARGEST_INT = 2**31 - 1
 """What JAX and others that environments are made of can count to."""
@@ -79,8 +80,8 @@ def not_yours(key: Any, value: Any) -> str | None:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return how a sentence about an unknown word goes on: with the likeliest one that is known, if one is."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ";"
+    found = close(word, known)
+    return f", did you mean {found[0]}?" if found else ";"
 
 
 def _problems(scenario: str, model: type[Options], given: Mapping[Any, Any], wrong: Mapping[Any, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from matwm import scenarios
 from matwm.config import ConfigError, EnvConfig
-from matwm.sentences import nearest
+from matwm.spelling import nearest
 from matwm.types import AgentSpec
 from pipeline import project as places
 from pipeline.commands.table import table

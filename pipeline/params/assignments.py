@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from matwm.config import Config
-from matwm.sentences import close
+from matwm.spelling import close
 from matwm.yaml_text import TwofoldError, read_yaml
 
 EXAMPLE = "actor_critic.learning_rate=1.0e-4"

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -56,13 +54,6 @@ def matwm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 Matwm = Callable[..., tuple[int, str, str]]
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, pipeline.cli\ntry:\n    pipeline.cli.main(['--help'])\n"
-    code += "except SystemExit:\n    print(sorted({'torch', 'mlflow', 'dvc'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_outside_a_project_it_says_so(tmp_path: Path, matwm: Matwm) -> None:
