@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from matwm.spelling import close
 from pipeline import project as places
 from pipeline import runs
 from pipeline.catalog.current import Described, current_runs, described, origin, unbroken
@@ -90,7 +91,9 @@ class Catalog:
         if matching:
             raise ProjectError(f"{len(matching)} runs begin with {text!r}: {_listed(matching)}: give more of the ID{excuse}")
         there = [*known, *others]
-        raise ProjectError(f"no run begins with {text!r}; there {'is' if len(there) == 1 else 'are'} {_listed(there)}{excuse}")
+        meant = close(text, list(dict.fromkeys(str(run.segment) for run in there if run.segment)))
+        ending = f"{', did you mean ' + meant[0] + '?' if meant else ';'} there {'is' if len(there) == 1 else 'are'} {_listed(there)}"
+        raise ProjectError(f"no run begins with {text!r}{ending}{excuse}")
 
     def parent(self, run: Run) -> Run | None:
         """Return the run whose checkpoint a run starts from, None at a root."""

@@ -46,6 +46,9 @@ COMMANDS = {
     "arena": Command("arena", USE, "play checkpoints against each other, each role of each", "matwm arena s00@5000 s00@final"),
     "imagine": Command("imagine", USE, "hold what is imagined against the real episode", "matwm imagine s00@final --gif"),
     "export": Command("export", USE, "write policies as one file for torch or ONNX Runtime alone", "matwm export s00@final --format onnx"),
+    "completion": Command(
+        "completion", USE, "print a script by which a shell completes commands and options", "matwm completion bash > ~/.matwm.bash"
+    ),
 }
 """By name; `matwm help` and `matwm NAME --help` show what stands here."""
 PASSES_ON = {"repro"}

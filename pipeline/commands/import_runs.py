@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from matwm.spelling import close
 from pipeline import project as places
 from pipeline.commands.table import table
 from pipeline.project import ProjectError
@@ -61,7 +62,10 @@ def _chosen(project: Path, references: list[str]) -> list[str]:
         if len(found) > 1:
             raise ProjectError(f"{len(found)} runs begin with {reference!r}: {listed}: give more of the ID")
         if not found:
-            raise ProjectError(f"metrics/ has no run or segment {reference!r}; it has {listed}")
+            meant = close(reference, list(known))
+            raise ProjectError(
+                f"metrics/ has no run or segment {reference!r}{f', did you mean {meant[0]}?' if meant else ';'} it has {listed}"
+            )
         chosen += [name for name in found if name not in chosen]
     return chosen or [name for name, run_id in known.items() if run_id]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from matwm.spelling import close
 from pipeline import project as places
 from pipeline.catalog import pushing
 from pipeline.catalog.sources import in_work
@@ -73,7 +74,9 @@ def _chosen(project: Path, references: list[str]) -> list[Run]:
         if len(found) > 1:
             raise places.ProjectError(f"{len(found)} trainings here are called {reference!r}: {_listed(found)}: give more of the run's ID")
         if not found:
-            raise places.ProjectError(f"no training here has a checkpoint and is called {reference!r}; there are {_listed(known)}")
+            meant = close(reference, [str(each.segment) for each in known])
+            what = f"is called {reference!r}{f', did you mean {meant[0]}?' if meant else ';'}"
+            raise places.ProjectError(f"no training here has a checkpoint and {what} there are {_listed(known)}")
         chosen += found
     return chosen
 

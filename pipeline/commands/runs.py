@@ -9,20 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from matwm.spelling import close
 from pipeline import project as places
 from pipeline import runs, tracking
 from pipeline.catalog import overview
 from pipeline.catalog.catalog import Catalog
-from pipeline.commands.table import table
+from pipeline.commands.table import printable, table
 from pipeline.metrics.best import Best
 from pipeline.run import Run
 from pipeline.tracking import upkeep
 
 STATES = ("RUNNING", "FINISHED", "KILLED", "FAILED", "SCHEDULED")
 SHORT_ID = 8
-NARROWEST_CHANGES = 8
 WIDE = 100
-"""Columns from which the step of the best evaluation has room."""
+"""Columns of a terminal from which the step of the best evaluation has room."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,29 +56,29 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     elif entries:
-        sys.stdout.write(shown(entries, shutil.get_terminal_size((120, 24)).columns, datetime.now(UTC)))
+        sys.stdout.write(shown(entries, datetime.now(UTC)))
     else:
-        sys.stdout.write("no such run\n" if found else 'no runs yet: "make repro" or "matwm repro" trains\n')
+        sys.stdout.write(_none(options, found) if found else 'no runs yet: "make repro" or "matwm repro" trains\n')
     return 1 if trouble and not entries else 0
 
 
-def shown(entries: Sequence[Mapping[str, Any]], width: int, now: datetime) -> str:
-    """Return runs as a table, what they changed cut to the width of the terminal, and below it what is wrong with them."""
+def shown(entries: Sequence[Mapping[str, Any]], now: datetime) -> str:
+    """Return runs as a table, and below it what is wrong with them."""
     digits = _digits([str(entry[key]) for entry in entries for key in ("run_id", "parent_run_id") if entry[key]])
+    is_wide = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
     rows = [["run", "segment", "state", "step", "parent", "best", "age", "changed"]]
     for entry in entries:
         parent = f"{entry['parent_run_id'][:digits]}@{entry['parent_step']}" if entry["parent_run_id"] else "-"
         judged = Best(**entry["best"]) if entry["best"] else None
-        best = judged.shown + f" at {judged.step}" * (width >= WIDE) if judged else "-"
+        best = judged.shown + f" at {judged.step}" * is_wide if judged else "-"
         state = str(entry["status"]) + " !" * bool(entry["not_reproduced"])
         rows.append([_short(entry, digits), str(entry["segment"]), state, str(entry["step"]), parent, best])
         rows[-1] += [overview.age(entry["last_sign"], now), _changes(entry["changed"])]
-    room = max(NARROWEST_CHANGES, width - sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1)))
-    text = table([[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows])
+    text = table(rows, whole=range(len(rows[0]) - 1))
     for entry in entries:
         if entry["not_reproduced"]:
-            text += f"! {_short(entry, digits)} is not reproduced: {entry['not_reproduced']['first']}\n"
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+            text += f"! {_short(entry, digits)} is not reproduced: {printable(entry['not_reproduced']['first'])}\n"
+    return text
 
 
 def _entries(catalog: Catalog, found: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
@@ -97,6 +97,13 @@ def _entries(catalog: Catalog, found: Sequence[Run]) -> tuple[list[dict[str, Any
 
 def _is_wanted(run: Run, options: argparse.Namespace) -> bool:
     return run.segment in (options.segment or [run.segment]) and run.state in (options.status or [run.state])
+
+
+def _none(options: argparse.Namespace, found: Sequence[Run]) -> str:
+    """Return what to say where runs were found and none was asked for."""
+    known = sorted({str(run.segment) for run in found})
+    meant = [name for asked in options.segment or [] if asked not in known for name in close(asked, known)]
+    return f"no such run{f', did you mean --segment {meant[0]}?' if meant else ''}\n"
 
 
 def _close(project: Path, run: Run) -> str:

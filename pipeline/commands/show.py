@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matwm.changes import as_yaml
@@ -16,11 +16,17 @@ from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.commands.table import table
 from pipeline.run import Run
 from pipeline.runs import TrackingError
+from pipeline.wording import few
+
+FEW = 4
+"""Lines of a list in one screen."""
+MAIN_LIBRARIES = ("torch", "numpy")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("checkpoint", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
+    parser.add_argument("--all", action="store_true", help="also list its files, whole configuration and all libraries")
     parser.add_argument("--json", action="store_true", help="as one object")
 
 
@@ -46,9 +52,12 @@ def run(options: argparse.Namespace) -> int:
     seen = {str(copy): copy for copy in [*target.copies, *others]}
     document = _document(target.run, checkpoint, catalog.parent(target.run) if target.run else None)
     document["places"] = [{"kind": copy.kind, "place": place, "is_same": _is_same(copy, checkpoint)} for place, copy in seen.items()]
+    changed = catalog.changes(target.run) if target.run else {}
     for sentence in catalog.trouble:
         sys.stderr.write(f"{sentence}\n")
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n" if options.json else _drawn(document))
+    sys.stdout.write(
+        json.dumps(document, indent=2, ensure_ascii=False) + "\n" if options.json else _drawn(document, changed, is_whole=options.all)
+    )
     return 0
 
 
@@ -96,10 +105,12 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _drawn(document: Mapping[str, Any]) -> str:
+def _drawn(document: Mapping[str, Any], changed: Mapping[str, tuple[Any, Any]], *, is_whole: bool) -> str:
+    """Return it for people: in one screen, unless the whole of it is asked for."""
     files, parent, spec = document["files"], document["parent"], document["spec"]
     chunks = [one["size"] for one in files if one["name"].startswith("replay/")]
-    above = "the root" if parent["digest"] == ROOT.digest else f"step {parent['step']}, digest {parent['digest']}"
+    digest = parent["digest"] if is_whole else parent["digest"][:12]
+    above = "the root" if parent["digest"] == ROOT.digest else f"step {parent['step']}, digest {digest}"
     above += f", {parent['segment']} ({(parent['run_id'] or '-')[:12]})" if parent["segment"] else ""
     rows = [
         ["checkpoint", f"step {document['step']} of {document['segment'] or 'a run that is not known here'}"],
@@ -108,28 +119,40 @@ def _drawn(document: Mapping[str, Any]) -> str:
         ["fingerprint", document["fingerprint"]],
         ["versions", f"format {document['format']}, numerics {document['numerics']}"],
         ["began with", above],
-        ["environment", f"{spec['name']}: {', '.join(spec['agents'])}"],
+        *_listed("changed", [f"{path} {as_yaml(before)} → {as_yaml(after)}" for path, (before, after) in changed.items()], is_whole),
+        ["environment", f"{spec['name']}: {few(spec['agents'], len(spec['agents']) if is_whole else 8)}"],
         ["size", f"{document['bytes']:,} bytes in {len(files) + 1} files, {sum(chunks):,} of them in {len(chunks)} replay chunks"],
     ]
     rows += [["but", document[RESERVATION]]] if document[RESERVATION] else []
-    rows += _about_the_run(document["run"]) if document["run"] else []
+    rows += _about_the_run(document["run"], is_whole=is_whole) if document["run"] else []
     words = {True: "", False: "  (ANOTHER checkpoint of that step)", None: "  (cannot be read)"}
-    rows += [
-        ["" if number else "places", f"{one['kind']}: {one['place']}{words[one['is_same']]}"]
-        for number, one in enumerate(document["places"])
-    ]
-    rows += [["" if number else "files", f"{one['size']:>12,}  {one['name']}"] for number, one in enumerate(files)]
-    rows += [["" if number else "config", line] for number, line in enumerate(_settings(document["config"]))]
-    return table(rows)
+    rows += _listed("places", [f"{one['kind']}: {one['place']}{words[one['is_same']]}" for one in document["places"]], is_whole=True)
+    if is_whole:
+        rows += _listed("files", [f"{one['size']:>12,}  {one['name']}" for one in files], is_whole)
+        rows += _listed("config", _settings(document["config"]), is_whole)
+    else:
+        rows.append(
+            ["more", f"--all lists {len(files)} files, {len(_settings(document['config']))} values of the configuration, libraries"]
+        )
+    return table(rows, has_head=False)
 
 
-def _about_the_run(run: Mapping[str, Any]) -> list[list[str]]:
+def _listed(title: str, lines: Sequence[str], is_whole: bool) -> list[list[str]]:
+    """Return rows with the title before the first; in one screen there is room for few."""
+    shown = lines if is_whole or len(lines) <= FEW else [*lines[: FEW - 1], f"and {len(lines) - FEW + 1} more (--all)"]
+    return [["" if number else title, line] for number, line in enumerate(shown)]
+
+
+def _about_the_run(run: Mapping[str, Any], *, is_whole: bool) -> list[list[str]]:
     git = run["git"]
     clean = {True: "with changes", False: "clean", None: "unknown whether clean"}[git.get("dirty")]
-    resumed = f", resumed at {', '.join(map(str, run['resumed_at']))}" if run["resumed_at"] else ""
-    libraries = ", ".join(f"{name} {version}" for name, version in run["libraries"].items())
+    resumed = f", resumed at {few([*map(str, run['resumed_at'])], 10**9 if is_whole else FEW)}" if run["resumed_at"] else ""
+    known = run["libraries"] if is_whole else {name: one for name, one in run["libraries"].items() if name in MAIN_LIBRARIES}
+    libraries = ", ".join(f"{name} {version}" for name, version in known.items())
+    began, ended = (str(run[name] or "?") for name in ("started", "finished"))
+    times = f"{began} to {ended}" if is_whole else f"{began[:19]} to {ended[:19]}"
     return [
-        ["trained", f"{run['started'] or '?'} to {run['finished'] or '?'}, {run['state']}{resumed}"],
+        ["trained", f"{times}, {run['state']}{resumed}"],
         ["code", f"commit {git.get('commit') or '-'} ({clean}), digest {str(git.get('code') or '-')[:12]}"],
         ["machine", f"{run['device'] or '?'}, {run['threads'] or '?'} threads, {libraries}"],
     ]

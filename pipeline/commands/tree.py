@@ -10,14 +10,13 @@ from pipeline import tracking
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.overview import best_of
 from pipeline.catalog.references import whole_run
-from pipeline.commands.table import table
+from pipeline.commands.table import encodable, printable, table
 from pipeline.metrics.best import Best
 from pipeline.run import Run
 from pipeline.tracking import upkeep
 
 DEEPEST_ALIGNED = 40
 """Columns of the drawing up to which the others are aligned."""
-BRANCHES = {"├ ": "|-", "└ ": "`-", "│ ": "| ", "→": "->"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         rows = [_as_json(run, depth, best[run.id], catalog) for run, depth in shown]
         sys.stdout.write(json.dumps({"nodes": rows, "trouble": catalog.trouble}, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write(_for_terminal(_drawn(shown, best, catalog)))
+        sys.stdout.write(_drawn(shown, best, catalog))
     return 0
 
 
@@ -80,9 +79,12 @@ def _drawn(shown: list[tuple[Run, int]], best: dict[str, Best | None], catalog: 
     rows = [["checkpoints/root", "run", "steps", "state", "best evaluation", "changed"]]
     for branches, (run, _) in zip(_branches([depth for _, depth in shown]), shown, strict=True):
         rows.append([branches + _name(run), *_columns(run, best[run.id], catalog)])
+    if sys.stdout.isatty():
+        return table(rows, whole=(0, 1, 2, 3))
     narrow = [[row[0][:DEEPEST_ALIGNED], *row[1:]] for row in rows]
     lines = table(narrow).splitlines()
-    return "".join(f"{row[0]}{line[min(len(row[0]), DEEPEST_ALIGNED) :]}\n" for row, line in zip(rows, lines, strict=True))
+    heads = [encodable(printable(row[0])) for row in rows]
+    return "".join(f"{head}{line[min(len(head), DEEPEST_ALIGNED) :]}\n" for head, line in zip(heads, lines, strict=True))
 
 
 def _branches(depths: list[int]) -> list[str]:
@@ -109,18 +111,6 @@ def _columns(run: Run, best: Best | None, catalog: Catalog) -> list[str]:
     changed = ", ".join(f"{path} {before!r} → {after!r}" for path, (before, after) in catalog.changes(run).items())
     judged = f"{best.shown} ({best.mode}, step {best.step})" if best else "-"
     return [(run.run_id or run.unknown_as or "-")[:12], steps or "-", state, judged, changed or "-"]
-
-
-def _for_terminal(text: str) -> str:
-    """Return the text as the terminal can show it; what MLflow's tags say must not command it."""
-    text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        for line, plain in BRANCHES.items():
-            text = text.replace(line, plain)
-        text = text.encode("ascii", "replace").decode()
-    return text
 
 
 def _as_json(run: Run, depth: int, best: Best | None, catalog: Catalog) -> dict[str, Any]:

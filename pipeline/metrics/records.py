@@ -13,6 +13,7 @@ from matwm import scenarios
 from matwm.config import LossWeights
 from matwm.history import History
 from matwm.stateful import State
+from matwm.types import EnvSpec
 from pipeline import project as places
 
 LATEST_EPISODES = 20
@@ -41,6 +42,13 @@ def latest_returns(past: History, agents: Sequence[str]) -> dict[str, float]:
     """Return each agent's mean return of the latest `LATEST_EPISODES` episodes; nothing before the first has ended."""
     latest = past.episodes[-LATEST_EPISODES:]
     return {agent: sum(e.returns[number] for e in latest) / len(latest) for number, agent in enumerate(agents)} if latest else {}
+
+
+def latest_of_roles(past: History, spec: EnvSpec) -> tuple[dict[str, float], int]:
+    """Return the mean return of each role's agents over the latest `LATEST_EPISODES` episodes, and how many these are."""
+    means = list(latest_returns(past, spec.agents).values())
+    roles = {role: sum(means[number] for number in numbers) / len(numbers) for role, numbers in spec.roles().items()} if means else {}
+    return roles, min(len(past.episodes), LATEST_EPISODES)
 
 
 def machine_facts(device: str, threads: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 MARKS, MARK_SECONDS = 20, 3.0
@@ -30,10 +30,10 @@ class Display:
         if self._stream.isatty():
             columns = (
                 TextColumn("[bold]{task.description}"), BarColumn(bar_width=12), TaskProgressColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(), TextColumn("{task.fields[saved]}"),
+                TextColumn("{task.fields[rate]:.1f}/s"), TextColumn("{task.fields[left]}"), TextColumn("{task.fields[saved]}"),
             )  # fmt: skip
             self._bar = _BarOverReturns(*columns, console=Console(file=self._stream), refresh_per_second=4)
-            self._task = self._bar.add_task(self._segment, total=self.until, rate=0.0, saved="", returns="")
+            self._task = self._bar.add_task(self._segment, total=self.until, rate=0.0, left="", saved="", returns="")
             self._bar.start()
         return self
 
@@ -65,13 +65,13 @@ class Display:
         if now - self._marks[-1][0] >= MARK_SECONDS:
             self._marks.append((now, step))
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, rate=self.rate, returns=self._returns)
+            self._bar.update(self._task, completed=step, rate=self.rate, left=self._left(), returns=self._returns)
         elif time.monotonic() - self._last_line >= self._line_seconds:
             self.say_where()
 
-    def episode(self, returns: Mapping[str, float]) -> None:
-        """Take note of an episode's returns."""
-        self._returns = " ".join(f"{agent} {value:.1f}" for agent, value in returns.items())
+    def returns(self, means: Mapping[str, float], episodes: int) -> None:
+        """Take note of each role's mean return, an agent's, of the latest episodes: one alone says little."""
+        self._returns = f"{', '.join(f'{role} {mean:.1f}' for role, mean in means.items())} ({episodes} episode{'s' * (episodes != 1)})"
 
     def saved(self, step: int) -> None:
         """Take note of a checkpoint."""
@@ -84,11 +84,13 @@ class Display:
         if self._bar is not None:
             return
         self._last_line = time.monotonic()
-        left = (self.until - self.step) / self.rate if self.step > self._start else 0.0
-        times = f"{self.rate:.1f} steps/s, {_duration(left)} left, " if self.step > self._start else ""
+        times = f"{self.rate:.1f} steps/s, {self._left()} left, " if self.step > self._start else ""
         line = f"{self._segment} step {self.step}/{self.until} ({self.step / self.until:.0%}), {times}{self._note()}"
         self._stream.write(f"{line.rstrip(', ')}\n")
         self._stream.flush()
+
+    def _left(self) -> str:
+        return _duration((self.until - self.step) / self.rate) if self.step > self._start and self.rate else ""
 
     def _note(self) -> str:
         parts = [f"return {self._returns}"] if self._returns else []

@@ -265,7 +265,7 @@ class Session:
         """Tell MLflow, and whoever watches, what the step brought."""
         self.run.log(trainer.drain(), trainer.env_step)
         if trainer.history.episodes and trainer.history.episodes[-1].end_step == trainer.env_step:
-            display.episode(dict(zip(trainer.spec.agents, trainer.history.episodes[-1].returns, strict=True)))
+            display.returns(*records.latest_of_roles(trainer.history, trainer.spec))
         if trainer.env_step % self.config.run.metrics_interval == 0:
             hours = max(0.0, time.time() - self.run.started_ms / 1000) / 3600
             self._record([Point("time/steps_per_second", trainer.env_step, display.rate), Point("time/hours", trainer.env_step, hours)])

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from matwm.checkpoint import open_checkpoint
-from matwm.params_yaml import PRESETS
+from matwm.params_yaml import PRESETS, parse_config, read_params
+from matwm.scenarios import complete_options
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
 from pipeline import cli, runs, tracking
@@ -84,6 +85,25 @@ def test_a_preset_replaces_a_preset_but_no_work(tmp_path: Path, matwm: Matwm, mo
     assert (code, errors) == (1, "there is no preset 'cpu-smal', did you mean cpu-small?\n")
 
 
+def test_a_preset_for_a_scenario_has_options_that_fit_it(tmp_path: Path, matwm: Matwm) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    assert matwm(tmp_path, "preset", "ci-tiny", "--env", "simple_spread_v3")[0] == 0
+    tag, spread = (read_params(path) for path in (PRESETS / "ci-tiny.yaml", tmp_path / "params.yaml"))
+    assert (spread["env"]["family"], spread["env"]["name"]) == ("mpe", "simple_spread_v3")
+    assert set(spread["env"]["options"]) == set(complete_options("mpe", "simple_spread_v3", {}))
+    assert spread["env"]["options"]["max_cycles"] == tag["env"]["options"]["max_cycles"], "as the preset has it"
+    assert spread.keys() == tag.keys() and all(spread[key] == tag[key] for key in tag if key != "env")
+    assert parse_config(spread).env.num_agents == 3
+    before = (tmp_path / "params.yaml").read_bytes()
+    code, _, errors = matwm(tmp_path, "preset", "cpu-small", "--env", "simple_spred_v3", "--force")
+    assert (code, errors) == (1, "there is no scenario 'simple_spred_v3', did you mean simple_spread_v3?\n")
+    assert (tmp_path / "params.yaml").read_bytes() == before
+    assert matwm(tmp_path, "preset", "cpu-small", "--env", "mine.module:parallel_env", "--force")[0] == 0
+    assert read_params(tmp_path / "params.yaml")["env"] | {"seconds_per_call": 0} == {
+        "family": "pettingzoo", "name": "mine.module:parallel_env", "options": {}, "seconds_per_call": 0,
+    }  # fmt: skip
+
+
 def test_the_committed_parameters_are_the_default_preset() -> None:
     assert (SOURCE / "params.yaml").read_bytes() == (PRESETS / "cpu-small.yaml").read_bytes()
 
@@ -153,6 +173,10 @@ def test_runs_and_fingerprints_are_told(trained: Trained, matwm: Matwm) -> None:
     assert told["started"] <= told["ended"]
     assert matwm(path, "runs")[1].splitlines()[1].split()[:6] == [run_id[:8], "s00", "FINISHED", "80", "-", "-"]
     assert matwm(path, "runs", "--segment", "s01")[1] == matwm(path, "runs", "--status", "running")[1] == "no such run\n"
+    assert matwm(path, "runs", "--segment", "s0")[1] == "no such run, did you mean --segment s00?\n"
+    for command in ("show", "import", "push", "tree"):
+        code, _, errors = matwm(path, command, "s0O")
+        assert (code, "'s0O', did you mean s00?" in errors, len(errors.splitlines())) == (1, True, 1)
     assert len(json.loads(matwm(path, "runs", "--status", "finished", "--segment", "s00", "--last", "1", "--json")[1])) == 1
     code, _, errors = matwm(path, "runs", "--close", run_id[:6])
     assert (code, errors) == (1, f"run {run_id[:12]} (s00) is FINISHED, not RUNNING: there is nothing to close\n")

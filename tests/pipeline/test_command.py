@@ -72,3 +72,14 @@ def test_a_misspelt_word_is_one_sentence(word: str, sentence: str, capsys: pytes
 def test_the_version_names_what_checkpoints_depend_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"matwm {version('matwm')}, checkpoints of format {FORMAT}, numerics {NUMERICS}\n"
+
+
+def test_a_shell_completes_commands_options_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    typed = {"matwm sh": "show", "matwm diff --on": "--only", "matwm eval s00 --mode gr": "greedy", "matwm comp": "completion"}
+    for line, completed in typed.items():
+        words = line.split()
+        ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_matwm matwm {words[-1]} {words[-2]}; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [completed]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from matwm.checkpoint import open_checkpoint
 from matwm.step_names import step_name
 from tests.pipeline.lineages import Matwm, forge
 from tests.pipeline.projects import Project
+from tests.pipeline.terminal import on_terminal, plain
 
 
 def test_a_checkpoint_is_shown_with_all_that_is_known(made: Project, matwm_in: Matwm) -> None:
@@ -24,16 +26,15 @@ def test_a_checkpoint_is_shown_with_all_that_is_known(made: Project, matwm_in: M
     run = document["run"]
     assert (run["state"], run["git"], run["libraries"], run["threads"]) == ("FINISHED", facts["git"], facts["libraries"], 1)
     assert json.loads(matwm_in(made, "show", str(folder), "--json")[1])["run_id"] == facts["run_id"]
-    code, output, errors = matwm_in(made, "show", f"{facts['run_id'][:9]}@40")
+    facts_of_both = (checkpoint.digest, facts["git"]["commit"], "simple_tag_v3: adversary_0", str(folder))
+    facts_of_all = ("actor_critic.learning_rate: 0.0001", "policies/agent_0.safetensors", f"mpe2 {facts['libraries']['mpe2']}")
+    code, output, errors = matwm_in(made, "show", f"{facts['run_id'][:9]}@40", "--all")
     assert (code, errors) == (0, "")
-    for text in (
-        checkpoint.digest,
-        facts["git"]["commit"],
-        "simple_tag_v3: adversary_0",
-        "actor_critic.learning_rate: 0.0001",
-        str(folder),
-    ):
-        assert text in output
+    assert all(text in output for text in (*facts_of_both, *facts_of_all))
+    code, output, errors = matwm_in(made, "show", f"{facts['run_id'][:9]}@40")
+    assert (code, errors, len(output.splitlines()) <= 24) == (0, "", True)
+    assert all(text in output for text in (*facts_of_both, "actor_critic.learning_rate 0.001 → 0.0001"))
+    assert not any(text in output for text in facts_of_all)
 
 
 def test_another_checkpoint_under_the_same_name_is_pointed_out(copied: Project, matwm_in: Matwm) -> None:
@@ -55,7 +56,7 @@ def test_another_checkpoint_under_the_same_name_is_pointed_out(copied: Project, 
         ("s01@-1", "is no step"),
         ("", "no run begins with ''; there are"),
         ("@60", "no run begins with ''; there are"),
-        ("s0", "no run begins with 's0'; there are"),
+        ("s0", "no run begins with 's0', did you mean s0"),
         ("checkpoints/s01", "checkpoints/s01 is not a checkpoint: manifest.json cannot be read"),
         ("checkpoints/root", "checkpoints/root is the root of all lineages, which holds no state"),
         ("../..", "is not a checkpoint"),
@@ -112,9 +113,47 @@ def test_the_difference_is_drawn_for_people(made: Project, matwm_in: Matwm) -> N
     assert (code, errors) == (0, "")
     assert "different training states; common ancestor: s00@20\n" in output
     assert [line.split() for line in output.splitlines() if line.startswith("actor_critic.")] == [
-        ["actor_critic.learning_rate", "0.001", "0.0001"]
+        ["actor_critic.learning_rate", "0.001", "0.0001", "-0.0009", "(-90.0%)"]
     ]
     assert "code: no difference" in output
+
+
+def test_metrics_are_grouped_by_role_what_changed_most_first(made: Project, matwm_in: Matwm) -> None:
+    pairs = json.loads(matwm_in(made, "diff", "s01", "s02", "--json")[1])["metrics"]
+    found: dict[str, list[str]] = {}
+    for block in matwm_in(made, "diff", "s01", "s02")[1].split("\nmetrics: ")[1:]:
+        found[block.split()[0].rstrip(":")] = [line.rsplit("  ")[0].strip() for line in block.splitlines()[1:] if "/" in line]
+    assert list(found) == ["adversary", "agent", "replay", "world_model"]
+    for group, names in found.items():
+        both = [pairs[name] for name in names if None not in pairs[name].values()]
+        changes = [abs(pair["b"] - pair["a"]) / max(abs(pair["a"]), abs(pair["b"])) for pair in both]
+        assert changes == sorted(changes, reverse=True), group
+        assert all(f"/{group}_" in name or name.startswith(f"{group}/") for name in names)
+    differing = {name for name, pair in pairs.items() if pair["a"] != pair["b"] and not name.endswith("/stderr")}
+    assert {name for names in found.values() for name in names} == differing
+
+
+def test_only_what_is_asked_for_is_compared(made: Project, matwm_in: Matwm) -> None:
+    def names(pattern: str) -> set[str]:
+        document = json.loads(matwm_in(made, "diff", "s01", "s02", "--only", pattern, "--json")[1])
+        return {*document["parameters"], *document["metrics"]}
+
+    assert names("learning_rate") == {"actor_critic.learning_rate"}
+    assert names("world_model/rec*") == {"world_model/reconstruction", "world_model/reconstruction_rmse"}
+    assert names("nothing") == set()
+    output = matwm_in(made, "diff", "s01", "s02", "--only", "nothing")[1]
+    assert output.endswith("\nparameters: no difference\n\ncode: no difference\n\nmetrics: no difference\n")
+
+
+@pytest.mark.parametrize("command", [["runs"], ["tree"], ["show", "s02"], ["diff", "s01", "s02"]], ids=" ".join)
+def test_on_a_terminal_every_line_fits(made: Project, command: list[str]) -> None:
+    run_id = made.json("metrics/s02/run.json")["run_id"]
+    arguments = [sys.executable, "-m", "pipeline.cli", *command]
+    code, seen = on_terminal(arguments, made.path, made.environment())
+    lines = plain(seen).splitlines()
+    assert (code, max(map(len, lines)) <= 80) == (0, True), seen
+    assert run_id[:8] in plain(seen)
+    assert len(lines) <= 24 or command[0] == "diff"
 
 
 def test_code_that_moved_on_is_compared(copied: Project, matwm_in: Matwm) -> None:

@@ -22,7 +22,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, paces: list[tuple[int, float]], until
             for _ in range(steps):
                 clock[0] += seconds
                 display.advance(display.step + 1)
-        display.episode({"agent_0": -3.25})
+        display.returns({"agent": -3.25}, 20)
         display.saved(display.step)
     return display, stream.getvalue()
 
@@ -31,7 +31,7 @@ def test_the_rate_is_that_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast warm-up would make the time that is left look like a fraction of what it is."""
     display, said = shown(monkeypatch, [(1000, 0.001), (2000, 0.1)], until=4000)
     assert display.rate == pytest.approx(10.0, rel=0.01)
-    assert said == "s00 step 3000/4000 (75%), 10.0 steps/s, 0:01:40 left, return agent_0 -3.2, checkpoint 3000\n"
+    assert said == "s00 step 3000/4000 (75%), 10.0 steps/s, 0:01:40 left, return agent -3.2 (20 episodes), checkpoint 3000\n"
 
 
 def test_slow_steps_have_a_rate_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,14 +52,16 @@ def test_steps_of_an_earlier_process_are_not_counted(monkeypatch: pytest.MonkeyP
 def test_a_terminal_of_80_columns_shows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
-    stream = io.StringIO()
+    clock, stream = [100.0], io.StringIO()
+    monkeypatch.setattr("pipeline.training.progress.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(stream, "isatty", lambda: True)
     with Display("s00", 100000, line_seconds=1.0, stream=stream) as display:
         display.begin(40000)
-        display.episode({"adversary_0": 10.0, "adversary_1": 10.0, "adversary_2": 10.0, "agent_0": -23.5})
+        clock[0] += 1600.0
+        display.returns({"adversary": 10.0, "agent": -23.5}, 1)
         display.saved(55000)
         display.advance(56000)
-    for part in ("s00", "56%", "56000/100000", "/s", "checkpoint 55000", "return adversary_0 10.0", "agent_0 -23.5"):
+    for part in ("s00", "56%", "56000/100000", "10.0/s", "1:13:20", "checkpoint 55000", "return adversary 10.0, agent -23.5 (1 episode)"):
         assert part in stream.getvalue()
 
 
