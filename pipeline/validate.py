@@ -39,7 +39,7 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     params = read_params(path)
     segments = resolve_all(params, project)
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
-    problems += [*unusable_store(project), *unplayable_environments(project, segments)]
+    problems += [*unusable_store(project), *shadowed_code(project), *unplayable_environments(project, segments)]
     if problems:
         raise ConfigError(problems)
     return segments
@@ -124,6 +124,13 @@ def unusable_store(project: Path) -> list[str]:
         runs.tracking_uri(project)
     except runs.TrackingError as error:
         return [str(error)]
+    return []
+
+
+def shadowed_code(project: Path) -> list[str]:
+    """Return a sentence if stages, which Python starts in the project, would import a file of the user's in the place of this package."""
+    if (project / "pipeline.py").is_file() and not (project / "pipeline").is_dir():
+        return [f"{project / 'pipeline.py'} is imported by the stages in the place of MATWM's package pipeline: rename it"]
     return []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
+from matwm.manifest import MANIFEST
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.references import chosen_step, split_reference
 from pipeline.keys import manifest_key
@@ -178,7 +179,7 @@ class Checkpoints:
             ProjectError: there is no such run or step; the message names what there is.
             CheckpointError: the folder holds no checkpoint, or its manifest is damaged.
         """
-        if is_folder(text) and (os.sep in text or (Path(text) / "manifest.json").is_file()):
+        if is_folder(text) and (os.sep in text or (Path(text) / MANIFEST).is_file()):
             checkpoint = read_manifest(Path(os.path.abspath(text)))  # noqa: PTH100  # a link stays a link
             return Target(
                 self.maker(checkpoint.manifest, checkpoint.path), checkpoint.step, (Copy(None, None, checkpoint.step, checkpoint.path),)
@@ -187,6 +188,21 @@ class Checkpoints:
         run = self.catalog.find(name)
         step = self.chosen(run, wanted)
         return Target(run, step, tuple(self.copies(run, step)))
+
+    def named(self, text: str) -> tuple[Run, str]:
+        """Return the run of a reference, and which of its steps is meant (see `chosen`); a folder stands for the run that made it.
+
+        Raises:
+            ProjectError: there is no such run, or nothing here says which made the folder.
+            CheckpointError: the folder's manifest is damaged.
+        """
+        if is_folder(text) and (Path(text) / MANIFEST).is_file():
+            target = self.target(os.path.join(text, ""))  # noqa: PTH118  # with a slash: a folder, not a segment of that name
+            if target.run is None:
+                raise ProjectError(f"{text} holds step {target.step} of a run that nothing here knows: fetch its MLflow run or git commit")
+            return target.run, str(target.step)
+        name, wanted = split_reference(text)
+        return self.catalog.find(name), wanted
 
     def chosen(self, run: Run, wanted: str) -> int:
         """Return a step that a run has: a number, `latest`, or `final` for the end of a finished run.

@@ -20,7 +20,7 @@ from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.catalog.importing import Import, imported
-from pipeline.catalog.references import REFERENCE, REFERENCE_HELP, split_reference
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.commands.table import table
 from pipeline.params import assignments, effects, imports, overrides, params_file
 from pipeline.params.forecast import forecast
@@ -34,7 +34,7 @@ NEXT_NAME = re.compile(r"s(\d+)$")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("run", metavar=REFERENCE, help=REFERENCE_HELP)
+    parser.add_argument("run", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
     parser.add_argument("--until", type=int, required=True, metavar="N", help="environment step to train to")
     parser.add_argument(
         "--set", dest="words", action="append", default=[], metavar="KEY=VALUE",
@@ -59,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
     params = read_params(path)
     graph = resolve_all(params, project)
     name = _free_name(options.name, params["segments"])
-    prefix, wanted = split_reference(options.run)
     catalog = Catalog(project)
-    found, checkpoints = catalog.find(prefix), Checkpoints(catalog)
+    checkpoints = Checkpoints(catalog)
+    found, wanted = checkpoints.named(options.run)
     step, startable = checkpoints.chosen(found, wanted), catalog.startable(found)
     with ExitStack() as stack:
         brought = None if step in startable else stack.enter_context(imported(checkpoints, found, step))

@@ -8,7 +8,7 @@ from pipeline import project as places
 from pipeline import runs
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
-from pipeline.catalog.references import REFERENCE, REFERENCE_HELP, split_reference
+from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.project import ProjectError
 from pipeline.run import NUMBER, PIN, PINNED, Run
 
@@ -17,7 +17,7 @@ LONGEST_NOTE = 500
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar=REFERENCE, help=REFERENCE_HELP)
+    parser.add_argument("checkpoint", metavar=f"{REFERENCE}|DIR", help=REFERENCE_HELP)
     parser.add_argument("--note", default="", metavar="TEXT", help="why; `matwm prune` shows it")
     parser.add_argument("--remove", action="store_true", help="take the pin away")
     parser.add_argument("--json", action="store_true", help="as one object: run_id, segment, step, is_pinned, note")
@@ -30,13 +30,13 @@ def run(options: argparse.Namespace) -> int:
         ProjectError, TrackingError: one sentence that names what there is.
     """
     project = places.root()
-    prefix, wanted = split_reference(options.checkpoint)
     if options.remove and options.note:
         raise ProjectError("--note belongs to a pin, and --remove takes one away: use one of them")
     if len(options.note) > LONGEST_NOTE:
         raise ProjectError(f"--note has {len(options.note)} characters: at most {LONGEST_NOTE}")
     catalog = Catalog(project)
-    found, checkpoints = catalog.find(prefix), Checkpoints(catalog)
+    checkpoints = Checkpoints(catalog)
+    found, wanted = checkpoints.named(options.checkpoint)
     uri, who = runs.configured_uri(), f"run {found.id[:12]} ({found.segment})"
     if catalog.mlflow_error:
         raise catalog.mlflow_error
