@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from matwm.errors import UserError
-from matwm.types import EnvSpec
+from matwm.types import EnvSpec, ResumeClass
 from matwm.version import FORMAT
 
 MANIFEST = "manifest.json"
@@ -24,6 +24,8 @@ PARTS = (*TENSOR_FILES, "replay", "progress")
 """What a checkpoint holds; the fingerprint covers all of it but the history."""
 AGENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """Names of agents, which are names of files too: far shorter than file systems allow, as curves have them in longer names."""
+
+RESUME_CLASSES = get_args(ResumeClass)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVATION = "reservation"
@@ -112,6 +114,8 @@ def check(manifest: dict[str, Any], data: bytes) -> None:
     spec, files, parent = to_spec(manifest["spec"]), manifest["files"], manifest["parent"]
     if RESERVATION in manifest and reservation(spec) is None:
         raise ValueError(f"it has a {RESERVATION}, but runs there are reproduced")
+    if wrong := _misfit(spec):
+        raise ValueError(f"spec.{wrong}")
     numbers = [manifest["numerics"], manifest["step"], parent["step"], *(facts["size"] for facts in files.values())]
     if any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("a step, size or version is no whole number from 0")
@@ -126,6 +130,18 @@ def check(manifest: dict[str, Any], data: bytes) -> None:
     chunks = {name for name, facts in files.items() if name == chunk_file(facts["sha256"])}
     if odd := sorted(set(files) - chunks ^ expected):
         raise ValueError(f"files lists or lacks {odd[0]!r}")
+
+
+def _misfit(spec: EnvSpec) -> str | None:
+    """Return what is no description of an environment, None if all is: networks are made of these numbers."""
+    sizes = {"obs_sizes": spec.obs_sizes, "num_actions": spec.num_actions, "image_shape": spec.image_shape or (1, 1, 1)}
+    lengths = {"obs_sizes": spec.num_agents, "num_actions": spec.num_agents, "image_shape": 3}
+    for name, found in sizes.items():
+        if not isinstance(found, tuple) or len(found) != lengths[name] or any(type(size) is not int or size < 1 for size in found):
+            return f"{name} is {str(found)[:60]}, expected {lengths[name]} whole numbers from 1"
+    if not isinstance(spec.agents, tuple) or not isinstance(spec.name, str) or type(spec.has_action_masks) is not bool:
+        return "agents, name or has_action_masks is of another type than it should be"
+    return None if spec.resume in RESUME_CLASSES else f"resume is {spec.resume!r}, expected one of {', '.join(RESUME_CLASSES)}"
 
 
 def from_spec(spec: EnvSpec) -> dict[str, Any]:

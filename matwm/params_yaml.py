@@ -74,6 +74,9 @@ def read_params(path: str | Path) -> dict[str, Any]:
         data = read_yaml(preset_text(path.stem) if is_preset else path.read_text(encoding="utf-8"))
     except TwofoldError as error:
         raise ConfigError([f"{path.name}: {problem}" for problem in error.problems]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path} is no UTF-8 text: line {line} has the byte 0x{error.object[error.start]:02x}"]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"{path} is not valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(data, dict):

@@ -237,8 +237,12 @@ def load_networks(checkpoint: Checkpoint, agents: Sequence[str] | None = None) -
 def _networks(checkpoint: Checkpoint, config: Config, agents: Sequence[str]) -> Networks:
     spec = checkpoint.spec
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # fresh networks draw their weights, which are then replaced
-        world_model = WorldModel(spec, config.world_model)
-        actors = Actors(len(agents), world_model.feature_size, spec.action_size, config.actor_critic)
+        try:
+            world_model = WorldModel(spec, config.world_model)
+            actors = Actors(len(agents), world_model.feature_size, spec.action_size, config.actor_critic)
+        except (RuntimeError, MemoryError) as error:
+            why = str(error).split("\n")[0]
+            raise CheckpointError(f"{checkpoint.path}/manifest.json describes networks that cannot be made here: {why}") from None
     policies = [checkpoint.policy(agent) for agent in agents]
     stacked = {name: torch.cat([policy[name] for policy in policies]) for name in policies[0]}
     _fill(checkpoint, world_model, checkpoint.world_model())

@@ -27,6 +27,19 @@ def lock(project: Path) -> Mapping[str, Any]:
     return _parsed_lock(path, mark(path))
 
 
+def damage(project: Path) -> str | None:
+    """Return a sentence if there is a dvc.lock that neither this program nor DVC can read."""
+    path = project / "dvc.lock"
+    try:
+        data = _read(path)
+        what = None if isinstance(data, dict) and isinstance(data.get("stages"), dict) else "it holds no stages"
+    except FileNotFoundError:
+        return None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        what = " ".join(str(error).split())[:200]
+    return what and f'{path} cannot be read ({what}): restore it with "git checkout dvc.lock"; what it had of trained segments is lost else'
+
+
 def listed(entry: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
     """Return the `deps` or `outs` of a stage's lock entry."""
     found = entry.get(what)
@@ -115,11 +128,15 @@ def cache_folder(project: Path) -> Path:
 @lru_cache(maxsize=4)
 def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
     try:
-        data = read_dvc_yaml(path.read_text(encoding="utf-8"))
+        data = _read(path)
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     stages = data.get("stages") if isinstance(data, dict) else None
     return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    return read_dvc_yaml(path.read_text(encoding="utf-8"))
 
 
 def _at(params: Mapping[str, Any], path: str) -> Any:

@@ -39,6 +39,7 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     params = read_params(path)
     segments = resolve_all(params, project)
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
+    problems += [damage] if (damage := dvc_files.damage(project)) else []
     problems += [*unusable_store(project), *shadowed_code(project), *unplayable_environments(project, segments)]
     if problems:
         raise ConfigError(problems)

@@ -315,3 +315,16 @@ def test_mlflow_that_cannot_be_used_is_one_sentence(trained: Trained, matwm: Mat
     assert len(errors.splitlines()) == 1
     assert matwm(trained.path, "continue", f"{trained.run_id}@40", "--until", "120")[0] == 0, "this graph has it"
     tracking.configure(trained.path)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe", b"x: " + b"9" * 5000, b"[" * 3000, b"stages: 7\n"], ids=["no UTF-8", "5,000 digits", "3,000 deep", "no stages"]
+)
+def test_a_lock_that_cannot_be_read_is_one_sentence(tmp_path: Path, matwm: Matwm, store_template: Path, damage: bytes) -> None:
+    path = Project.create(tmp_path / "project", tiny_params(), store_template).path
+    (path / "dvc.lock").write_bytes(damage)
+    for command in (["validate"], ["repro"]):
+        code, output, errors = matwm(path, *command)
+        assert (code, output, len(errors.splitlines())) == (1, "", 1)
+        assert errors.startswith(f"{path}/dvc.lock cannot be read (")
+    assert (path / "dvc.lock").read_bytes() == damage
