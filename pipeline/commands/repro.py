@@ -12,6 +12,8 @@ from matwm.checkpoint import MANIFEST, CheckpointError, read_manifest
 from matwm.params_yaml import read_params
 from pipeline import dvc_files, tracking
 from pipeline import project as places
+from pipeline.commands.outcome import outcome, recorded
+from pipeline.commands.table import printable
 from pipeline.job import Job, open_start
 from pipeline.process import OWNED_NOTE, run_to_the_end
 from pipeline.segments import ResolvedSegment
@@ -21,6 +23,8 @@ from pipeline.tracking.run_facts import is_of_another_run, restore_run_facts
 from pipeline.validate import VALIDATED, digest, foresee, validate
 
 FETCHING = {"--pull", "--allow-missing", "--dry"}
+IDLE = {"--dry", "-h", "--help"}
+"""With these, DVC does nothing that there would be something to say of."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +51,14 @@ def run(options: argparse.Namespace) -> int:
         os.dup2(nothing.fileno(), 0)
     os.chdir(project)
     sys.stdout.flush()
-    dvc = places.tool("dvc")
+    dvc, before = places.tool("dvc"), recorded(project)
     with places.scratch_folder(project) as scratch:
         environment = {**places.environment(), VALIDATED: found_valid, OWNED_NOTE: str(scratch / "owned")}
         code = run_to_the_end([dvc, "repro", *options.rest], environment)
-        return EXIT_CODE if code and (scratch / "owned").exists() else code
+        code = EXIT_CODE if code and (scratch / "owned").exists() else code
+    if not code and not IDLE & set(options.rest):
+        sys.stdout.write(printable(outcome(project, segments, before)))
+    return code
 
 
 def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:

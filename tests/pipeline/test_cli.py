@@ -5,7 +5,6 @@ import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -283,8 +282,8 @@ def test_what_is_only_not_pulled_is_not_trained_again(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(trained.path)
-    called: list[Any] = []
-    monkeypatch.setattr(repro, "run_to_the_end", lambda command, environment: called.append(command) or 0)
+    called: list[list[str]] = []
+    monkeypatch.setattr(repro, "run_to_the_end", lambda command, environment: called.append(command) or 1)
     monkeypatch.setattr("os.dup2", lambda *arguments: None)
     shutil.rmtree(trained.path / "checkpoints/s00")
     repro.run(Namespace(rest=["train@s00"], retrain=False))
