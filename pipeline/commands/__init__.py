@@ -32,6 +32,7 @@ COMMANDS = {
     "tree": Command("tree", LOOK, "draw the lineage: runs below the one that they go on from", "matwm tree"),
     "show": Command("show", LOOK, "show a checkpoint: its content, its run, where it lies", "matwm show s00@final"),
     "diff": Command("diff", LOOK, "compare two checkpoints: parameters, code, metrics, ancestor", "matwm diff s00@final s01@final"),
+    "ui": Command("ui", LOOK, "start MLflow's UI and print where it shows this project", "matwm ui"),
     "verify": Command("verify", PROVE, "check every byte from a checkpoint back to the root", "matwm verify s00 --deep"),
     "fingerprint": Command("fingerprint", PROVE, "print the fingerprint of a checkpoint's training state", "matwm fingerprint s00@final"),
     "doctor": Command("doctor", PROVE, "find what is set up wrongly, and mend it", "matwm doctor --fix"),

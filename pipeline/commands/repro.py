@@ -66,9 +66,10 @@ def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
     trained_next: set[Path] = set()
     for segment in graph.values():
         last = places.published_folder(project, segment.name) / places.step_folder(segment.until)
-        if (last / MANIFEST).is_file() and is_of_another_run(project, segment.name, checkpoint := read_manifest(last)):
-            tracking.configure(project)
-            restore_run_facts(project, segment.name, checkpoint)
+        with contextlib.suppress(CheckpointError):
+            if (last / MANIFEST).is_file() and is_of_another_run(project, segment.name, checkpoint := read_manifest(last)):
+                tracking.configure(project)
+                restore_run_facts(project, segment.name, checkpoint)
         with contextlib.suppress(places.ProjectError, CheckpointError):
             work = Job(project, segment, open_start(project, segment, graph), None).work
             if not places.published_folder(project, segment.name).is_dir():

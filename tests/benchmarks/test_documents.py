@@ -104,7 +104,7 @@ def test_every_page_is_in_the_navigation():
 def typed(document):
     """Return the `matwm` commands of a document's blocks."""
     lines = [line for code in blocks(text_of(document), "bash", "console") for line in code.splitlines()]
-    parts = [part.strip() for line in lines for part in re.split(r"&&|\|\||\s>\s", re.sub(r"\s#\s.*", "", line.removeprefix("$ ")))]
+    parts = [part.strip() for line in lines for part in re.split(r"&&|\|\|", re.sub(r"\s(#\s.*|> ?\S+)", "", line.removeprefix("$ ")))]
     return [shlex.split(part)[1:] for part in parts if re.match(r"(\.venv/bin/)?matwm ", part)]
 
 
