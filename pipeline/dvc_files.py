@@ -24,19 +24,13 @@ ABSENT = object()
 def lock(project: Path) -> Mapping[str, Any]:
     """Return the stages of dvc.lock by name, empty before the first `dvc repro`; a file that stays as it is is parsed once."""
     path = project / "dvc.lock"
-    return _parsed_lock(path, mark(path))
+    return _parsed_lock(path, mark(path))[0]
 
 
 def damage(project: Path) -> str | None:
     """Return a sentence if there is a dvc.lock that neither this program nor DVC can read."""
     path = project / "dvc.lock"
-    try:
-        data = _read(path)
-        what = None if isinstance(data, dict) and isinstance(data.get("stages"), dict) else "it holds no stages"
-    except FileNotFoundError:
-        return None
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        what = " ".join(str(error).split())[:200]
+    what = _parsed_lock(path, mark(path))[1]
     return what and f'{path} cannot be read ({what}): restore it with "git checkout dvc.lock"; what it had of trained segments is lost else'
 
 
@@ -126,17 +120,18 @@ def cache_folder(project: Path) -> Path:
 
 
 @lru_cache(maxsize=4)
-def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> Mapping[str, Any]:
+def _parsed_lock(path: Path, _: tuple[int, ...] | None) -> tuple[Mapping[str, Any], str | None]:
+    """Return the stages, and what is wrong with the file, if anything is."""
     try:
-        data = _read(path)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return {}
+        data = read_dvc_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        return {}, " ".join(str(error).split())[:200]
     stages = data.get("stages") if isinstance(data, dict) else None
-    return {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
-
-
-def _read(path: Path) -> Any:
-    return read_dvc_yaml(path.read_text(encoding="utf-8"))
+    if not isinstance(stages, dict):
+        return {}, "it holds no stages"
+    return {name: entry for name, entry in stages.items() if isinstance(entry, dict)}, None
 
 
 def _at(params: Mapping[str, Any], path: str) -> Any:
