@@ -60,20 +60,34 @@ def run_to_the_end(command: list[str], environment: Mapping[str, str]) -> int:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        if number != signal.SIGINT:  # Ctrl-C is sent to both.
-            for process in started:
-                process.send_signal(number)
+        if number == signal.SIGINT and _is_in_foreground():  # Ctrl-C is sent to both.
+            return
+        early.append(number)
+        for process in started:
+            process.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         started.append(subprocess.Popen(command, env=environment, preexec_fn=die_with_us))  # noqa: PLW1509  # No other thread runs.
+        for number in early:
+            started[0].send_signal(number)
         code = started[0].wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _is_in_foreground() -> bool:
+    """Return whether keys typed at the terminal send signals to this process and its children."""
+    try:
+        with Path("/dev/tty").open("rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
 
 
 class Interruption:
