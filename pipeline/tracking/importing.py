@@ -135,6 +135,7 @@ def _fill(run: LocalRun, project: Path, record: Record, experiment: str, parent:
     run.records.take(record.points, is_revision=True)
     run.records.flush()
     with run.state.change() as contents:
+        contents.forget_store()  # A stage may have found before that MLflow lacks the run.
         contents.segment, contents.key, contents.run_id = record.segment, facts["key"], there.run_id if there else None
         contents.name, contents.experiment = record.segment, str(facts.get("experiment") or experiment)
         contents.started, contents.finished = facts.get("started"), facts.get("finished")

@@ -40,7 +40,11 @@ class LocalRun:
     @cached_property
     def records(self) -> Records:
         """Evaluations and measured times."""
-        return Records(self.work / RECORDS)
+        records = Records(self.work / RECORDS)
+        if records.end < self.state.now.records:  # A power cut took what MLflow may have: what is recorded now comes after it.
+            with self.state.change() as contents:
+                contents.records = records.end
+        return records
 
     @property
     def run_id(self) -> str | None:
@@ -95,9 +99,11 @@ class LocalRun:
 
     def training_points(self, after: int, until: int) -> list[Point]:
         """Return the training points of the steps beyond `after` up to `until`, by step; those of a checkpoint come from there."""
-        base, curves = self._history(after, until)
-        points: list[Point] = [history.Point(key, step, value) for (key, step), value in curves.items() if after < step <= until]
-        points += self.tail.unsent(max(after, base), until)
+        begin, points = self.tail.unsent(after, until)  # First: a save may cut the tail, after which the checkpoint has them.
+        if begin is None or begin > after:
+            base, curves = self._history(after, until)
+            points = [point for point in points if point.step > base]
+            points += [history.Point(key, step, value) for (key, step), value in curves.items() if after < step <= until]
         return sorted(points, key=lambda point: point.step)
 
     def last_step(self) -> int:
@@ -181,9 +187,7 @@ class LocalRun:
         return point.step <= self.start_step
 
     def _history(self, after: int, until: int) -> tuple[int, Curves]:
-        """Return the step of the newest checkpoint up to `until` and its points; none where the tail has all beyond `after`."""
-        if not self.tail.is_damaged and self.tail.begin is not None and self.tail.begin <= after:
-            return after, {}
+        """Return the step of the newest checkpoint up to `until` and its points."""
         folders = [self.folder(step) for step in reversed(self.steps()) if step <= until]
         for folder in [*folders, *([Path(self.state.now.start)] if self.state.now.start else [])]:
             try:

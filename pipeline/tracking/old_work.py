@@ -1,13 +1,16 @@
 """Takes over a work directory in which points were kept in `journal.jsonl` and messages to MLflow in `outbox.json` (until July 2026)."""
 
+import contextlib
 import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from matwm.checkpoint import CheckpointError, read_manifest
 from pipeline import project as places
 from pipeline.metrics.points import TimedPoint, is_record
+from pipeline.process import exclusive
 from pipeline.tracking.records import Records
 from pipeline.tracking.state import State
 from pipeline.tracking.tail import Tail
@@ -20,9 +23,14 @@ def convert(work: Path) -> None:
 
     What MLflow has is compared point by point before anything is sent: its points have other timestamps.
     """
+    if (work / "outbox.json").is_file():
+        with exclusive(work / "converting.lock", f"the take-over of {work}"):
+            if (work / "outbox.json").is_file():  # Else another process has done it.
+                _convert(work)
+
+
+def _convert(work: Path) -> None:
     outbox = work / "outbox.json"
-    if not outbox.is_file():
-        return
     journal, found = work / "journal.jsonl", places.read_json(outbox) or {}
     points = _points(journal)
     for name in ("records.jsonl", "tail.jsonl"):
@@ -42,7 +50,7 @@ def convert(work: Path) -> None:
     _convert_state(work, found)
     if (old := journal.with_suffix(".mismatches.jsonl")).is_file():
         old.replace(work / "mismatches.jsonl")
-    for path in (journal, journal.with_suffix(".sent.json"), outbox):
+    for path in (outbox, journal, journal.with_suffix(".sent.json")):  # The one that asks for all this first.
         path.unlink(missing_ok=True)
     logger.warning("%s is taken over from an earlier version: MLflow gets what it lacks, each point once", work)
 
@@ -60,7 +68,16 @@ def _convert_state(work: Path, found: dict[str, Any]) -> None:
             contents.started = datetime.fromtimestamp(found["started_ms"] / 1000, UTC).isoformat(timespec="milliseconds")
         uploads = [(Path(path), folder) for path, folder in found.get("uploads") or []]
         contents.artifacts = {f"{folder}/{path.name}".lstrip("/"): str(path) for path, folder in uploads if not path.is_dir()}
+        contents.resume = _resume(work) or contents.resume
         contents.has_inherited = True  # Its journal began with the ancestors' points.
+
+
+def _resume(work: Path) -> str | None:
+    """Return the resume class of what was trained there, None if no checkpoint says it."""
+    for step in reversed(places.steps_in(work / "checkpoints")):
+        with contextlib.suppress(CheckpointError):
+            return read_manifest(work / "checkpoints" / places.step_folder(step)).spec.resume
+    return None
 
 
 def _points(journal: Path) -> list[TimedPoint]:

@@ -50,8 +50,13 @@ class Records:
 
     def points(self) -> list[TimedPoint]:
         """Return all points in the order in which they were recorded."""
+        return self.snapshot()[0]
+
+    def snapshot(self) -> tuple[list[TimedPoint], int]:
+        """Return all points, and the position after the last one in the file."""
         with self._lock:
-            return [*(record.point for record in self._written), *self._held]
+            points = [*(record.point for record in self._written), *self._held]
+            return points, self._written[-1].end if self._written else 0
 
     def unsent(self, position: int, until: float) -> list[Record]:
         """Return what stands in the file after a position, up to the first point beyond the step `until`."""
@@ -67,8 +72,7 @@ class Records:
     @property
     def end(self) -> int:
         """The position after the last point in the file."""
-        with self._lock:
-            return self._written[-1].end if self._written else 0
+        return self.snapshot()[1]
 
     def has_evaluation(self, step: int) -> bool:
         """Return whether the policies of a step have been evaluated."""

@@ -79,15 +79,24 @@ class _Sync:
         if found is None:
             return
         self._send_labels()
+        refused: Exception | None = None
         if self.state.now.resume == "episode":
             self._send_training_points(self._send_checkpoints(found))  # Of each step, the first checkpoint to arrive is the run's.
         else:
             self._send_training_points(self.run.last_step())
-            self._send_checkpoints(found)
+            try:
+                self._send_checkpoints(found)
+            except Exception as error:
+                if not self._is_closing:
+                    raise
+                refused = error  # Raised at the end: what the place of artifacts refuses must not hold up the rest.
         # While somebody trains, another machine could go on from the last checkpoint sent: what it measures again must not be there yet.
         self._send_records(float("inf") if self._is_closing else max(self.state.now.checkpoints, default=-1))
-        self._send_artifacts()
+        if refused is None:
+            self._send_artifacts()
         self._send_status(found)
+        if refused is not None:
+            raise refused
 
     @property
     def _client(self) -> "MlflowClient":
@@ -135,8 +144,13 @@ class _Sync:
                 with self.state.change() as contents:
                     contents.owner = owner
                     contents.shown_status = "RUNNING" if contents.status == "RUNNING" else contents.shown_status
-        self._on_answer()
         return found
+
+    def _note_progress(self) -> None:
+        """Tell the caller that MLflow has taken something, and other processes that this one lives: a sync may take minutes."""
+        self._on_answer()
+        if self.process:
+            self.process.show(self._run_id, self.uri)
 
     def _is_behind_another(self) -> bool:
         """Return whether MLflow may have points that this directory does not know of: another machine sent them, and we have died since."""
@@ -149,9 +163,9 @@ class _Sync:
         Raises:
             TrackingError: the run's artifacts lie there.
         """
-        database = database_of(self.uri)
-        old = former_home(found.artifact_uri or "", database.parent) if database else None
-        if old:
+        database, location = database_of(self.uri), str(found.artifact_uri).rsplit("/", 2)[0]
+        old = former_home(location, database.parent) if database else None
+        if database and old and (database.parent / "mlruns" / location.rpartition("/")[2]).is_dir():
             raise runs.TrackingError(
                 f"MLflow's database here keeps artifacts in {old}: this project was copied or moved from there. Nothing is sent: "
                 'run "matwm doctor --fix" first'
@@ -223,7 +237,7 @@ class _Sync:
             contents.run_id = found.id
         is_exact = self.state.now.resume != "episode"  # Else checkpoints come first, and points of those that are the run's.
         last = self.run.last_step() if is_exact else -1
-        mine, own = self.run.training_points(-1, last), self.run.records.points()
+        mine, (own, end) = self.run.training_points(-1, last), self.run.records.snapshot()
         keys = None if mine or self.process or not is_exact else [key for key in found.metrics if is_record(key)]
         theirs = runs.metric_history(found.id, self.uri, keys) if found.metrics else []
         trained = difference(mine, theirs)
@@ -242,7 +256,7 @@ class _Sync:
         self._set_watermark(max(last, furthest))
         with self.state.change() as contents:
             contents.store, contents.synced, contents.compare_until = runs.store_mark(self.uri), last, furthest
-            contents.records = self.run.records.end
+            contents.records = end  # What was recorded meanwhile is not sent yet.
 
     def _report(self, mismatches: Sequence[Mismatch]) -> None:
         """Report points that another machine has computed otherwise; the ancestors' are no business of this run."""
@@ -295,7 +309,7 @@ class _Sync:
         """Send the checkpoints, oldest first; return the step of the last that is the run's."""
         for step in self.run.unsent_checkpoints():
             try:
-                MlflowStore(self.uri).put(found, self.run.folder(step), self._on_answer)
+                MlflowStore(self.uri).put(found, self.run.folder(step), self._note_progress)
             except CheckpointError as error:
                 if isinstance(error.__cause__, OSError):
                     raise error.__cause__ from None  # Such as a full disk: it may have room later.
@@ -343,7 +357,7 @@ class _Sync:
     def _send(self, points: Sequence[TimedPoint]) -> None:
         for batch in batches(points, POINTS_PER_CALL):
             self._send_batch(batch)
-            self._on_answer()
+            self._note_progress()
 
     def _send_batch(self, points: Sequence[TimedPoint]) -> None:
         """Send points; where MLflow refuses one as such, send the others and log which it is."""

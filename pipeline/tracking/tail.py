@@ -65,6 +65,9 @@ class Tail:
                     new.append(point)
                 elif not same(known[point.key], point.value):
                     mismatches.append(Mismatch(point.key, point.step, known[point.key], point.value))
+                elif (point.key, point.step) in self._expected:
+                    self._expected.remove((point.key, point.step))
+                    new.append(point)
             self._file.append([_row(point.key, point.step, point.value) for point in new])
             self.complete = max(self.complete, step)
         self.mismatches.report(mismatches)
@@ -77,12 +80,13 @@ class Tail:
                 self._points.setdefault(point.step, {}).setdefault(point.key, point.value)
                 self._expected.add((point.key, point.step))
 
-    def unsent(self, after: int, until: int) -> list[Point]:
-        """Return the points of the steps beyond `after` up to `until`, by step."""
+    def unsent(self, after: int, until: int) -> tuple[int | None, list[Point]]:
+        """Return the step after which every point is here, None if the file is damaged, and those beyond `after` up to `until`, by step."""
         with self._lock:
             steps = sorted(step for step in self._points if after < step <= until)
-            points = [history.Point(key, step, value) for step in steps for key, value in self._points[step].items()]
-            return [point for point in points if (point.key, point.step) not in self._expected]
+            points: list[Point] = [history.Point(key, step, value) for step in steps for key, value in self._points[step].items()]
+            own = [point for point in points if (point.key, point.step) not in self._expected]
+            return None if self.is_damaged else self.begin, own
 
     def cut(self, step: int) -> None:
         """Drop the points up to a step, at which there is a checkpoint and after it another one."""
@@ -97,7 +101,8 @@ class Tail:
             self._file.close()
 
     def _rewrite(self) -> None:
-        rows = [_row(key, step, value) for step in sorted(self._points) for key, value in self._points[step].items()]
+        points = ((key, step, value) for step in sorted(self._points) for key, value in self._points[step].items())
+        rows = [_row(*point) for point in points if point[:2] not in self._expected]
         self._file.replace([{"from": self.begin}, *rows])
         self.is_damaged = False
 

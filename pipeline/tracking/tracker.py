@@ -113,6 +113,7 @@ class Tracker:
             is_last = self._closing.is_set()
             try:
                 sync(self.run, self.uri, self._process, on_answer=self._note_answer, is_closing=is_last, released=self._released)
+                self._note_answer()
                 if is_last:
                     break
             except ReleasedError:

@@ -30,7 +30,7 @@ def tail(path: Path, until: int, begin: int = 0) -> Tail:
 
 def test_a_point_is_in_the_file_before_record_returns(tmp_path: Path) -> None:
     tail(tmp_path / "tail", 2)
-    assert Tail(tmp_path / "tail").unsent(-1, 9) == losses(range(1, 3))
+    assert Tail(tmp_path / "tail").unsent(-1, 9)[1] == losses(range(1, 3))
     assert last_step(tmp_path / "tail") == 2
 
 
@@ -45,7 +45,7 @@ def test_a_value_that_comes_out_otherwise_is_reported_by_name_and_step_and_the_f
     assert found == [Mismatch("loss", 2, 2 / 7, math.nextafter(2 / 7, 1))]
     assert "loss at step 2 was 0.2857142857142857 and is 0.28571428571428575" in caplog.text
     assert again.record(losses(range(3, 5)), 4) == []
-    assert sorted(Tail(tmp_path / "tail").unsent(1, 9), key=str) == sorted([*losses(range(2, 5)), Point("other", 2, 1.0)], key=str)
+    assert sorted(Tail(tmp_path / "tail").unsent(1, 9)[1], key=str) == sorted([*losses(range(2, 5)), Point("other", 2, 1.0)], key=str)
 
 
 def test_values_that_are_not_finite_come_back_and_equal_themselves(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_come_back_and_equal_themselves(tmp_path: Pat
     first.record(values, 3)
     again = Tail(tmp_path / "tail")
     assert again.record(values, 3) == []
-    assert [str(point.value) for point in again.unsent(0, 3)] == ["nan", "inf", "-inf"]
+    assert [str(point.value) for point in again.unsent(0, 3)[1]] == ["nan", "inf", "-inf"]
     assert [str(found.recorded) for found in again.record([Point("x", 1, 1.0)], 3)] == ["nan"]
 
 
@@ -70,7 +70,7 @@ def test_no_random_damage_to_a_line_is_believed(tmp_path: Path) -> None:
         data[place : place + length] = rng.bytes(int(rng.integers(0, 6)))
         path.write_bytes(data)
         damaged = Tail(path)
-        found = {(point.key, point.step, point.value) for point in damaged.unsent(-1, 99)}
+        found = {(point.key, point.step, point.value) for point in damaged.unsent(-1, 99)[1]}
         assert found <= truth
         # What is said to be complete is: of the steps after that a later process makes every point again.
         assert {place for place in truth if place[1] <= damaged.complete} <= found
@@ -86,14 +86,14 @@ def test_a_torn_line_is_left_out_and_recorded_again(tmp_path: Path, cut: int) ->
     again.resume(0)
     for step in range(1, 6):
         assert again.record(losses(range(step, step + 1)), step) == []
-    assert Tail(path).unsent(0, 9) == losses(range(1, 6))
+    assert Tail(path).unsent(0, 9)[1] == losses(range(1, 6))
 
 
 def test_the_tail_begins_at_the_checkpoint_before_the_newest(tmp_path: Path) -> None:
     made = tail(tmp_path / "tail", 90)
     made.cut(40)
-    assert (made.begin, made.unsent(-1, 99)) == (40, losses(range(41, 91)))
-    assert (Tail(tmp_path / "tail").begin, Tail(tmp_path / "tail").unsent(-1, 99)) == (40, losses(range(41, 91)))
+    assert (made.begin, made.unsent(-1, 99)[1]) == (40, losses(range(41, 91)))
+    assert (Tail(tmp_path / "tail").begin, Tail(tmp_path / "tail").unsent(-1, 99)[1]) == (40, losses(range(41, 91)))
 
 
 def test_what_does_not_come_out_the_same_again_is_dropped_beyond_the_checkpoint(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_does_not_come_out_the_same_again_is_dropped_beyond_the_checkpoint(
     again = Tail(tmp_path / "tail")
     again.resume(5, is_exact=False)
     assert again.record([Point("loss", 6, 77.0)], 6) == []
-    assert Tail(tmp_path / "tail").unsent(-1, 9) == [Point("loss", 6, 77.0)]
+    assert Tail(tmp_path / "tail").unsent(-1, 9)[1] == [Point("loss", 6, 77.0)]
 
 
 def test_a_measured_value_is_recorded_once_and_an_evaluation_can_be_done_again(tmp_path: Path) -> None:
@@ -173,3 +173,17 @@ def test_the_last_row_is_found_without_reading_the_whole_file(tmp_path: Path) ->
         file.write(b"torn")
     assert lines.last_row(path) == {"step": 8999}
     assert lines.last_row(tmp_path / "none") is None
+
+
+def test_points_expected_from_another_machine_are_written_when_they_are_computed_here(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "tail")
+    tail.resume(0)
+    tail.record(losses(range(1, 3)), 2)
+    tail.expect(losses(range(3, 9)))
+    tail.cut(1)
+    again = Tail(tmp_path / "tail")
+    assert (again.complete, again.unsent(-1, 99)) == (2, (1, losses(range(2, 3)))), "what is only expected is not here"
+    assert tail.record(losses(range(3, 5)), 4) == []
+    assert Tail(tmp_path / "tail").unsent(-1, 99) == (1, losses(range(2, 5)))
+    (found,) = tail.record([Point(losses(range(5, 6))[0].key, 5, 9.0)], 5)
+    assert (found.step, found.recomputed) == (5, 9.0)

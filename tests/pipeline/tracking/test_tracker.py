@@ -365,6 +365,45 @@ def test_a_database_that_is_removed_is_rebuilt_with_each_point_once(root: Path, 
     assert [run.run_id for run in tracking.list_runs()] == [found.run_id]
 
 
+def test_what_is_measured_while_all_points_are_compared_arrives_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Trained(root, new_key()).start().train(range(1, 4))
+    one.measure("evaluation/return", 2, 1.0)
+    assert one.close() is None
+    two = Trained(root, str(one.run.state.now.key), "again")
+    two.measure("evaluation/return", 2, 1.0)
+    ask = runs.metric_history
+
+    def slow(*arguments: Any) -> Any:
+        found = ask(*arguments)
+        two.measure("evaluation/return", 3, 5.0)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "metric_history", slow)
+        two.start()
+    two.train(range(1, 4))
+    assert two.close() is None
+    expected = plain([*losses(range(1, 4)), Point("evaluation/return", 2, 1.0), Point("evaluation/return", 3, 5.0)])
+    assert sorted(set(history(one.run.run_id))) == expected
+
+
+def test_a_store_that_takes_no_checkpoint_gets_the_rest_and_holds_nobody_up(
+    root: Path, save: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("413 Request Entity Too Large")
+
+    monkeypatch.setattr(sync.MlflowStore, "put", refuse)
+    one = Trained(root, new_key()).start().train(range(1, 4))
+    put_checkpoint(one.run, save(2))
+    one.measure("evaluation/return", 3, 1.0)
+    began = time.monotonic()
+    assert "lacks 1 artifact of" in (one.close(timeout=300, patience=1) or "")
+    assert time.monotonic() - began < 200, "it does not wait for the whole of `timeout`"
+    assert history(one.run.run_id) == plain([*losses(range(1, 4)), Point("evaluation/return", 3, 1.0)])
+    assert raw_run(one.run.run_id).info.status == "FINISHED"
+
+
 @pytest.mark.parametrize(("parent_work", "child_work"), [("s00-0", "s01-0"), ("s01-0", "s00-0")], ids=["parent first", "child first"])
 def test_runs_of_a_removed_database_are_rebuilt_below_their_parents(root: Path, parent_work: str, child_work: str) -> None:
     parent = Trained(root, new_key(), f".matwm/work/{parent_work}").start().train(range(1, 4))
