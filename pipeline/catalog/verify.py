@@ -25,7 +25,7 @@ from pipeline.catalog.recorded import LockedStage, check_commit, check_import
 from pipeline.keys import manifest_key
 from pipeline.metrics import records
 from pipeline.metrics.points import curves_of
-from pipeline.run import Run
+from pipeline.run import Run, git_of
 from pipeline.runs import TrackingError
 from pipeline.stores.folder_hash import md5s_of, tree_of
 from pipeline.tracking.difference import difference
@@ -258,6 +258,9 @@ class _Walk:
         if (tagged := tags.get("matwm.key")) not in (None, run.key):
             where = record or (self._shown(run.work) if run.work else "MLflow")
             raise WrongError(f"MLflow's tags give {run.name} the key {tagged}, {where} {run.key}")
+        commit, tagged = (found.get("commit") for found in (run.git, git_of(tags)))
+        if record and tagged not in (None, commit):
+            raise WrongError(f"{record} says that {run.name} was trained on the commit {commit}, MLflow's tags say {tagged}")
         self._lock(run)
         self.report.warnings += check_commit(self.project, run.git, run.name)
         above = self.catalog.parent(run)
@@ -281,8 +284,13 @@ class _Walk:
                 stage.check()
                 raise WrongError(f"{error.problems[0]}: it cannot be compared with dvc.lock") from None
             return
-        # Without its run.json a run is not known to be the published one, but the lock knows what was trained with these parameters.
-        if not run.published and not (run.is_current and stage.describes(params)):
+        if not run.published:
+            # Without its run.json a run is not known to be the published one, but the lock knows what was trained with these parameters.
+            if run.is_current and stage.describes(params):
+                raise WrongError(
+                    f"metrics/{run.segment}/run.json is missing or is of another training, though dvc.lock has {run.name}: "
+                    '"git checkout" or "matwm repro" brings it back'
+                )
             return
         if not stage.is_recorded:
             self.report.warnings.append(f'dvc.lock has nothing of {run.name}: it was not trained by "dvc repro"')

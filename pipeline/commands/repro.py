@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     segments = validate(project)
     for warning in foresee(project, segments).warnings:
         sys.stderr.write(f"{warning}\n")
+    _restore_facts(project, segments)
     _settle(project, segments)
     if not options.retrain and not FETCHING & set(options.rest):
         _look_for_outputs(project, read_params(project / places.PARAMS))
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         environment = {**places.environment(), VALIDATED: found_valid, OWNED_NOTE: str(scratch / "owned")}
         code = run_to_the_end([dvc, "repro", *options.rest], environment)
         code = EXIT_CODE if code and (scratch / "owned").exists() else code
+    _restore_facts(project, segments)  # Of what DVC's run cache has brought back just now.
     if not code and not IDLE & set(options.rest):
         sys.stdout.write(printable(outcome(project, segments, before)))
     return code
@@ -65,11 +67,6 @@ def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
     """Bring MLflow up to date with what earlier processes left, but for what this pipeline trains on: its trainers do that themselves."""
     trained_next: set[Path] = set()
     for segment in graph.values():
-        last = places.published_folder(project, segment.name) / places.step_folder(segment.until)
-        with contextlib.suppress(CheckpointError):
-            if (last / MANIFEST).is_file() and is_of_another_run(project, segment.name, checkpoint := read_manifest(last)):
-                tracking.configure(project)
-                restore_run_facts(project, segment.name, checkpoint)
         with contextlib.suppress(places.ProjectError, CheckpointError):
             work = Job(project, segment, open_start(project, segment, graph), None).work
             if not places.published_folder(project, segment.name).is_dir():
@@ -78,6 +75,16 @@ def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
         tracking.configure(project)
         for sentence in upkeep.settle(project, sparing=trained_next):
             sys.stderr.write(f"{sentence}\n")
+
+
+def _restore_facts(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
+    """Write `run.json` anew where it is not of the training that DVC has brought back."""
+    for name, segment in graph.items():
+        last = places.published_folder(project, name) / places.step_folder(segment.until)
+        with contextlib.suppress(CheckpointError):
+            if (last / MANIFEST).is_file() and is_of_another_run(project, name, checkpoint := read_manifest(last)):
+                tracking.configure(project)
+                restore_run_facts(project, name, checkpoint)
 
 
 def _look_for_outputs(project: Path, params: Mapping[str, Any]) -> None:

@@ -57,7 +57,11 @@ def restore_run_facts(project: Path, segment: str, checkpoint: Checkpoint) -> No
     if not is_of_another_run(project, segment, checkpoint):
         return
     key, path = manifest_key(checkpoint.manifest), places.metrics_folder(project, segment) / "run.json"
-    found = _in_work(project, segment, key) or _in_mlflow(segment, key)
+    try:
+        found = _in_work(project, segment, key) or _in_mlflow(segment, key)
+    except runs.TrackingError as error:
+        logger.warning("%s is of another training than checkpoints/%s: %s", path.relative_to(project), segment, error)
+        return
     if found:
         places.write_json(path, run_facts(checkpoint, found))
         logger.warning("%s is made anew from run %s, which trained %s", path.relative_to(project), found.run_id, checkpoint.path.name)
@@ -74,12 +78,8 @@ def _in_work(project: Path, segment: str, key: str) -> Contents | None:
 
 
 def _in_mlflow(segment: str, key: str) -> Contents | None:
-    try:
-        runs.knock()
-        run = runs.find_by_key(segment, key)
-    except runs.TrackingError as error:
-        logger.warning("%s", error)
-        return None
+    runs.knock()
+    run = runs.find_by_key(segment, key)
     if run is None:
         return None
     tags = {name: value for name, value in run.tags.items() if name.startswith("matwm.") or name in KEPT}

@@ -171,7 +171,7 @@ def test_runs_and_fingerprints_are_told(trained: Trained, matwm: Matwm) -> None:
     assert (code, {key: told[key] for key in expected}) == (0, expected)
     assert told["started"] <= told["ended"]
     assert matwm(path, "runs")[1].splitlines()[1].split()[:6] == [run_id[:8], "s00", "FINISHED", "80", "-", "-"]
-    assert matwm(path, "runs", "--segment", "s01")[1] == matwm(path, "runs", "--status", "running")[1] == "no such run\n"
+    assert matwm(path, "runs", "--segment", "other")[1] == matwm(path, "runs", "--status", "running")[1] == "no such run\n"
     assert matwm(path, "runs", "--segment", "s0")[1] == "no such run, did you mean --segment s00?\n"
     for command in ("show", "import", "push", "tree"):
         code, _, errors = matwm(path, command, "s0O")

@@ -68,6 +68,7 @@ def test_the_graph_trains_what_is_new_and_nothing_else(tmp_path: Path, store_tem
     said = repro(project, "s00", "s01")
     assert "Stage 'train@s00' is cached - skipping run" in said
     assert "Stage 'train@s01' didn't change, skipping" in said
+    project.matwm("repro", "train@s00", "train@s01")
     assert (run_id(project), project.fingerprint_at(80), project.fingerprint_at(120, "s01")) == (first, short, long)
 
     damaged = project.path / "checkpoints/s00" / step_name(80) / "agents.safetensors"

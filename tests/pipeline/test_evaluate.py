@@ -266,7 +266,18 @@ def test_a_store_that_does_not_answer_fails_nothing(
 
 def test_a_segment_without_facts_of_its_run_is_judged_all_the_same(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(project, gif=False, episodes=2, modes=["greedy"])
-    (project / "metrics/s00/run.json").unlink()
+    path = project / "metrics/s00/run.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    with caplog.at_level(logging.WARNING):
+        assert evaluate.main(["s00"]) == 0
+    assert f"metrics/s00/run.json is made anew from run {before['run_id']}" in caplog.text
+    after = json.loads(path.read_text(encoding="utf-8"))
+    assert {**after, "tags": None} == {**before, "tags": None}
+
+    path.unlink()
+    shutil.rmtree(project / ".matwm/work")
+    (project / "mlflow.db").unlink()
     with caplog.at_level(logging.WARNING):
         assert evaluate.main(["s00"]) == 0
     assert "does not say which run trained the segment" in caplog.text

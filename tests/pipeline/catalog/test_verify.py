@@ -164,14 +164,8 @@ def change_the_commit(project: Project) -> None:
     edit_json(project.path / "metrics/s00/run.json", lambda facts: facts["git"].update(commit="d" * 40))
 
 
-def change_the_commit_and_the_lock(project: Project) -> None:
-    change_the_commit(project)
-    relock(project, "s00")
-
-
 def name_an_option_for_a_commit(project: Project) -> None:
     edit_json(project.path / "metrics/s00/run.json", lambda facts: facts["git"].update(commit="--help"))
-    relock(project, "s00")
 
 
 def remove_the_record(project: Project) -> None:
@@ -253,11 +247,10 @@ TAMPERINGS: list[tuple[Callable[[Project], None], str]] = [
     (change_the_record_of_the_parent, "metrics/s01/run.json says that s01"),
     (change_the_record_of_the_key, "metrics/s01/run.json says that s01"),
     (change_the_record_of_the_key_and_the_lock, "metrics/s01/run.json says that s01"),
-    (change_the_commit, "metrics/s00/run.json has the md5"),
-    (change_the_commit_and_the_lock, "was trained on the commit dddddddddddd, which this repository does not have"),
+    (change_the_commit, "was trained on the commit dddddddddddd, which this repository does not have"),
     (name_an_option_for_a_commit, "was trained on the commit '--help', which is none"),
-    (remove_the_record, "metrics/s00/run.json is missing, though dvc.lock has it"),
-    (garble_the_record, "metrics/s01/run.json has the md5"),
+    (remove_the_record, "metrics/s00/run.json is missing or is of another training, though dvc.lock has s00"),
+    (garble_the_record, "metrics/s01/run.json is missing or is of another training, though dvc.lock has s01"),
     (garble_the_lock, 'dvc.lock cannot be read: "git checkout dvc.lock" brings it back'),
     (garble_an_entry_of_the_lock, "dvc.lock: train@s01 has no checkpoints/s01"),
     (change_a_curve, "metrics/s01/training.csv has the md5"),
@@ -340,6 +333,15 @@ def test_mlflows_copy_gives_away_who_could_write_everything_else(copied: Project
     code, _, errors = matwm_in(copied, "verify", "s01")
     assert code == 1
     assert "wrong: checkpoints/s01/step_000000060 is not the checkpoint that MLflow has" in errors
+
+
+def test_a_commit_in_git_must_be_the_one_that_mlflow_has(copied: Project, matwm_in: Matwm) -> None:
+    with sqlite3.connect(copied.path / "mlflow.db") as database:
+        database.execute("delete from tags where key = 'matwm.git_commit'")
+        database.execute("insert into tags values ('matwm.git_commit', ?, ?)", ("c" * 40, run_id(copied, "s00")))
+    change_the_commit(copied)
+    code, _, errors = matwm_in(copied, "verify", "s01")
+    assert (code, f"was trained on the commit {'d' * 40}, MLflow's tags say {'c' * 40}" in errors) == (1, True)
 
 
 def test_mlflows_tags_must_agree(copied: Project, matwm_in: Matwm) -> None:
