@@ -26,7 +26,6 @@ from pipeline.metrics.points import ON_DEMAND
 
 if TYPE_CHECKING:  # Importing torch takes seconds.
     from matwm.evaluation import Result
-    from matwm.policy import Networks
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         checkpoints = Checkpoints(Catalog(project))
         judged = player(options.checkpoint, checkpoints, scratch)
         seated = matchups(judged, options.against, checkpoints, scratch)
-        results = _results(options, judged.networks, seated)
+        results = seated.evaluate(options)
     document = {
         "run_id": judged.run.run_id if judged.run else None,
         "step": judged.checkpoint.step,
@@ -109,22 +108,6 @@ def _said(judged: Player, values: Mapping[str, float], new: list[str] | None) ->
         return ""
     where = f"run {str(judged.run.run_id)[:12]}"
     return f"logged to {where}: {len(new)} metrics, first {new[0]}\n" if new else f"{where} has it already: {next(iter(values))}\n"
-
-
-def _results(options: argparse.Namespace, networks: "Networks", seated: Matchups) -> "list[Result]":
-    from matwm.evaluation import evaluate
-
-    return evaluate(
-        networks.world_model,
-        networks.actors,
-        networks.env,
-        episodes=options.episodes,
-        first_seed=options.seed,
-        modes=[options.mode],
-        acting_context=networks.acting_context,
-        against=seated.line_ups,
-        guests=seated.guests(is_greedy=options.mode == "greedy"),
-    )
 
 
 def _told(result: "Result") -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Seats whom a person names at an environment: a checkpoint's agents, scripts, another checkpoint."""
 
+import argparse
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matwm.checkpoint import Checkpoint, read_manifest
 from matwm.errors import UserError
@@ -14,7 +16,7 @@ from pipeline.run import Run
 if TYPE_CHECKING:  # Importing torch takes seconds.
     from matwm.config import EnvConfig
     from matwm.envs.scripted import LineUp
-    from matwm.evaluation import Guest
+    from matwm.evaluation import Guest, Result
     from matwm.policy import Networks
 
 RIVAL = "rival"
@@ -51,12 +53,27 @@ class Player:
 class Matchups:
     """Line-ups in which a checkpoint's agents learn, and who else plays in them."""
 
+    learned: Player
     line_ups: "list[LineUp]"
     rival: Player | None = None
 
-    def guests(self, *, is_greedy: bool) -> "dict[str, Guest]":
-        """Return the rival's agents, by the name of their tactic."""
-        return {RIVAL: self.rival.guest(is_greedy=is_greedy)} if self.rival else {}
+    def evaluate(self, options: argparse.Namespace, line_ups: "Sequence[LineUp] | None" = None, **watching: Any) -> "list[Result]":
+        """Play line-ups (default: all) as `options` say: `episodes`, `seed` and `mode`. `watching` goes to `matwm.evaluation.evaluate`."""
+        from matwm.evaluation import evaluate
+
+        networks = self.learned.networks
+        return evaluate(
+            networks.world_model,
+            networks.actors,
+            networks.env,
+            episodes=options.episodes,
+            first_seed=options.seed,
+            modes=[options.mode],
+            acting_context=networks.acting_context,
+            against=self.line_ups if line_ups is None else line_ups,
+            guests={RIVAL: self.rival.guest(is_greedy=options.mode == "greedy")} if self.rival else {},
+            **watching,
+        )
 
     def metric_name(self, line_up: "LineUp") -> str:
         """Return what a line-up is called in the names of metrics: the rival by its own name."""
@@ -93,10 +110,10 @@ def matchups(of: Player, against: str | None, checkpoints: Checkpoints, scratch:
 
     env = of.networks.env
     if against is None:
-        return Matchups([LineUp((None,) * len(sides(env)))])
+        return Matchups(of, [LineUp((None,) * len(sides(env)))])
     rival = _rival(of, against, checkpoints, scratch)
     line_ups = _line_ups(env, RIVAL if rival else against)
-    return Matchups(line_ups, rival)
+    return Matchups(of, line_ups, rival)
 
 
 def check_alike(one: Player, other: Player) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matwm.checkpoint import CheckpointError, read_manifest
+from matwm.types import role_of
 from pipeline import project as places
 from pipeline.metrics.best import NOT_MODES
 from pipeline.segments import ResolvedSegment
@@ -66,8 +68,8 @@ def _results(evaluation: Mapping[str, Any], step: int) -> Iterator[str]:
                 continue
             place = sides.index(RANDOM) if matchup == SELF_PLAY else sides.index(LEARNED)
             rivals = {tactic: key for key in references if (tactic := _instead(key.split("_v_"), sides, place))}
-            for role in {agent.rpartition("_")[0] or agent: None for agent in agents}:
-                mean = _mean([one["mean"] for agent, one in agents.items() if (agent.rpartition("_")[0] or agent) == role])
+            for role in dict.fromkeys(map(role_of, agents)):
+                mean = fmean(one["mean"] for agent, one in agents.items() if role_of(agent) == role)
                 others = {tactic: references[key][role]["mean"] for tactic, key in rivals.items()}
                 against = f" against {RANDOM}" if len(sides) > 1 else ""
                 yield f"{role}{against}: {mean:.2f} learned, {_beside(others)} (mean return of an agent, {mode})"
@@ -88,10 +90,6 @@ def _beside(others: Mapping[str, float]) -> str:
         best = max(scripts, key=lambda tactic: scripts[tactic])
         parts.append(f"{scripts[best]:.2f} best script ({best})")
     return ", ".join(parts)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _plots(project: Path, name: str) -> list[Path]:

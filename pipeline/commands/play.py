@@ -81,7 +81,6 @@ class _Film:
 
     def play(self, line_up: "LineUp") -> "list[Result]":
         """Play the episodes of a match-up; nothing is returned if the window is closed meanwhile."""
-        from matwm.evaluation import evaluate
         from pipeline.drawing.film import framed
 
         networks, options = self._shown.networks, self._options
@@ -95,19 +94,7 @@ class _Film:
             self.frames, self.size = self.frames + 1, frame.size
             self.screen.show(frame, is_last=scene.is_last)
 
-        return evaluate(
-            networks.world_model,
-            networks.actors,
-            networks.env,
-            episodes=options.episodes,
-            first_seed=options.seed,
-            modes=[options.mode],
-            acting_context=networks.acting_context,
-            against=[line_up],
-            guests=self._seated.guests(is_greedy=options.mode == "greedy"),
-            should_stop=lambda: getattr(self.screen, "is_closed", False),
-            watch=watch,
-        )
+        return self._seated.evaluate(options, [line_up], should_stop=lambda: getattr(self.screen, "is_closed", False), watch=watch)
 
     def rows(self, results: "list[Result]") -> list[list[str]]:
         """Return what each role got in each episode, for the table."""

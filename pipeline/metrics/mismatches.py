@@ -59,11 +59,6 @@ class Mismatches:
         if len(new) > MOST_REPORTED:
             logger.error("NOT REPRODUCED: %d more points (%s)", len(new) - MOST_REPORTED, self.path)
 
-    def facts(self) -> dict[str, object]:
-        """Return how many there are and the first as a sentence: for `run.json`."""
-        first = next(iter(self._found.values()), None)
-        return {"points": len(self), "first": str(first) if first else None}
-
     def tags(self) -> dict[str, str]:
         """Return the tags of a run that was not reproduced; none if it was."""
         first = next(iter(self._found.values()), None)

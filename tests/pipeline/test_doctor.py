@@ -255,8 +255,12 @@ def test_a_lock_of_a_dead_process_is_removed_and_that_of_a_live_one_is_not(proje
     assert found(project) == []
 
 
+def training(project: Project) -> Trained:
+    return Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab")
+
+
 def begun(project: Project) -> Trained:
-    return Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab").start()
+    return training(project).start()
 
 
 def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: Path, save: Callable[..., Any]) -> None:
@@ -281,7 +285,7 @@ def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: P
 
 def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    tracker = Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab").start(0)
+    tracker = training(project).start(0)
     tracker.close("FINISHED", timeout=0.1)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with exclusive(tracker.run.work / "lock", "s00"):
@@ -294,7 +298,7 @@ def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pyte
 
 
 def test_points_that_mlflow_has_lost_are_found_and_sent(project: Project) -> None:
-    one = Trained(project.path, "0123456789abcdef", ".matwm/work/s00-0123456789ab").start().train(range(1, 4))
+    one = begun(project).train(range(1, 4))
     one.close()
     assert found(project) == []
     other = LocalRun(one.run.work)

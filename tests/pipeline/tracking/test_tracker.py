@@ -28,15 +28,6 @@ from tests.pipeline.servers import silent_server
 from tests.pipeline.tracked import Trained, history, losses, new_key, plain, put_checkpoint
 
 
-@pytest.fixture(params=["database", "server"])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A project whose metrics go to a database of its own, or to a real server."""
-    if request.param == "database":
-        return request.getfixturevalue("root")
-    request.getfixturevalue("server")
-    return tmp_path
-
-
 def raw_run(run_id: str | None) -> Any:
     return runs.client(runs.configured_uri()).get_run(run_id)
 

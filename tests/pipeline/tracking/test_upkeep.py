@@ -39,15 +39,6 @@ def silence(run_id: str | None) -> None:
     runs.client(runs.configured_uri()).set_tag(str(run_id), HEARTBEAT, f"somebody {time.time_ns() // 1_000_000 - 9000} 5000")
 
 
-@pytest.fixture(params=["database", "server"])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A project whose runs go to a database of its own, or to a real server."""
-    if request.param == "database":
-        return request.getfixturevalue("root")
-    request.getfixturevalue("server")
-    return tmp_path
-
-
 def test_a_run_of_a_dead_process_is_killed_and_a_live_one_is_left_alone(project: Path) -> None:
     dead, alive = begun(project), begun(project, "s01")
     with process.exclusive(alive.run.work / "lock", "segment s01"):
