@@ -568,7 +568,7 @@ def test_a_trainer_whose_run_another_process_owns_stops_with_75_and_keeps_its_ch
 
     def taken_over(self: Trainer) -> None:
         step(self)
-        if self.env_step == 60:
+        if self.env_step >= 60:  # Again and again, as a process that lives: what this trainer wrote at the same moment is overwritten.
             (info,) = tracking.list_runs()
             runs.client(runs.configured_uri()).set_tag(info.run_id, heartbeat.HEARTBEAT, f"another {time.time_ns() // 1_000_000} 60000")
 
