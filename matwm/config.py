@@ -333,7 +333,10 @@ class RetentionConfig(Section):
         "environment steps; the first checkpoint at or beyond each multiple is kept; null: none", branch="free", shapes=False, ge=1
     )
     keep_best: int = field(
-        "checkpoints to keep with the highest mean return of the latest training episodes", branch="free", shapes=False, ge=0
+        "checkpoints to keep with the best mean return of the objective's role in the latest training episodes",
+        branch="free",
+        shapes=False,
+        ge=0,
     )
 
 
@@ -345,6 +348,19 @@ class EvaluationConfig(Section):
     modes: list[Literal["sampled", "greedy"]] = field("how policies choose actions", branch="free", shapes=False, min_length=1)
     interval: int = field("environment steps an evaluation inside training; 0: none", branch="free", shapes=False, ge=0)
     gif: bool = field("draw one episode as an animated GIF", branch="free", shapes=False)
+    objective: str | None = field(
+        "what the best checkpoint and run are found by: a role in a match-up (`learned_v_random/adversary`) or a metric (`win`); with "
+        "`min ` before it less is better; null: the scenario's own",
+        branch="free",
+        shapes=False,
+        default=None,
+    )
+
+    @model_validator(mode="after")
+    def _objective_can_be_read(self) -> Self:
+        if self.objective is not None:
+            scenarios.objective.parse(self.objective)
+        return self
 
     @model_validator(mode="after")
     def _modes_differ(self) -> Self:
@@ -490,6 +506,12 @@ class Config(Section):
 def _nested(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return values at dotted paths as sections."""
     sections: dict[str, Any] = {}
+    @property
+    def objectives(self) -> tuple[scenarios.Objective, ...]:
+        """What runs are judged by, the first counts where one must: `evaluation.objective`, else the scenario's; there may be none."""
+        chosen = self.evaluation.objective
+        return (scenarios.objective.parse(chosen),) if chosen else scenarios.objectives(self.env.family, self.env.name)
+
     for path, value in values:
         *above, name = path.split(".")
         node = sections

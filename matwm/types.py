@@ -115,7 +115,7 @@ class EnvSpec:
         """Group agents by the name before the last underscore: `adversary_0` plays the role `adversary`."""
         groups: dict[str, list[int]] = {}
         for number, name in enumerate(self.agents):
-            groups.setdefault(_role(name), []).append(number)
+            groups.setdefault(role_of(name), []).append(number)
         return groups
 
     @cached_property
@@ -124,7 +124,9 @@ class EnvSpec:
         kind = "image" if self.image_shape else "vector"
         masked = self.masked or (self.has_action_masks,) * self.num_agents
         columns = zip(self.agents, self.obs_sizes, self.num_actions, masked, strict=True)
-        return tuple(AgentSpec(name, _role(name), kind, self.image_shape or (size,), count, masks) for name, size, count, masks in columns)
+        return tuple(
+            AgentSpec(name, role_of(name), kind, self.image_shape or (size,), count, masks) for name, size, count, masks in columns
+        )
 
 
 @dataclass(frozen=True)
@@ -237,5 +239,6 @@ def on_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
-def _role(agent: str) -> str:
+def role_of(agent: str) -> str:
+    """Return the role that an agent plays by its name: what stands before the last underscore."""
     return agent.rsplit("_", 1)[0]

@@ -39,7 +39,7 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     params = read_params(path)
     segments = resolve_all(params, project)
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
-    problems += [*unusable_store(project), *unplayable_environments(project, segments)]
+    problems += [*unknown_objectives(segments), *unusable_store(project), *unplayable_environments(project, segments)]
     if problems:
         raise ConfigError(problems)
     return segments
@@ -125,6 +125,22 @@ def unusable_store(project: Path) -> list[str]:
     except runs.TrackingError as error:
         return [str(error)]
     return []
+
+def unknown_objectives(segments: Mapping[str, ResolvedSegment]) -> list[str]:
+    """Return a sentence for each `evaluation.objective` that names a match-up, or a role in it, that is not judged."""
+    chosen = {(str(one.config.env), one.config.evaluation.objective): one.config for one in segments.values()}
+    problems: list[str] = []
+    for config in [config for config in chosen.values() if config.evaluation.objective]:
+        from matwm.envs.scripted import learners
+
+        (objective,), known = config.objectives, learners(config.env)
+        where = f"{places.PARAMS}: evaluation.objective is {config.evaluation.objective!r}, but"
+        if objective.matchup not in known:
+            problems.append(f"{where} {config.env.name} has no match-up {objective.matchup} (known: {', '.join(known)})")
+        elif (roles := known[objective.matchup]) is not None and objective.role not in (None, *roles):
+            problems.append(f"{where} who learns in {objective.matchup} of {config.env.name} is {', '.join(roles)}")
+    return problems
+
 
 
 def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment]) -> list[str]:

@@ -14,7 +14,7 @@ from pipeline import runs, tracking
 from pipeline.catalog import overview
 from pipeline.catalog.catalog import Catalog
 from pipeline.commands.table import table
-from pipeline.metrics.best import Best
+from pipeline.metrics import best
 from pipeline.run import Run
 from pipeline.tracking import upkeep
 
@@ -68,10 +68,9 @@ def shown(entries: Sequence[Mapping[str, Any]], width: int, now: datetime) -> st
     rows = [["run", "segment", "state", "step", "parent", "best", "age", "changed"]]
     for entry in entries:
         parent = f"{entry['parent_run_id'][:digits]}@{entry['parent_step']}" if entry["parent_run_id"] else "-"
-        judged = Best(**entry["best"]) if entry["best"] else None
-        best = judged.shown + f" at {judged.step}" * (width >= WIDE) if judged else "-"
+        judged = best.shown([best.Best(**one) for one in entry["best"]], with_steps=width >= WIDE)
         state = str(entry["status"]) + " !" * bool(entry["not_reproduced"])
-        rows.append([_short(entry, digits), str(entry["segment"]), state, str(entry["step"]), parent, best])
+        rows.append([_short(entry, digits), str(entry["segment"]), state, str(entry["step"]), parent, judged])
         rows[-1] += [overview.age(entry["last_sign"], now), _changes(entry["changed"])]
     room = max(NARROWEST_CHANGES, width - sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1)))
     text = table([[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows])
@@ -86,7 +85,7 @@ def _entries(catalog: Catalog, found: Sequence[Run]) -> tuple[list[dict[str, Any
     trouble = None
     entries: list[dict[str, Any]] = []
     for run in found:
-        judged = None
+        judged: tuple[best.Best, ...] = ()
         try:
             judged = overview.best_of(run)
         except tracking.TrackingError as error:

@@ -299,6 +299,8 @@ class Session:
             should_stop=lambda: interruption.signal is not None,
         )
         if not results:
+        judged = best.of_history(self.config.objectives, judging.modes[0], self.run.records.points(), self.job.start.parent.step)
+        self.run.tag(best.tag(judged))
             self._keep(trainer)
             return False
         points: list[Point] = []
@@ -390,7 +392,7 @@ class Session:
             "matwm.env": self.config.env.name,
             "matwm.device": self._machine["device"],
             "matwm.torch": str(self._machine["libraries"]["torch"]),
-            **best.tags(self.config.evaluation),
+            **best.tags(self.config),
             **{f"{CHANGED}{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
         }
         if not self.job.start.is_root:

@@ -215,6 +215,7 @@ MOVES: dict[str, Any] = {
     "evaluation.modes": ["greedy"],
     "evaluation.interval": 3,
     "evaluation.gif": True,
+    "evaluation.objective": "min self_play/agent",
     "tracking.experiment": "other",
     "tracking.upload_seconds": 1.0,
     "tracking.progress_seconds": 1.0,

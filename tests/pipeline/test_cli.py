@@ -157,7 +157,7 @@ def test_runs_and_fingerprints_are_told(trained: Trained, matwm: Matwm) -> None:
     code, output, _ = matwm(path, "runs", "--json")
     (told,) = json.loads(output)
     expected = {"run_id": run_id, "segment": "s00", "parent_run_id": None, "parent_step": None, "status": "FINISHED", "step": 80}
-    expected |= {"until": 80, "published": [40, 80], "changed": {}, "not_reproduced": None, "best": None, "is_in_mlflow": True}
+    expected |= {"until": 80, "published": [40, 80], "changed": {}, "not_reproduced": None, "best": [], "is_in_mlflow": True}
     assert (code, {key: told[key] for key in expected}) == (0, expected)
     assert told["started"] <= told["ended"]
     assert matwm(path, "runs")[1].splitlines()[1].split()[:6] == [run_id[:8], "s00", "FINISHED", "80", "-", "-"]
