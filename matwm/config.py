@@ -384,6 +384,13 @@ class TrackingConfig(Section):
     upload_seconds: float = field("seconds between batches of metrics", branch="free", shapes=False, gt=0)
     progress_seconds: float = field("seconds between lines of progress without a terminal", branch="free", shapes=False, gt=0)
     push: bool = field("carry each checkpoint to the DVC remote while training", branch="free", shapes=False)
+    notify: str | None = field(
+        "command that is run when a training or sweep is finished, fails or diverges, with JSON on its standard input; null: none",
+        branch="free",
+        shapes=False,
+        default=None,
+        min_length=1,
+    )
 
 
 class SegmentConfig(Section):
@@ -395,8 +402,25 @@ class SegmentConfig(Section):
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay whatever the retention")
 
 
+class SweepConfig(Section):
+    """Trials that differ in some values: each goes from one checkpoint to one step, as a segment does."""
+
+    from_: str = field("checkpoint folder that every trial starts from", branch="fixed", alias="from", min_length=1)
+    until: int = field("environment step that every trial reaches", branch="free", shapes=False, ge=1, lt=10**9)
+    override: dict[str, Any] = Field(default_factory=dict, description="what all trials change of the parent's parameters")
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict, description="values by the path of a parameter: a trial for each combination"
+    )
+    trials: list[Annotated[dict[str, Any], Field(min_length=1)]] = Field(
+        default_factory=list, description="sets of values by path, in place of a grid or each combined with it"
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=list, description="the same as `seed` in the grid")
+    skip: list[str] = Field(default_factory=list, description="names of trials that are left out, such as one that diverges")
+    keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay in every trial")
+
+
 class Config(Section):
-    """Everything that params.yaml says about an experiment, but its segments."""
+    """Everything that params.yaml says about an experiment, but its segments and sweeps."""
 
     seed: int = field("seed of every random stream", branch="free", ge=0, lt=2**63)
     env: EnvConfig
@@ -489,6 +513,12 @@ class Config(Section):
         """Return the imagined batch and horizon for a team of this size."""
         return self.actor_critic.imagination.regime(num_agents)
 
+    @property
+    def objectives(self) -> tuple[scenarios.Objective, ...]:
+        """What runs are judged by, the first counts where one must: `evaluation.objective`, else the scenario's; there may be none."""
+        chosen = self.evaluation.objective
+        return (scenarios.objective.parse(chosen),) if chosen else scenarios.objectives(self.env.family, self.env.name)
+
     def resolved(self) -> dict[str, Any]:
         """Return all values as plain data, by their names in params.yaml."""
         return self.model_dump(mode="json", by_alias=True)
@@ -506,12 +536,6 @@ class Config(Section):
 def _nested(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return values at dotted paths as sections."""
     sections: dict[str, Any] = {}
-    @property
-    def objectives(self) -> tuple[scenarios.Objective, ...]:
-        """What runs are judged by, the first counts where one must: `evaluation.objective`, else the scenario's; there may be none."""
-        chosen = self.evaluation.objective
-        return (scenarios.objective.parse(chosen),) if chosen else scenarios.objectives(self.env.family, self.env.name)
-
     for path, value in values:
         *above, name = path.split(".")
         node = sections

@@ -11,6 +11,8 @@ COMMANDS = {
     "preset": ("preset", "write a complete params.yaml"),
     "validate": ("validate", "check params.yaml"),
     "repro": ("repro", "validate params.yaml, then run `dvc repro`; further arguments are its own (train@s00, --force, --pull, …)"),
+    "train": ("train", "train one segment or trial without DVC: dvc.lock is left alone, and `matwm repro` finds it done"),
+    "sweep": ("sweep", "append, watch or run a sweep: trials over seeds and values"),
     "continue": ("continue_run", "append a segment that goes on from a run's checkpoint"),
     "doctor": ("doctor", "find what is set up wrongly, and mend it"),
     "runs": ("runs", "list the runs"),

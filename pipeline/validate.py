@@ -75,13 +75,21 @@ def dropped_origins(project: Path, segments: Mapping[str, ResolvedSegment], para
             kept[parent] = _kept_steps(project, parent, params)
         steps = kept[parent]
         if steps is not None and step not in steps:
-            keep = sorted({*(params["segments"][parent].get("keep") or ()), step})
+            parent_key, entry = _entry(params, parent)
+            keep = sorted({*(entry.get("keep") or ()), step})
             problems.append(
-                f"{places.PARAMS}: segments.{name}.from is {segment.origin.folder!r}, but {parent} is trained and has "
-                f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these, or add keep: {keep} to segments.{parent}, "
+                f"{places.PARAMS}: {_entry(params, name)[0]}.from is {segment.origin.folder!r}, but {parent} is trained and has "
+                f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these, or add keep: {keep} to {parent_key}, "
                 "which then brings that checkpoint back"
             )
     return problems
+
+
+def _entry(params: Mapping[str, Any], name: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the key of params.yaml that describes a segment or a trial, and what stands there."""
+    sweep, slash, _ = name.partition("/")
+    section, key = ("sweeps", sweep) if slash else ("segments", name)
+    return f"{section}.{key}", params[section][key]
 
 
 def _kept_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[int] | None:
@@ -92,7 +100,7 @@ def _kept_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[
     folder = places.published_folder(project, segment)
     if folder.is_dir():
         return places.steps_in(folder)
-    listed = dvc_files.listing(project, dvc_files.locked_output(stages[f"train@{segment}"], f"checkpoints/{segment}"))
+    listed = dvc_files.listed_checkpoints(project, segment)
     return None if listed is None else sorted({step for name in listed if (step := places.step_of(name.split("/")[0])) is not None})
 
 
@@ -118,14 +126,6 @@ def refused_pushes(project: Path, segments: Mapping[str, ResolvedSegment]) -> li
     return [f"{places.PARAMS}: tracking.push is true (segment {', '.join(wanting)}): {refusal}"] if refusal else []
 
 
-def unusable_store(project: Path) -> list[str]:
-    """Return a sentence if MLFLOW_TRACKING_URI can never work; whether a server answers is not asked."""
-    try:
-        runs.tracking_uri(project)
-    except runs.TrackingError as error:
-        return [str(error)]
-    return []
-
 def unknown_objectives(segments: Mapping[str, ResolvedSegment]) -> list[str]:
     """Return a sentence for each `evaluation.objective` that names a match-up, or a role in it, that is not judged."""
     chosen = {(str(one.config.env), one.config.evaluation.objective): one.config for one in segments.values()}
@@ -141,6 +141,14 @@ def unknown_objectives(segments: Mapping[str, ResolvedSegment]) -> list[str]:
             problems.append(f"{where} who learns in {objective.matchup} of {config.env.name} is {', '.join(roles)}")
     return problems
 
+
+def unusable_store(project: Path) -> list[str]:
+    """Return a sentence if MLFLOW_TRACKING_URI can never work; whether a server answers is not asked."""
+    try:
+        runs.tracking_uri(project)
+    except runs.TrackingError as error:
+        return [str(error)]
+    return []
 
 
 def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment]) -> list[str]:

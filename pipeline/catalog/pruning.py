@@ -92,7 +92,7 @@ def decide(
     why = {step: list(_claims(run, step, checkpoints.manifest(run, step), needs, steps[-1])) for step in steps}
     if policy is None:
         return _decisions(run, {step: ["no policy"] for step in why}, why, {})
-    found = reasons(why, policy, [], {}, start=run.parent_step or 0)
+    found = reasons(why, policy, [], [], start=run.parent_step or 0)
     if any(step not in found and not why[step] for step in why):
         found = _rules(run, steps, lambda step: checkpoints.sound(run, step, scratch), policy, segment)
     return _decisions(run, found, why, NAMES if policy.keep_last is not None else {**NAMES, "last": "all"})
@@ -217,7 +217,7 @@ def _deleting(checkpoints: Checkpoints) -> list[CanDelete]:
 def _outputs(project: Path, folder: str) -> dict[str, Checkpoint]:
     """Return the checkpoints in `checkpoints/` or `imports/` by folder."""
     found: dict[str, Checkpoint] = {}
-    for path in sorted((project / folder).glob("*/step_*")):
+    for path in (path for home in places.published_folders(project, folder) for path in sorted(home.glob("step_*"))):
         try:
             found[path.relative_to(project).as_posix()] = read_manifest(path)
         except CheckpointError as error:

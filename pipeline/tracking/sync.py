@@ -12,7 +12,7 @@ from matwm.manifest import CheckpointError
 from pipeline import runs
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import TimedPoint, is_record
-from pipeline.run import HEARTBEAT, ORIGINAL, Run
+from pipeline.run import HEARTBEAT, ORIGINAL, SWEEP, Run
 from pipeline.stores.mlflow import MlflowStore
 from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
@@ -28,6 +28,7 @@ POINTS_PER_CALL = 1000
 LABELS_PER_CALL = 100
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
+PARENT = "mlflow.parentRunId"
 WATERMARK = "matwm.step"
 """The tag with the step up to which a run has all training points; written after them."""
 
@@ -77,6 +78,7 @@ class _Sync:
         found = self._opened()
         if found is None:
             return
+        self._note_sweep(found)
         self._send_labels()
         if self.state.now.resume == "episode":
             self._send_training_points(self._send_checkpoints(found))  # Of each step, the first checkpoint to arrive is the run's.
@@ -152,7 +154,8 @@ class _Sync:
         if before := contents.run_id:
             with self.state.change() as contents:
                 contents.tags.setdefault(ORIGINAL, before)
-        tags = cut({**contents.tags, HEARTBEAT: beat}, LONGEST_TAG)
+        own = {key: text for key, text in contents.tags.items() if key != PARENT or SWEEP not in contents.tags}  # Of which store is that?
+        tags = cut({**own, HEARTBEAT: beat}, LONGEST_TAG)
         experiment = runs.experiment_id(self.uri, contents.experiment)
         made = self._client.create_run(experiment, start_time=self.run.started_ms, run_name=contents.name, tags=tags).info.run_id
         twins = []
@@ -204,6 +207,12 @@ class _Sync:
         if mismatches:
             self.run.tail.mismatches.report(mismatches)
             self.run.tag(self.run.tail.mismatches.tags())
+
+    def _note_sweep(self, found: Run) -> None:
+        """Have MLflow show a trial below the run of its sweep."""
+        contents = self.state.now
+        if (sweep := contents.tags.get(SWEEP)) and found.tags.get(PARENT) is None:
+            self.run.tag({PARENT: runs.sweep_run(sweep, found.experiment or contents.experiment, self.uri)})
 
     def _send_labels(self) -> None:
         """Send the parameters that the run has not got, and all tags; a parameter that it has stays as it is."""

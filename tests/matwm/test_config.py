@@ -220,6 +220,7 @@ MOVES: dict[str, Any] = {
     "tracking.upload_seconds": 1.0,
     "tracking.progress_seconds": 1.0,
     "tracking.push": True,
+    "tracking.notify": "true",
 }
 NOT_MOVED = {
     "env.family": "there is one",
