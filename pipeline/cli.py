@@ -13,6 +13,7 @@ COMMANDS = {
     "repro": ("repro", "validate params.yaml, then run `dvc repro`; further arguments are its own (train@s00, --force, --pull, …)"),
     "train": ("train", "train one segment or trial without DVC: dvc.lock is left alone, and `matwm repro` finds it done"),
     "sweep": ("sweep", "append, watch or run a sweep: trials over seeds and values"),
+    "report": ("report", "hold sweeps and runs side by side: figures and tables over seeds, and one page of HTML"),
     "continue": ("continue_run", "append a segment that goes on from a run's checkpoint"),
     "doctor": ("doctor", "find what is set up wrongly, and mend it"),
     "runs": ("runs", "list the runs"),
