@@ -1,7 +1,7 @@
 """Keeps what a finished trial has left (metrics, plots), so that the next call of its sweep's stage, whose outputs DVC deletes first, only
 puts it back: no training, no evaluation, no word to MLflow.
 
-.matwm/work/<sweep>+<trial>-<key>/outcome/    metrics/  plots/  mark.json, which says what it is the outcome of
+.matwm/work/<sweep>~<trial>-<key>/outcome/    metrics/  plots/  mark.json, which says what it is the outcome of
 """
 
 import hashlib

@@ -68,7 +68,7 @@ def state_folder(project: Path) -> Path:
 
 def work_folder(project: Path, segment: str, key: str) -> Path:
     """Return where the live run of a segment keeps its state."""
-    return state_folder(project) / "work" / f"{segment.replace('/', '+')}-{key[:12]}"
+    return state_folder(project) / "work" / f"{segment.replace('/', '~')}-{key[:12]}"
 
 
 def work_folders(project: Path, holding: str = "") -> list[Path]:

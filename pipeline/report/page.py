@@ -31,8 +31,8 @@ def page(
         parts.append(f'<h2>An episode of {_text(gif[0])}</h2><img alt="episode" src="{_data(gif[1].read_bytes(), "gif")}">')
     if differing:
         names = list(dict.fromkeys(name for values in differing.values() for name in values))
-        body = [[path, *(values.get(name, "-") for name in names)] for path, values in differing.items()]
-        parts += ["<h2>What differs</h2>", _table(["parameter", *names], body)]
+        body = [[name, *(values.get(name, "-") for values in differing.values())] for name in names]
+        parts += ["<h2>What differs</h2>", _table(["training", *differing], body)]
     parts += ["<h2>Lineage</h2>", f"<pre>{_text(lineage)}</pre>"]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_text(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{"".join(parts)}</body></html>\n'

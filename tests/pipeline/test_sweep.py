@@ -58,7 +58,7 @@ def test_a_trial_trains_to_the_bits_of_the_same_settings_as_a_segment(project: P
     segment, trial, other = (job(project, name) for name in ("s00", TRIAL, "x/seed=4"))
     assert segment.key == trial.key != other.key
     assert segment.work != trial.work
-    assert {work.name.rpartition("-")[0] for work in (project / ".matwm/work").iterdir()} == {"s00", "x+seed=3", "x+seed=4"}
+    assert {work.name.rpartition("-")[0] for work in (project / ".matwm/work").iterdir()} == {"s00", "x~seed=3", "x~seed=4"}
 
     found = {run.segment: run for run in tracking.list_runs()}
     assert set(found) == {"s00", TRIAL, "x/seed=4"}, "the run of the sweep is none of a training"
@@ -114,17 +114,17 @@ def test_a_sweep_killed_at_any_moment_goes_on_and_leaves_finished_trials_alone(
 ) -> None:
     work = swept.path / ".matwm/work"
     running = swept.start("dvc", "repro", "sweep@x", MATWM_JOBS="1")
-    wait_until(lambda: any(work.glob(f"x+seed=4-*/checkpoints/{step_name(40)}/manifest.json")), 900)
+    wait_until(lambda: any(work.glob(f"x~seed=4-*/checkpoints/{step_name(40)}/manifest.json")), 900)
     running.send_signal(signal.SIGKILL)  # DVC alone: everything below it follows
     running.wait()
     wait_until(lambda: not _processes(swept.path), 60)
-    (first,) = work.glob("x+seed=3-*")
+    (first,) = work.glob("x~seed=3-*")
     untouched = files(first)
     assert not (swept.path / "checkpoints/x/seed=4").exists()
 
     swept.matwm("sweep", "run", "x", "-j", "2")
     assert files(first) == untouched
-    (second,) = work.glob("x+seed=4-*")
+    (second,) = work.glob("x~seed=4-*")
     assert yaml.safe_load((second / "run.json").read_text(encoding="utf-8"))["resumed_at"]
     assert swept.matwm("sweep", "status", "x").splitlines()[-1] == "2 trials: 2 FINISHED"
     assert "up to date" in swept.dvc("status", "sweep@x")

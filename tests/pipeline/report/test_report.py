@@ -152,8 +152,8 @@ def test_the_report_is_written_and_the_page_needs_no_other_file(project: Path, m
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "entropy=0.1-seed=4" in page.split("An episode of ")[1][:40], "that of the best"
-    assert "<td>actor_critic.entropy</td>" in page
-    assert "<td>seed</td>" in page
+    assert "<th>actor_critic.entropy</th>" in page
+    assert "<th>seed</th>" in page
     assert "from the root" in page
     before = {path: path.read_bytes() for path in folder.iterdir()}
     matwm_in(Project(project), "report", "x", "--html")
