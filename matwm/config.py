@@ -333,7 +333,10 @@ class RetentionConfig(Section):
         "environment steps; the first checkpoint at or beyond each multiple is kept; null: none", branch="free", shapes=False, ge=1
     )
     keep_best: int = field(
-        "checkpoints to keep with the highest mean return of the latest training episodes", branch="free", shapes=False, ge=0
+        "checkpoints to keep with the best mean return of the objective's role in the latest training episodes",
+        branch="free",
+        shapes=False,
+        ge=0,
     )
 
 
@@ -345,6 +348,19 @@ class EvaluationConfig(Section):
     modes: list[Literal["sampled", "greedy"]] = field("how policies choose actions", branch="free", shapes=False, min_length=1)
     interval: int = field("environment steps an evaluation inside training; 0: none", branch="free", shapes=False, ge=0)
     gif: bool = field("draw one episode as an animated GIF", branch="free", shapes=False)
+    objective: str | None = field(
+        "what the best checkpoint and run are found by: a role in a match-up (`learned_v_random/adversary`) or a metric (`win`); with "
+        "`min ` before it less is better; null: the scenario's own",
+        branch="free",
+        shapes=False,
+        default=None,
+    )
+
+    @model_validator(mode="after")
+    def _objective_can_be_read(self) -> Self:
+        if self.objective is not None:
+            scenarios.objective.parse(self.objective)
+        return self
 
     @model_validator(mode="after")
     def _modes_differ(self) -> Self:
@@ -368,6 +384,13 @@ class TrackingConfig(Section):
     upload_seconds: float = field("seconds between batches of metrics", branch="free", shapes=False, gt=0)
     progress_seconds: float = field("seconds between lines of progress without a terminal", branch="free", shapes=False, gt=0)
     push: bool = field("carry each checkpoint to the DVC remote while training", branch="free", shapes=False)
+    notify: str | None = field(
+        "command that is run when a training or sweep is finished, fails or diverges, with JSON on its standard input; null: none",
+        branch="free",
+        shapes=False,
+        default=None,
+        min_length=1,
+    )
 
 
 class SegmentConfig(Section):
@@ -379,8 +402,25 @@ class SegmentConfig(Section):
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay whatever the retention")
 
 
+class SweepConfig(Section):
+    """Trials that differ in some values: each goes from one checkpoint to one step, as a segment does."""
+
+    from_: str = field("checkpoint folder that every trial starts from", branch="fixed", alias="from", min_length=1)
+    until: int = field("environment step that every trial reaches", branch="free", shapes=False, ge=1, lt=10**9)
+    override: dict[str, Any] = Field(default_factory=dict, description="what all trials change of the parent's parameters")
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict, description="values by the path of a parameter: a trial for each combination"
+    )
+    trials: list[Annotated[dict[str, Any], Field(min_length=1)]] = Field(
+        default_factory=list, description="sets of values by path, in place of a grid or each combined with it"
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=list, description="the same as `seed` in the grid")
+    skip: list[str] = Field(default_factory=list, description="names of trials that are left out, such as one that diverges")
+    keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay in every trial")
+
+
 class Config(Section):
-    """Everything that params.yaml says about an experiment, but its segments."""
+    """Everything that params.yaml says about an experiment, but its segments and sweeps."""
 
     seed: int = field("seed of every random stream", branch="free", ge=0, lt=2**63)
     env: EnvConfig
@@ -472,6 +512,12 @@ class Config(Section):
     def regime(self, num_agents: int) -> Regime:
         """Return the imagined batch and horizon for a team of this size."""
         return self.actor_critic.imagination.regime(num_agents)
+
+    @property
+    def objectives(self) -> tuple[scenarios.Objective, ...]:
+        """What runs are judged by, the first counts where one must: `evaluation.objective`, else the scenario's; there may be none."""
+        chosen = self.evaluation.objective
+        return (scenarios.objective.parse(chosen),) if chosen else scenarios.objectives(self.env.family, self.env.name)
 
     def resolved(self) -> dict[str, Any]:
         """Return all values as plain data, by their names in params.yaml."""

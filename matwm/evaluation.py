@@ -178,7 +178,7 @@ def play_guests(
 
 def matchup_name(line_up: LineUp) -> str:
     """Return what a line-up is called in results: that of learners alone is `self_play`."""
-    return "self_play" if all(tactic is None for tactic in line_up.tactics) else line_up.name
+    return line_up.matchup
 
 
 @dataclass(frozen=True)

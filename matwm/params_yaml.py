@@ -8,25 +8,27 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from matwm.config import Config, ConfigError, Section, SegmentConfig
+from matwm.config import Config, ConfigError, Section, SegmentConfig, SweepConfig
 from matwm.sentences import sentences
 from matwm.spelling import nearest
 from matwm.yaml_text import TwofoldError, overlaid, read_yaml
 
 SectionT = TypeVar("SectionT", bound=Section)
 PRESETS = Path(__file__).parent / "presets"
+LINEAGE = ("segments", "sweeps")
+"""Keys of a file beside those of `Config`."""
 SEGMENT_NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 )  # a folder's name, and a word on command lines that must not look like an option
 
 
 def parse_config(data: Mapping[str, Any], *, source: str = "params.yaml") -> Config:
-    """Validate the sections of an experiment (without `segments`).
+    """Validate the sections of an experiment (without `segments` and `sweeps`).
 
     Raises:
         ConfigError: one sentence for each thing that is wrong.
     """
-    return _parse(Config, {key: value for key, value in data.items() if key != "segments"}, "", source)
+    return _parse(Config, {key: value for key, value in data.items() if key not in LINEAGE}, "", source)
 
 
 def parse_segments(data: Mapping[str, Any], *, source: str = "params.yaml") -> dict[str, SegmentConfig]:
@@ -38,25 +40,19 @@ def parse_segments(data: Mapping[str, Any], *, source: str = "params.yaml") -> d
     segments = data.get("segments")
     if not isinstance(segments, Mapping) or not segments:
         raise ConfigError([f"{source}: segments is missing or empty: it needs at least s00: {{from: checkpoints/root, until: 10000}}"])
-    problems: list[str] = []
-    parsed: dict[str, SegmentConfig] = {}
-    for name, entry in segments.items():
-        if not isinstance(name, str):
-            problems.append(f"{source}: segments.{name}: the name is no text to YAML: put it in quotes")
-            continue
-        if not SEGMENT_NAME.fullmatch(name):
-            problems.append(
-                f"{source}: segments.{name}: a segment's name is made of letters, digits, '-' and '_', "
-                "with a letter or digit first and 64 characters at most"
-            )
-            continue
-        try:
-            parsed[name] = _parse(SegmentConfig, entry, f"segments.{name}.", source)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return parsed
+    return _parse_entries(SegmentConfig, "segments", segments, source)
+
+
+def parse_sweeps(data: Mapping[str, Any], *, source: str = "params.yaml") -> dict[str, SweepConfig]:
+    """Validate the form of `sweeps`, which older files do not have; `pipeline/params/sweeps.py` makes trials of them.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    sweeps = data.get("sweeps")
+    if sweeps is not None and not isinstance(sweeps, Mapping):
+        raise ConfigError([f"{source}: sweeps is {sweeps!r}: expected a section with a sweep a key, or {{}}"])
+    return _parse_entries(SweepConfig, "sweeps", sweeps or {}, source)
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
@@ -132,9 +128,31 @@ def preset_text(name: str) -> str:
 _BASE = re.compile(r"^base: (?P<name>\S+)\n\n?", re.MULTILINE)
 
 
+def _parse_entries(schema: type[SectionT], section: str, entries: Mapping[Any, Any], source: str) -> dict[str, SectionT]:
+    problems: list[str] = []
+    parsed: dict[str, SectionT] = {}
+    for name, entry in entries.items():
+        if not isinstance(name, str):
+            problems.append(f"{source}: {section}.{name}: the name is no text to YAML: put it in quotes")
+            continue
+        if not SEGMENT_NAME.fullmatch(name):
+            problems.append(
+                f"{source}: {section}.{name}: a {section[:-1]}'s name is made of letters, digits, '-' and '_', "
+                "with a letter or digit first and 64 characters at most"
+            )
+            continue
+        try:
+            parsed[name] = _parse(schema, entry, f"{section}.{name}.", source)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return parsed
+
+
 def _parse(schema: type[SectionT], data: Any, prefix: str, source: str) -> SectionT:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        also_known = ("segments",) if schema is Config else ()  # A file has them too; they are parsed apart.
+        also_known = LINEAGE if schema is Config else ()  # A file has them too; they are parsed apart.
         raise ConfigError([f"{source}: {line}" for line in sentences(error, schema, prefix, also_known)]) from None

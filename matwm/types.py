@@ -240,5 +240,5 @@ def on_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def role_of(agent: str) -> str:
-    """Return an agent's role: its name without the number."""
+    """Return the role that an agent plays by its name: what stands before the last underscore."""
     return agent.rsplit("_", 1)[0]

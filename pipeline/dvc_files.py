@@ -45,9 +45,32 @@ def locked_output(entry: Mapping[str, Any], path: str) -> str | None:
     return next((out.get("md5") for out in listed(entry, "outs") if out.get("path") == path), None)
 
 
+def stage_of(segment: str) -> str:
+    """Return the stage that trains a segment: that of its sweep for a trial."""
+    sweep, slash, _ = segment.partition("/")
+    return f"sweep@{sweep}" if slash else f"train@{segment}"
+
+
+def output_of(segment: str) -> tuple[str, str]:
+    """Return the output of DVC with a segment's checkpoints, and what begins the names of its files there."""
+    owner, slash, trial = segment.partition("/")
+    return f"checkpoints/{owner}", f"{trial}/" * bool(slash)
+
+
+def locked_checkpoints(stages: Mapping[str, Any], segment: str) -> str | None:
+    """Return the md5 that the lock has for the output with a segment's checkpoints."""
+    return locked_output(stages.get(stage_of(segment), {}), output_of(segment)[0])
+
+
+def listed_checkpoints(project: Path, segment: str) -> dict[str, str] | None:
+    """Return the md5 of each file of a segment's checkpoints, by its path below its folder, None if the cache does not know them."""
+    start, found = output_of(segment)[1], listing(project, locked_checkpoints(lock(project), segment))
+    return None if found is None else {name.removeprefix(start): md5 for name, md5 in found.items() if name.startswith(start)}
+
+
 def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any]) -> bool:
     """Return whether the lock holds this segment as these parameters describe it, so that DVC will not train it."""
-    entry = stages.get(f"train@{segment}")
+    entry = stages.get(stage_of(segment))
     return entry is not None and next(changed_params(entry, params), None) is None
 
 
@@ -63,10 +86,10 @@ def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> Itera
             yield path, value, None if now is ABSENT else now
 
 
-def files_of(project: Path, md5: str | None) -> dict[str, Path] | None:
-    """Return the files of a cached directory by relative path, None if any of it is not in the cache."""
-    cache, listed = cache_folder(project), listing(project, md5)
-    if listed is None:
+def checkpoint_files(project: Path, segment: str) -> dict[str, Path] | None:
+    """Return the files of a segment's checkpoints in the cache by path below its folder, None if any of them is not there."""
+    cache, listed = cache_folder(project), listed_checkpoints(project, segment)
+    if not listed:
         return None
     files = {name: _object(cache, file_md5) for name, file_md5 in listed.items()}
     return files if all(path.is_file() for path in files.values()) else None

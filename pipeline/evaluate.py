@@ -81,10 +81,14 @@ def evaluate(project: Path, name: str) -> None:
     step = checkpoint.step
     points = [p for result in learned for p in best.points(step, str(result.mode), result.matchup, _judged(result), result.metrics)]
     points += [p for result in learned for p in words.points(step, str(result.mode), result.matchup, result.communication)]
-    tags, earlier = best.tags(segment.config.evaluation), committed_records(project, name, segment.key(checkpoint.parent.digest))
-    kept = report(project, name, segment.config.tracking, points=points, earlier=earlier, artifacts=artifacts, tags=tags)
+    earlier = committed_records(project, name, segment.key(checkpoint.parent.digest))
     now = time.time_ns() // 1_000_000
-    kept = kept or [*earlier, *(TimedPoint(point.key, point.step, point.value, now) for point in points)]
+    timed = [TimedPoint(point.key, point.step, point.value, now) for point in points]
+    judged = [*earlier, *read_recorded(folder, [TIMES]), *timed]
+    found = best.of_history(segment.config.objectives, segment.config.evaluation.modes[0], judged, segment.origin.step)
+    tags = {**best.tags(segment.config), **best.tag(found)}
+    kept = report(project, name, segment.config.tracking, points=points, earlier=earlier, artifacts=artifacts, tags=tags)
+    kept = kept or [*earlier, *timed]
     trained = {repr(point) for point in read_recorded(folder, [TIMES])}  # NaN equals itself as text.
     write_recorded(folder / EVALUATED, [point for point in kept if repr(point) not in trained])
 

@@ -29,7 +29,7 @@ STAGE = re.compile(rf"{EVALUATION}(?P<mode>[^/]+)/(?P<matchup>[^/]+)/(?P<who>(me
 ASKED = re.compile(
     rf"{ON_DEMAND}(?P<mode>[^/]+)/(?P<matchup>[^/]+)/(?P<episodes>\d+)_from_(?P<seed>\d+)/(?P<who>(metrics/)?[^/]+?)(?P<stderr>/stderr)?"
 )
-RUNS = ["run_id", "segment", "status", "step", "until", "best", "best_step", "best_mode", "best_measure", "changed", "parent_run_id"]
+RUNS = ["run_id", "segment", "status", "step", "until", "best", "best_step", "best_mode", "best_objective", "changed", "parent_run_id"]
 RUNS += ["parent_step", "started", "ended", "experiment", "git_commit", "key", "not_reproduced", "is_in_mlflow"]
 EVALUATED = ["step", "mode", "matchup", "who", "mean", "stderr", "by", "episodes", "seed", "time"]
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 def runs(project: str | Path | None = None) -> pd.DataFrame:
     """Return a row for each run, the newest first: among others `run_id`, `segment`, `status`, `step`, `parent_run_id`, `changed`, `best`.
 
-    `best` is the mean of the best evaluation (`best_step`, `best_mode`), of returns or of what else `best_measure` says.
+    `best` is the mean of the best evaluation (`best_step`, `best_mode`) by the first of what the run is judged by (`best_objective`).
     """
     with _catalog(project) as catalog:
         frame = pd.DataFrame([_row(catalog, run) for run in catalog.all()], columns=RUNS)
@@ -121,11 +121,10 @@ def _row(catalog: Catalog, run: Run) -> Mapping[str, object]:
         judged = best_of(run)
     except TrackingError as error:
         catalog.note(str(error))
-        judged = None
-    best = {"best": None, "best_step": None, "best_mode": None, "best_measure": None}
-    if judged:
-        best = {"best": judged.mean, "best_step": judged.step, "best_mode": judged.mode, "best_measure": judged.measure}
-    return entry(run, None, ()) | best
+        judged = ()
+    first = judged[0]._asdict() if judged else {}
+    best = {"best": first.get("mean")} | {f"best_{name}": first.get(name) for name in ("step", "mode", "objective")}
+    return entry(run, (), ()) | best
 
 
 def _evaluated(catalog: Catalog, run: Run) -> list[TimedPoint]:

@@ -74,7 +74,7 @@ def paths(graph: "Mapping[str, ResolvedSegment]") -> "list[list[ResolvedSegment]
     }
     found: list[list[ResolvedSegment]] = []
     for name in graph:
-        if name not in continued:
+        if name not in continued and "/" not in name:  # `matwm report` draws trials side by side.
             path = [graph[name]]
             while (parent := path[0].origin.segment) is not None:
                 path.insert(0, graph[parent])

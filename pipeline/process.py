@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.project import ProjectError
+from pipeline.stopping import seconds_left
 
 PR_SET_PDEATHSIG = 1
 OWNED_NOTE = "MATWM_OWNED_NOTE"
@@ -27,12 +28,12 @@ PATIENCE_SECONDS = 5.0
 """For a process that has nothing to save to end after a signal."""
 
 
-def follow_parent() -> None:
+def follow_parent(*, is_asked: bool = False) -> None:
     """Ask for SIGTERM when DVC dies: killed alone, it would leave a trainer behind, and its next run would start a twin.
 
-    Only under DVC: started by hand, training may outlive its shell.
+    Only under DVC, or where `is_asked`: started by hand, training may outlive its shell.
     """
-    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
+    if not (is_asked or "DVC_STAGE" in os.environ) or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     started_by = os.environ.get("MATWM_PARENT")  # from bin/python, which was here first
@@ -65,11 +66,12 @@ def run_to_the_end(command: list[str], environment: Mapping[str, str]) -> int:
     def pass_on(number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and _is_in_foreground():  # Ctrl-C is sent to both.
             return
+        number = signal.SIGTERM if number == signal.SIGUSR1 else number  # DVC knows no SIGUSR1 and would die of it.
         early.append(number)
         for process in started:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     try:
         started.append(subprocess.Popen(command, env=environment, preexec_fn=die_with_us))  # noqa: PLW1509  # No other thread runs.
         for number in early:
@@ -102,15 +104,19 @@ class Interruption:
         self.signal: int | None = None
         self._is_deferred = self._has_come = self._is_over = False
         self._previous: dict[int, Any] = {}
+        self._ended = threading.Event()
 
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # Slurm sends SIGUSR1.
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 self._previous[number] = signal.signal(number, self._note)
+        if (seconds := seconds_left()) is not None:
+            threading.Thread(target=self._stop_after, args=[seconds], name="stop at", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._is_over = True
+        self._ended.set()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -151,6 +157,10 @@ class Interruption:
             if not self._is_deferred:
                 _thread.start_new_thread(self._insist, ())  # not threading's: it takes locks that this thread may hold
                 raise SystemExit(self.exit_code)
+
+    def _stop_after(self, seconds: float) -> None:
+        if not self._ended.wait(max(0.0, seconds)):
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     def _insist(self) -> None:
         time.sleep(PATIENCE_SECONDS)

@@ -68,7 +68,7 @@ def state_folder(project: Path) -> Path:
 
 def work_folder(project: Path, segment: str, key: str) -> Path:
     """Return where the live run of a segment keeps its state."""
-    return state_folder(project) / "work" / f"{segment}-{key[:12]}"
+    return state_folder(project) / "work" / f"{segment.replace('/', '~')}-{key[:12]}"
 
 
 def work_folders(project: Path, holding: str = "") -> list[Path]:
@@ -91,6 +91,16 @@ def published_folder(project: Path, segment: str) -> Path:
     return project / "checkpoints" / segment
 
 
+def published_folders(project: Path, above: str = "checkpoints") -> list[Path]:
+    """Return the folders below `checkpoints/` that hold checkpoints, those of trials one level deeper, in order of their names."""
+    return sorted({path.parent for depth in ("*", "*/*") for path in (project / above).glob(f"{depth}/step_*")})
+
+
+def segment_of(project: Path, folder: Path) -> str:
+    """Return the segment, or the trial, whose published folder this is."""
+    return folder.relative_to(project / "checkpoints").as_posix()
+
+
 def metrics_folder(project: Path, segment: str) -> Path:
     """Return where the facts and figures of a segment lie."""
     return project / "metrics" / segment
@@ -102,8 +112,10 @@ def run_record(project: Path, segment: str) -> dict[str, Any]:
 
 
 def run_records(project: Path) -> dict[str, dict[str, Any]]:
-    """Return the `run_record` of each segment that has one, in order of their names."""
-    return {path.parent.name: read_json(path) or {} for path in sorted((project / "metrics").glob("*/run.json"))}
+    """Return the `run_record` of each segment and trial that has one, in order of their names."""
+    metrics = project / "metrics"
+    found = sorted(path for depth in ("*", "*/*") for path in metrics.glob(f"{depth}/run.json"))
+    return {path.parent.relative_to(metrics).as_posix(): read_json(path) or {} for path in found}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from pipeline import database, project
 from pipeline.addresses import VARIABLE, TrackingError, database_of, store_address
 from pipeline.masking import masked, secrets_in
 from pipeline.metrics.points import TimedPoint
-from pipeline.run import ORIGINAL, PARENT, WATERMARK, Run, git_of, moment, number
+from pipeline.run import ORIGINAL, PARENT, SWEEP_RUN, WATERMARK, Run, git_of, moment, number
 
 if TYPE_CHECKING:  # It costs two seconds, so functions import it when they need it.
     from mlflow import MlflowClient
@@ -272,6 +272,22 @@ def list_runs(condition: str = "tags.`matwm.segment` LIKE '%'", uri: str | None 
         }
         found = islice(_pages(client(uri).search_runs, **options), at_most)
         return [_run(run, names[run.info.experiment_id]) for run in found] if names else []
+
+
+def sweep_run(name: str, experiment: str, uri: str) -> str:
+    """Return the ID of the run of a sweep, created if need be; of two that were created at the same time, the first is taken by both."""
+    condition = f"tags.`{SWEEP_RUN}` = '{_quoted(name)}'"
+    options = {"filter_string": condition, "order_by": ["attributes.start_time", "attributes.run_id"]}
+    with explained(uri):
+        experiments = [experiment_id(uri, experiment)]
+        found = list(_pages(client(uri).search_runs, experiment_ids=experiments, **options))
+        if not found:
+            made = client(uri).create_run(experiments[0], run_name=name, tags={SWEEP_RUN: name}).info.run_id
+            client(uri).set_terminated(made)  # It holds runs together, and nobody trains it.
+            found = list(_pages(client(uri).search_runs, experiment_ids=experiments, **options))
+            if found[0].info.run_id != made:
+                client(uri).delete_run(made)
+        return found[0].info.run_id
 
 
 def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | None = None) -> list[TimedPoint]:

@@ -15,16 +15,17 @@ from typing import Any
 from matwm import step_names
 from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, SegmentConfig
-from matwm.params_yaml import parse_config, parse_segments
+from matwm.params_yaml import parse_config
 from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline.keys import segment_key
-from pipeline.params import imports, overrides
+from pipeline.params import imports, overrides, sweeps
+from pipeline.wording import few
 
 SOURCE = "params.yaml"
 TAKEN = {"root": "checkpoints/root, the start of every lineage", "lineage": "plots/lineage, the plots of all segments"}
 MOST_CHECKPOINTS = 100_000  # each is a folder, a published artifact and a number in memory
-CHECKPOINT = re.compile(rf"(checkpoints|imports)/([^/]+)/({step_names.PATTERN})")
+CHECKPOINT = re.compile(rf"(checkpoints|imports)/([^/]+(?:/[^/]+)?)/({step_names.PATTERN})")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ResolvedSegment:
     """One segment with everything that params.yaml says about it."""
 
     name: str
+    """Of a trial SWEEP/TRIAL."""
     origin: Origin
     until: int
     config: Config
@@ -72,7 +74,7 @@ def resolve(params: Mapping[str, Any], name: str, project: Path) -> ResolvedSegm
 
 
 def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedSegment]:
-    """Return all segments of params.yaml by name.
+    """Return all segments of params.yaml by name, and the trials of its sweeps.
 
     Raises:
         ConfigError: one sentence for each thing that is wrong.
@@ -84,13 +86,13 @@ def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedS
     except ConfigError as error:
         problems += error.problems
     try:
-        entries = parse_segments(params, source=SOURCE)
+        entries = sweeps.entries(params)
     except ConfigError as error:
         problems += error.problems
     if base is None or entries is None:
         raise ConfigError(problems)
     graph = _Graph(base, entries, project)
-    if problems := graph.problems():
+    if problems := _once(graph.problems()):
         raise ConfigError(problems)
     return {name: graph.segment(name) for name in entries}
 
@@ -115,9 +117,9 @@ class _Graph:
                 if origin.segment is not None:
                     self.starts[origin.segment].add(origin.step)
             except _ProblemError as problem:
-                found.append(f"{SOURCE}: segments.{name}{problem}")
+                found.append(f"{SOURCE}: {_where(name)}{problem}")
         order, cycles = self._parents_first()
-        found += [f"{SOURCE}: segments.{cycle[0]}.from leads back to itself: {' from '.join([*cycle, cycle[0]])}" for cycle in cycles]
+        found += [f"{SOURCE}: {_where(cycle[0])}.from leads back to itself: {' from '.join([*cycle, cycle[0]])}" for cycle in cycles]
         if found:
             return found
         for name in order:
@@ -129,7 +131,7 @@ class _Graph:
                 self.configs[name] = self._config(name)
                 self._check_count(name)
             except (_ProblemError, imports.ImportedError) as problem:
-                found.append(f"{SOURCE}: segments.{name}{problem}")
+                found.append(f"{SOURCE}: {_where(name)}{problem}")
             except ConfigError as error:
                 found += error.problems
         return found
@@ -144,8 +146,9 @@ class _Graph:
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_
         folder = PurePosixPath(text).as_posix()
-        if name in TAKEN:
-            raise _ProblemError(f": the name {name} is taken by {TAKEN[name]}")
+        first = name.partition("/")[0]
+        if first in TAKEN:
+            raise _ProblemError(f": the name {first} is taken by {TAKEN[first]}")
         if folder == places.ROOT_CHECKPOINT:
             return Origin(folder, 0)
         match = CHECKPOINT.fullmatch(folder)
@@ -159,7 +162,7 @@ class _Graph:
         if kind == "imports":
             return Origin(folder, step, run=owner)
         if owner not in self.entries:
-            raise _ProblemError(f".from is {text!r}, but there is no segment {owner} (known: {', '.join(self.entries)})")
+            raise _ProblemError(f".from is {text!r}, but there is no segment {owner} (known: {few(list(self.entries), at_most=8)})")
         if owner == name:
             raise _ProblemError(f".from is {text!r}, a checkpoint of itself: start from {places.ROOT_CHECKPOINT} or from another segment")
         return Origin(folder, step, segment=owner)
@@ -190,7 +193,7 @@ class _Graph:
             start, end = self.origins[origin.segment].step, self.entries[origin.segment].until
             if not start < origin.step <= end:
                 raise _ProblemError(
-                    f".from is {entry.from_!r}, but segments.{origin.segment} goes from step {start} to {end} and has no step {origin.step}"
+                    f".from is {entry.from_!r}, but {_where(origin.segment)} goes from step {start} to {end} and has no step {origin.step}"
                 )
         if entry.until <= origin.step:
             raise _ProblemError(f".until is {entry.until}, which is not beyond step {origin.step} of {origin.folder}: raise it")
@@ -208,7 +211,7 @@ class _Graph:
 
     def _config(self, name: str) -> Config:
         origin, override = self.origins[name], self.entries[name].override
-        where = f"{SOURCE}: segments.{name}.override."
+        where = f"{SOURCE}: {_where(name)}{'' if '/' in name else '.override'}."
         if origin.segment is not None:
             parent = self.configs[origin.segment]
         elif origin.run is not None:
@@ -220,6 +223,20 @@ class _Graph:
             imports.check_base(origin.folder, config, overrides.begin(self.base, override, where))
         self.changed[name] = tuple(changes(parent, config))
         return config
+
+
+def _where(name: str) -> str:
+    """Return where params.yaml describes a segment or a trial."""
+    sweep, own = sweeps.split(name)
+    return f"sweeps.{sweep} (trial {own})" if sweep else f"segments.{own}"
+
+
+def _once(problems: list[str]) -> list[str]:
+    """Leave out what is wrong with a trial where another of its sweep has the same fault."""
+    seen: dict[str, str] = {}
+    for problem in problems:
+        seen.setdefault(re.sub(r"^(params.yaml: sweeps\.[\w-]+) \(trial [^)]*\)", r"\1", problem), problem)
+    return list(seen.values())
 
 
 class _ProblemError(Exception):

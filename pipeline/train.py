@@ -56,6 +56,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
 
 def _run(session: "Session", interruption: Interruption) -> int:
     from matwm.readings import NonFiniteLossError
+    from pipeline.notify import notify
     from pipeline.tracking.heartbeat import EXIT_CODE, OwnedError
     from pipeline.training.saving import UnsavedError
 
@@ -74,18 +75,25 @@ def _run(session: "Session", interruption: Interruption) -> int:
     except (NonFiniteLossError, UnsavedError) as error:
         is_killed = isinstance(error, UnsavedError) and interruption.signal is not None
         session.close("KILLED" if is_killed else "FAILED", interruption)
-        sys.stderr.write(f"segment {session.segment.name}: {error}; {session.last_good()}\n")
+        sentence = f"segment {session.segment.name}: {error}; {session.last_good()}"
+        sys.stderr.write(f"{sentence}\n")
+        if not is_killed:
+            what = "diverged" if isinstance(error, NonFiniteLossError) else "failed"
+            notify(session.config.tracking.notify, what, {**session.facts(), "sentence": sentence})
         return interruption.exit_code if is_killed else 1
     except SystemExit:  # a signal, while there was nothing to save
         session.close("KILLED", interruption)
         sys.stderr.write(f"segment {session.segment.name} is interrupted before it trained: the same command goes on\n")
         raise
-    except BaseException:
+    except BaseException as error:
         session.close("FAILED", interruption)
+        sentence = str(error).strip().split("\n")[0] or type(error).__name__
+        notify(session.config.tracking.notify, "failed", {**session.facts(), "sentence": sentence})
         raise
     if is_complete:
         session.close("FINISHED", interruption)
         _say(session.contradiction())
+        notify(session.config.tracking.notify, "finished", {**session.facts(), "sentence": session.contradiction()})
         # Also after a signal: all is trained and published, but DVC records only a stage that exits with 0. What a signal cuts
         # short is the telling of MLflow, and the next command sends the rest.
         return 0

@@ -40,7 +40,8 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     segments = resolve_all(params, project)
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
     problems += [damage] if (damage := dvc_files.damage(project)) else []
-    problems += [*unusable_store(project), *shadowed_code(project), *unplayable_environments(project, segments)]
+    problems += [*unknown_objectives(segments), *unusable_store(project), *shadowed_code(project)]
+    problems += unplayable_environments(project, segments)
     if problems:
         raise ConfigError(problems)
     return segments
@@ -76,13 +77,21 @@ def dropped_origins(project: Path, segments: Mapping[str, ResolvedSegment], para
             kept[parent] = _kept_steps(project, parent, params)
         steps = kept[parent]
         if steps is not None and step not in steps:
-            keep = sorted({*(params["segments"][parent].get("keep") or ()), step})
+            parent_key, entry = _entry(params, parent)
+            keep = sorted({*(entry.get("keep") or ()), step})
             problems.append(
-                f"{places.PARAMS}: segments.{name}.from is {segment.origin.folder!r}, but {parent} is trained and has "
-                f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these, or add keep: {keep} to segments.{parent}, "
+                f"{places.PARAMS}: {_entry(params, name)[0]}.from is {segment.origin.folder!r}, but {parent} is trained and has "
+                f"step{'s' * (len(steps) != 1)} {places.named(steps)}: choose one of these, or add keep: {keep} to {parent_key}, "
                 "which then brings that checkpoint back"
             )
     return problems
+
+
+def _entry(params: Mapping[str, Any], name: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the key of params.yaml that describes a segment or a trial, and what stands there."""
+    sweep, slash, _ = name.partition("/")
+    section, key = ("sweeps", sweep) if slash else ("segments", name)
+    return f"{section}.{key}", params[section][key]
 
 
 def _kept_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[int] | None:
@@ -93,7 +102,7 @@ def _kept_steps(project: Path, segment: str, params: Mapping[str, Any]) -> list[
     folder = places.published_folder(project, segment)
     if folder.is_dir():
         return places.steps_in(folder)
-    listed = dvc_files.listing(project, dvc_files.locked_output(stages[f"train@{segment}"], f"checkpoints/{segment}"))
+    listed = dvc_files.listed_checkpoints(project, segment)
     return None if listed is None else sorted({step for name in listed if (step := places.step_of(name.split("/")[0])) is not None})
 
 
@@ -117,6 +126,22 @@ def refused_pushes(project: Path, segments: Mapping[str, ResolvedSegment]) -> li
     wanting = [name for name, segment in segments.items() if segment.config.tracking.push]
     refusal = remote.refusal(project) if wanting else None
     return [f"{places.PARAMS}: tracking.push is true (segment {', '.join(wanting)}): {refusal}"] if refusal else []
+
+
+def unknown_objectives(segments: Mapping[str, ResolvedSegment]) -> list[str]:
+    """Return a sentence for each `evaluation.objective` that names a match-up, or a role in it, that is not judged."""
+    chosen = {(str(one.config.env), one.config.evaluation.objective): one.config for one in segments.values()}
+    problems: list[str] = []
+    for config in [config for config in chosen.values() if config.evaluation.objective]:
+        from matwm.envs.scripted import learners
+
+        (objective,), known = config.objectives, learners(config.env)
+        where = f"{places.PARAMS}: evaluation.objective is {config.evaluation.objective!r}, but"
+        if objective.matchup not in known:
+            problems.append(f"{where} {config.env.name} has no match-up {objective.matchup} (known: {', '.join(known)})")
+        elif (roles := known[objective.matchup]) is not None and objective.role not in (None, *roles):
+            problems.append(f"{where} who learns in {objective.matchup} of {config.env.name} is {', '.join(roles)}")
+    return problems
 
 
 def unusable_store(project: Path) -> list[str]:

@@ -18,7 +18,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from matwm.config import Config, SegmentConfig
+from matwm.config import Config, SegmentConfig, SweepConfig
 from matwm.params_yaml import load_config, preset_path
 from pipeline.commands import COMMANDS, parser_of
 
@@ -46,7 +46,7 @@ def parameters() -> str:
     parts = [_section("", Config, configs)] + [
         _section(f"{path}.", model, {name: _at(values, path) for name, values in configs.items()}) for path, model in _models(Config)
     ]
-    parts.append(_section("segments.NAME.", SegmentConfig, {}))
+    parts += [_section("segments.NAME.", SegmentConfig, {}), _section("sweeps.NAME.", SweepConfig, {})]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -162,7 +162,8 @@ def _line(cells: list[str]) -> str:
 
 def _command(name: str) -> str:
     parser, purpose = parser_of(name), COMMANDS[name].purpose
-    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
+    below = [child for action in parser._actions if isinstance(action, argparse._SubParsersAction) for child in action.choices.values()]
+    usage = "\n".join(" ".join(one.format_usage().split()).removeprefix("usage: ") for one in [parser, *below])
     rows = [
         _line([_argument(action), (action.help or "").replace("%%", "%")])
         for action in parser._actions  # argparse has no public list of them

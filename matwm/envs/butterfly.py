@@ -84,6 +84,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             render_ratio=count(2, "screen pixels a pixel of the picture", high=8),
         ),
         (2,),
+        objectives=("self_play/paddle",),
     ),
     "pistonball_v6": Scenario(
         options(
@@ -99,6 +100,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         ("n_pistons",),
         sides=(Side(None, {"lift": {"piston": ruled(lambda options: lift_behind)}}, frozen=("random",)),),
+        objectives=("self_play/piston",),
     ),
     "knights_archers_zombies_v11": Scenario(
         options(
@@ -115,6 +117,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             obs_method=option(Literal["vector", "vector-masked", "image"], "vector", "what agents see"),
         ),
         ("num_archers", "num_knights"),
+        objectives=("self_play/archer", "self_play/knight"),
     ),
 }
 """By name; actions are discrete throughout."""

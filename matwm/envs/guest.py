@@ -20,7 +20,7 @@ CALLS = ("reset", "step", "render", "close")
 PATIENCE_SECONDS = 10.0
 """For a call that was told that it takes too long: a library may swallow that."""
 _TICK_SECONDS = 0.2
-_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGALRM)
+_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE, signal.SIGCHLD, signal.SIGALRM)
 """Signals whose handlers are ours, whatever an environment makes of them."""
 
 

@@ -36,11 +36,18 @@ _SUBSTRATES = {
     "rationalizable_coordination_in_the_matrix__repeated": (2, 8),
     "stag_hunt_in_the_matrix__arena": (8, 8),
 }
+_SHARED = {"pure_coordination_in_the_matrix__repeated", "rationalizable_coordination_in_the_matrix__repeated"}
+"""Those where both players earn the same; in the others each has an interest of its own."""
 # Left alone an episode ends at a random step from about 1,000 on, or at 5,000; PettingZoo's own example cuts it at 1,000.
 _OPTIONS = options(max_cycles=option(int | None, 1000, "environment steps an episode; null: until the substrate ends it", low=1))
 
 SCENARIOS: Mapping[str, Scenario] = {
-    name: Scenario(_OPTIONS, (players,), AgentSpec("player", "player", "image", IMAGE_SHAPE, actions, has_action_mask=False))
+    name: Scenario(
+        _OPTIONS,
+        (players,),
+        AgentSpec("player", "player", "image", IMAGE_SHAPE, actions, has_action_mask=False),
+        objectives=("self_play/player",) if name in _SHARED else (),
+    )
     for name, (players, actions) in _SUBSTRATES.items()
 }
 

@@ -51,10 +51,12 @@ _CHASE = {
     "num_adversaries": count(3, "agents that chase"),
     "num_obstacles": count(2, "landmarks in the way", low=0),
 }
+_TEAM = ("self_play/agent",)
+_PREY = ("learned_v_random/adversary", "random_v_learned/agent")
 _GO = {"go": {"agent": ruled(rules.go_to_goal)}}
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "simple_v3": Scenario(options(**_MAX_CYCLES), (1,), sides=(_side("agent", tactics=_GO),)),
+    "simple_v3": Scenario(options(**_MAX_CYCLES), (1,), sides=(_side("agent", tactics=_GO),), objectives=_TEAM),
     "simple_adversary_v3": Scenario(
         options(N=count(2, "good agents, and landmarks"), **_MAX_CYCLES, **_NEIGHBORS),
         (1, "N"),
@@ -62,11 +64,23 @@ SCENARIOS: Mapping[str, Scenario] = {
             _side("adversary", tactics={"follow": {"adversary": ruled(rules.follow)}}, frozen=("follow",)),
             _side("agent", tactics={"split": {"agent": ruled(rules.split)}}, frozen=("split",)),
         ),
+        objectives=_PREY,
     ),
-    "simple_crypto_v3": Scenario(options(**_MAX_CYCLES), (3,), sides=(_side("eve"), _side("bob", "alice"))),
-    "simple_formation_v1": Scenario(options(N=count(4, "agents"), **_MAX_CYCLES, **_TERMINATE), ("N",), sides=(_side("agent"),)),
-    "simple_line_v1": Scenario(options(N=count(4, "agents"), **_MAX_CYCLES, **_TERMINATE), ("N",), sides=(_side("agent"),)),
-    "simple_push_v3": Scenario(options(**_MAX_CYCLES), (2,), sides=(_side("adversary"), _side("agent", tactics=_GO, frozen=("go",)))),
+    "simple_crypto_v3": Scenario(
+        options(**_MAX_CYCLES),
+        (3,),
+        sides=(_side("eve"), _side("bob", "alice")),
+        objectives=("learned_v_random/eve", "random_v_learned/bob"),  # Alice has the same reward.
+    ),
+    "simple_formation_v1": Scenario(
+        options(N=count(4, "agents"), **_MAX_CYCLES, **_TERMINATE), ("N",), sides=(_side("agent"),), objectives=_TEAM
+    ),
+    "simple_line_v1": Scenario(
+        options(N=count(4, "agents"), **_MAX_CYCLES, **_TERMINATE), ("N",), sides=(_side("agent"),), objectives=_TEAM
+    ),
+    "simple_push_v3": Scenario(
+        options(**_MAX_CYCLES), (2,), sides=(_side("adversary"), _side("agent", tactics=_GO, frozen=("go",))), objectives=_PREY
+    ),
     "simple_reference_v3": Scenario(
         options(**_LOCAL_RATIO, **_MAX_CYCLES),
         (2,),
@@ -76,6 +90,7 @@ SCENARIOS: Mapping[str, Scenario] = {
                 tactics={"tell_and_go": {"agent": ruled(rules.tell_and_go)}, "wait_between": {"agent": ruled(rules.wait_between)}},
             ),
         ),
+        objectives=_TEAM,
     ),
     "simple_speaker_listener_v4": Scenario(
         options(**_MAX_CYCLES),
@@ -90,6 +105,7 @@ SCENARIOS: Mapping[str, Scenario] = {
                 },
             ),
         ),
+        objectives=("self_play/listener",),  # The speaker has the same reward.
     ),
     "simple_spread_v3": Scenario(
         options(N=count(3, "agents, and landmarks"), **_LOCAL_RATIO, **_MAX_CYCLES, **_CURRICULUM, **_TERMINATE, **_NEIGHBORS),
@@ -100,6 +116,7 @@ SCENARIOS: Mapping[str, Scenario] = {
                 tactics={"nearest_landmark": {"agent": ruled(rules.nearest_landmark)}, "assignment": {"agent": ruled(rules.assignment)}},
             ),
         ),
+        objectives=_TEAM,
     ),
     "simple_tag_v3": Scenario(
         options(**_CHASE, **_MAX_CYCLES, **_CURRICULUM, **_TERMINATE, **_NEIGHBORS),
@@ -113,6 +130,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             ),
             _side("agent", tactics={"flee": {"agent": ruled(rules.flee)}}, frozen=("flee",)),
         ),
+        objectives=_PREY,
     ),
     "simple_world_comm_v3": Scenario(
         options(
@@ -125,6 +143,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         ("num_good", "num_adversaries"),
         sides=(_side("leadadversary", "adversary"), _side("agent")),
+        objectives=_PREY,
     ),
     "collect_treasure_v1": Scenario(
         options(
@@ -135,6 +154,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         ("num_collectors", "num_deposits"),
         sides=(_side("collector", "deposit"),),
+        objectives=("self_play/collector", "self_play/deposit"),
     ),
 }
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from matwm import scenarios
 from matwm.config import EnvConfig
+from matwm.scenarios.objective import SELF_PLAY
 from matwm.scenarios.sides import Script, Side
 from matwm.types import EnvSpec
 
@@ -42,6 +43,11 @@ class LineUp:
         """`chase_v_random`, `learned_v_flee`, `learned`."""
         return "_v_".join(tactic or "learned" for tactic in self.tactics)
 
+    @property
+    def matchup(self) -> str:
+        """What it is called in results: that of learners alone is `self_play`."""
+        return SELF_PLAY if all(tactic is None for tactic in self.tactics) else self.name
+
 
 def sides(env: EnvConfig) -> tuple[Side, ...]:
     """Return the sides of a scenario; where nobody has written them down, all agents are one."""
@@ -55,6 +61,16 @@ def opponents(env: EnvConfig) -> list[LineUp]:
         choices = [[None] if side is judged else [t for t in _available(env, side) if t in side.frozen] for side in sides(env)]
         line_ups += [LineUp(tactics) for tactics in product(*choices)]
     return line_ups
+
+
+def learners(env: EnvConfig) -> dict[str, tuple[str, ...] | None]:
+    """Return the roles that learn in each match-up of an evaluation; None where only the environment itself knows them."""
+    found: dict[str, tuple[str, ...] | None] = {}
+    for line_up in (LineUp((None,) * len(sides(env))), *opponents(env)):
+        learning = [side.roles for side, tactic in zip(sides(env), line_up.tactics, strict=True) if tactic is None]
+        known = [roles for roles in learning if roles is not None]
+        found[line_up.matchup] = tuple(role for roles in known for role in roles) if len(known) == len(learning) else None
+    return found
 
 
 def references(env: EnvConfig, line_up: LineUp | None = None) -> list[LineUp]:

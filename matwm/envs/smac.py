@@ -61,7 +61,9 @@ def _options(limit: int) -> type[Options]:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    name: Scenario(_options(limit), (allies,), AgentSpec("ally", "ally", "vector", (size,), 6 + enemies, has_action_mask=True))
+    name: Scenario(
+        _options(limit), (allies,), AgentSpec("ally", "ally", "vector", (size,), 6 + enemies, has_action_mask=True), objectives=("win",)
+    )
     for name, (allies, enemies, size, limit) in _MAPS.items()
 }
 

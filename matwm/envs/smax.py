@@ -40,7 +40,9 @@ _OPTIONS = options(
 )
 _SIDES = (Side(None, {"heuristic": {"ally": heuristic}}, frozen=("random",)),)
 
-SCENARIOS: Mapping[str, Scenario] = {name: Scenario(_OPTIONS, (battle.allies,), sides=_SIDES) for name, battle in MAPS.items()}
+SCENARIOS: Mapping[str, Scenario] = {
+    name: Scenario(_OPTIONS, (battle.allies,), sides=_SIDES, objectives=("win",)) for name, battle in MAPS.items()
+}
 
 FAMILY = Family(
     "battles like StarCraft's, in JAX (JaxMARL)",

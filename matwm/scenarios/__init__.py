@@ -13,7 +13,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_core import PydanticKnownError
 
+from matwm.scenarios import objective
 from matwm.scenarios.family import Family, Scenario
+from matwm.scenarios.objective import Objective
 from matwm.scenarios.options import complete, nearest, not_yours
 from matwm.scenarios.sides import ONE_TEAM, Side
 
@@ -22,6 +24,7 @@ __all__ = [
     "OWN",
     "Family",
     "FamilyName",
+    "Objective",
     "Scenario",
     "Side",
     "complete_options",
@@ -30,6 +33,7 @@ __all__ = [
     "module",
     "names",
     "num_agents",
+    "objectives",
     "sides",
 ]
 
@@ -118,6 +122,12 @@ def sides(family_name: str, name: str) -> tuple[Side, ...]:
     """Return the sides of a scenario; where nobody has written them down, all agents are one."""
     known = family(family_name).scenarios
     return known[name].sides if known else ONE_TEAM
+
+
+def objectives(family_name: str, name: str) -> tuple[Objective, ...]:
+    """Return what runs of a scenario are judged by; nothing where agents have interests of their own, or nobody has written it down."""
+    known = family(family_name).scenarios
+    return tuple(map(objective.parse, known[name].objectives)) if known else ()
 
 
 def _unknowable(options: Mapping[Any, Any]) -> Iterator[str]:

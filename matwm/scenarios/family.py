@@ -19,6 +19,8 @@ class Scenario:
     """Every agent's with the default options, where that is known without the package; its name lacks the number."""
     sides: tuple[Side, ...] = ONE_TEAM
     """One where all share an aim, two where they are opponents."""
+    objectives: tuple[str, ...] = ()
+    """What runs are judged by unless params.yaml says it (see objective.py): one a role whose interests differ; none is known of others."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from matwm.changes import changes
 from matwm.checkpoint import CheckpointError, read_manifest
 from matwm.config import ConfigError, SegmentConfig
 from matwm.manifest import MANIFEST, ROOT
-from matwm.params_yaml import parse_config, parse_segments, read_params
+from matwm.params_yaml import parse_config, read_params
 from pipeline import project as places
 from pipeline.keys import manifest_key
+from pipeline.params import sweeps
 from pipeline.run import Run
 from pipeline.segments import CHECKPOINT, ResolvedSegment, resolve_all
 
@@ -30,7 +31,7 @@ def described(project: Path) -> Described:
     """Read params.yaml. What segments from the root changed is said against the base sections: several would look the same otherwise."""
     try:
         params = read_params(project / places.PARAMS)
-        entries = parse_segments(params)
+        entries = sweeps.entries(params)
     except ConfigError as error:
         return Described(project, trouble=f"{error.problems[0]}: only what is trained is known")
     try:

@@ -9,20 +9,27 @@ from pipeline.metrics import best, mismatches
 from pipeline.run import Run, moment, number
 
 
-def best_of(run: Run) -> best.Best | None:
-    """Return a run's best evaluation: over its own steps, the highest mean over learned agents and match-ups of the first mode.
+def best_of(run: Run) -> tuple[best.Best, ...]:
+    """Return a run's best evaluation over its own steps, by each objective.
+
+    MLflow is asked for the histories of runs alone that were judged before the tag `matwm.best` was there.
 
     Raises:
         TrackingError: MLflow does not answer.
     """
-    judged = best.keys(run.metrics, run.tags.get(best.MODES_TAG))
-    if judged is None or run.run_id is None:
-        return best.of_record(run.evaluation)
-    return best.of_history(judged[0], runs.metric_history(run.run_id, keys=judged[1]), run.parent_step or 0)
+    if (tagged := best.of_tags(run.tags)) is not None:
+        return tagged
+    recorded = run.record.get("tags")
+    found = best.objectives({**(recorded if isinstance(recorded, dict) else {}), **run.tags})
+    mode = best.mode_of(run.metrics, run.tags.get(best.MODES_TAG))
+    if mode is None or run.run_id is None:
+        return best.of_record(run.evaluation, found)
+    names = [name for objective in found for name in best.keys(run.metrics, mode, objective)]
+    return best.of_history(found, mode, runs.metric_history(run.run_id, keys=names), run.parent_step or 0)
 
 
-def entry(run: Run, judged: best.Best | None, published: Iterable[int]) -> dict[str, Any]:
-    """Return a run as an object for JSON; `judged` is its best evaluation, `published` the steps that segments can start from."""
+def entry(run: Run, judged: Iterable[best.Best], published: Iterable[int]) -> dict[str, Any]:
+    """Return a run as an object for JSON; `judged` are its best evaluations, `published` the steps that segments can start from."""
     return {
         "run_id": run.run_id,
         "segment": run.segment,
@@ -33,7 +40,7 @@ def entry(run: Run, judged: best.Best | None, published: Iterable[int]) -> dict[
         "until": run.until,
         "parent_run_id": run.parent_run_id,
         "parent_step": run.parent_step,
-        "best": judged._asdict() if judged else None,
+        "best": [one._asdict() for one in judged],
         "changed": dict(sorted(run.changed.items())),
         "not_reproduced": not_reproduced(run.tags, run.record),
         "published": sorted(published),

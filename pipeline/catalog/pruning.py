@@ -11,7 +11,8 @@ from matwm.manifest import FormatError
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
-from pipeline.params.retention import Policy, history_of, reasons, retained_by, scores
+from pipeline.metrics.best import objectives
+from pipeline.params.retention import Policy, reasons, retained_by, scored
 from pipeline.process import exclusive
 from pipeline.run import PINNED, Run
 from pipeline.segments import ResolvedSegment
@@ -91,7 +92,7 @@ def decide(
     why = {step: list(_claims(run, step, checkpoints.manifest(run, step), needs, steps[-1])) for step in steps}
     if policy is None:
         return _decisions(run, {step: ["no policy"] for step in why}, why, {})
-    found = reasons(why, policy, [], {}, start=run.parent_step or 0)
+    found = reasons(why, policy, [], [], start=run.parent_step or 0)
     if any(step not in found and not why[step] for step in why):
         found = _rules(run, steps, lambda step: checkpoints.sound(run, step, scratch), policy, segment)
     return _decisions(run, found, why, NAMES if policy.keep_last is not None else {**NAMES, "last": "all"})
@@ -184,8 +185,8 @@ def _rules(
     if newest is None:
         return {step: ["none is sound"] for step in steps}
     known = [step for step in steps if step <= newest.step]
-    scored = scores(history_of(newest), known) if policy.keep_best else {}
-    found = reasons(steps, policy, [], scored, start=run.parent_step or 0)
+    scores = scored(newest, segment.config.objectives if segment else objectives(run.tags), known) if policy.keep_best else []
+    found = reasons(steps, policy, [], scores, start=run.parent_step or 0)
     found.setdefault(newest.step, []).append("newest sound")
     if segment:
         for step in retained_by(segment, newest):
@@ -216,7 +217,7 @@ def _deleting(checkpoints: Checkpoints) -> list[CanDelete]:
 def _outputs(project: Path, folder: str) -> dict[str, Checkpoint]:
     """Return the checkpoints in `checkpoints/` or `imports/` by folder."""
     found: dict[str, Checkpoint] = {}
-    for path in sorted((project / folder).glob("*/step_*")):
+    for path in (path for home in places.published_folders(project, folder) for path in sorted(home.glob("step_*"))):
         try:
             found[path.relative_to(project).as_posix()] = read_manifest(path)
         except CheckpointError as error:

@@ -29,11 +29,12 @@ class LockedStage:
         if not stages and (project / "dvc.lock").exists():
             raise RecordError(f"dvc.lock cannot be read: {_CHECKOUT.format('dvc.lock')}")
         self._project, self._segment = project, segment
-        self._entry: dict[str, Any] | None = stages.get(f"train@{segment}")
+        self._stage, (self._folder, self._start) = dvc_files.stage_of(segment), dvc_files.output_of(segment)
+        self._entry: dict[str, Any] | None = stages.get(self._stage)
         self._judged: dict[str, Any] = stages.get(f"evaluate@{segment}") or {}
-        self._output = dvc_files.locked_output(self._entry or {}, f"checkpoints/{segment}")
+        self._output = dvc_files.locked_output(self._entry or {}, self._folder)
         if self._entry is not None and self._output is None:
-            raise RecordError(f"dvc.lock: train@{segment} has no checkpoints/{segment}: {_CHECKOUT.format('dvc.lock')}")
+            raise RecordError(f"dvc.lock: {self._stage} has no {self._folder}: {_CHECKOUT.format('dvc.lock')}")
         self._listing = dvc_files.listing(project, self._output)
 
     @property
@@ -52,9 +53,9 @@ class LockedStage:
             RecordError: a file differs, is missing or was added.
         """
         if self._listing is not None:
-            folder = f"{places.step_folder(step)}/"
+            folder = f"{self._start}{places.step_folder(step)}/"
             listed = {name: md5 for name, md5 in self._listing.items() if name.startswith(folder)}
-            _compare(f"checkpoints/{self._segment}", listed, {f"{folder}{name}": md5 for name, md5 in md5s.items()})
+            _compare(self._folder, listed, {f"{folder}{name}": md5 for name, md5 in md5s.items()})
 
     def check(self) -> None:
         """Compare everything that the stages of the segment left with the lock.
@@ -62,7 +63,7 @@ class LockedStage:
         Raises:
             RecordError: something differs.
         """
-        folder = f"checkpoints/{self._segment}"
+        folder = self._folder
         if self._output and (self._project / folder).is_dir():
             found = md5s_of(self._project / folder)
             if self._listing is not None:
@@ -99,7 +100,7 @@ class LockedStage:
     def _check_file(self, name: str, expected: str | None) -> None:
         path = self._project / name
         try:
-            found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            found = tree_of(md5s_of(path))[0] if path.is_dir() else hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         except OSError:
             raise RecordError(f"{name} is missing, though dvc.lock has it: {_CHECKOUT.format(name)}") from None
         if expected not in (None, found):

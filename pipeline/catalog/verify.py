@@ -207,7 +207,7 @@ class _Walk:
             check_import(self.project, self._shown(path), md5s)
             self._witnesses[checkpoint.digest] = f"{self._shown(path)}.dvc"
         else:
-            stage = self._stage(path.parent.name)
+            stage = self._stage(places.segment_of(self.project.resolve(), path.parent))
             stage.check_step(checkpoint.step, md5s)
             if stage.is_recorded:
                 self._witnesses[checkpoint.digest] = "dvc.lock"
@@ -222,7 +222,7 @@ class _Walk:
 
     def _kind(self, path: Path) -> str:
         for kind, folder in (("published", "checkpoints"), ("imported", "imports")):
-            if path.parent.parent == (self.project / folder).resolve():
+            if (self.project / folder).resolve() in path.parents:
                 return kind
         return "folder"
 
@@ -296,7 +296,7 @@ class _Walk:
             self.report.warnings.append(f'dvc.lock has nothing of {run.name}: it was not trained by "dvc repro"')
             return
         stage.check()
-        if isinstance(segments := params.get("segments"), dict) and run.segment in segments:
+        if run.segment in self.catalog.params.entries:
             stage.check_params(params)
         else:
             self.report.warnings.append(f"params.yaml has no segment {run.segment} any more")
@@ -332,7 +332,7 @@ class _Walk:
 
 def _record_of(run: Run) -> str | None:
     """Return the name of the run's file in git, if it has one."""
-    return f"metrics/{run.published.name}/run.json" if run.published else None
+    return f"metrics/{run.segment}/run.json" if run.published else None
 
 
 def _placed(path: Path) -> Path:

@@ -102,7 +102,7 @@ def old_work(patient: Patient) -> Iterator[Finding]:
     found = [
         work
         for work in upkeep.work_folders(patient.project)
-        if tuple(work.name.rpartition("-")[::2]) not in current
+        if tuple(work.name.replace("~", "/").rpartition("-")[::2]) not in current
         and not upkeep.is_pending(patient.project, work)
         and not is_held(work / "lock")
         and _is_finished(work)

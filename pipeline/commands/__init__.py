@@ -25,6 +25,10 @@ COMMANDS = {
     "envs": Command("envs", TRAIN, "list environments, and how to install what is missing", "matwm envs mpe"),
     "validate": Command("validate", TRAIN, "check params.yaml", "matwm validate"),
     "repro": Command("repro", TRAIN, "check params.yaml, then run `dvc repro` with further arguments", "matwm repro train@s00"),
+    "train": Command("train", TRAIN, "train one segment or trial without DVC", "matwm train s00 --max-time 2h"),
+    "sweep": Command(
+        "sweep", TRAIN, "append, watch or run a sweep: trials over seeds and values", "matwm sweep add lr --seeds 0-4 --until 5000"
+    ),
     "continue": Command(
         "continue_run", TRAIN, "append a segment that goes on from a run's checkpoint", "matwm continue s00@final --until 20000"
     ),
@@ -32,6 +36,7 @@ COMMANDS = {
     "tree": Command("tree", LOOK, "draw the lineage: runs below the one that they go on from", "matwm tree"),
     "show": Command("show", LOOK, "show a checkpoint: its content, its run, where it lies", "matwm show s00@final"),
     "diff": Command("diff", LOOK, "compare two checkpoints: parameters, code, metrics, ancestor", "matwm diff s00@final s01@final"),
+    "report": Command("report", LOOK, "hold sweeps and runs side by side, over seeds", "matwm report lr s00"),
     "ui": Command("ui", LOOK, "start MLflow's UI and print where it shows this project", "matwm ui"),
     "verify": Command("verify", PROVE, "check every byte from a checkpoint back to the root", "matwm verify s00 --deep"),
     "fingerprint": Command("fingerprint", PROVE, "print the fingerprint of a checkpoint's training state", "matwm fingerprint s00@final"),

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     path = project / places.PARAMS
     params = read_params(path)
     graph = resolve_all(params, project)
-    name = _free_name(options.name, params["segments"])
+    name = _free_name(options.name, {**(params.get("sweeps") or {}), **params["segments"]})
     catalog = Catalog(project)
     checkpoints = Checkpoints(catalog)
     found, wanted = checkpoints.named(options.run)
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         brought = None if step in startable else stack.enter_context(imported(checkpoints, found, step))
         checkpoint = brought.checkpoint if brought else open_checkpoint(startable[step])
         base = parse_config(params)
-        parent = _trained(checkpoint, base) if brought else graph[checkpoint.path.parent.name].config
+        parent = _trained(checkpoint, base) if brought else graph[places.segment_of(project, checkpoint.path.parent)].config
         config, unchanged = _changed(parent, options.words, options.until, found, checkpoint)
         entry = {"from": checkpoint.path.relative_to(project).as_posix(), "until": options.until}
         if override := _override(config, parent, base if brought else parent):

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from matwm.checkpoint import MANIFEST, CheckpointError, read_manifest
 from matwm.params_yaml import read_params
 from pipeline import dvc_files, tracking
@@ -15,8 +17,10 @@ from pipeline import project as places
 from pipeline.commands.outcome import outcome, recorded
 from pipeline.commands.table import printable
 from pipeline.job import Job, open_start
+from pipeline.params import params_file, sweeps
 from pipeline.process import OWNED_NOTE, run_to_the_end
 from pipeline.segments import ResolvedSegment
+from pipeline.stopping import declare, told
 from pipeline.tracking import upkeep
 from pipeline.tracking.heartbeat import EXIT_CODE
 from pipeline.tracking.run_facts import is_of_another_run, restore_run_facts
@@ -29,6 +33,7 @@ IDLE = {"--dry", "-h", "--help"}
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; all others are DVC's."""
+    declare(parser)
     parser.add_argument("--retrain", action="store_true", help="train again what dvc.lock has and neither workspace nor cache hold")
 
 
@@ -40,6 +45,24 @@ def run(options: argparse.Namespace) -> int:
         ProjectError: finished training would be done again because its outputs were not pulled.
     """
     project = places.root()
+    _upgrade(project / places.PARAMS)
+    with told(options):
+        return _reproduce(project, options)
+
+
+def _upgrade(path: Path) -> None:
+    """Add the keys to params.yaml that files of earlier versions lack, and without which DVC would not read dvc.yaml."""
+    text = params_file.read(path) if path.is_file() else ""
+    try:
+        changed = params_file.upgraded(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return  # Validation says what is wrong.
+    if changed != text:
+        places.write_text(path, changed)
+        sys.stderr.write("params.yaml got what this version asks for and means what it meant: evaluation.objective: null, sweeps: {}\n")
+
+
+def _reproduce(project: Path, options: argparse.Namespace) -> int:
     found_valid = digest(project)
     segments = validate(project)
     for warning in foresee(project, segments).warnings:
@@ -89,7 +112,7 @@ def _restore_facts(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
 
 def _look_for_outputs(project: Path, params: Mapping[str, Any]) -> None:
     """Stop before DVC trains again what is only not pulled; where there is nothing to pull from, say what will happen."""
-    lost = [name for name in params["segments"] if _is_lost(project, name, params)]
+    lost = [name for name in sweeps.entries(params) if _is_lost(project, name, params)]
     if not lost:
         return
     named = ", ".join(lost)
@@ -104,4 +127,4 @@ def _is_lost(project: Path, name: str, params: Mapping[str, Any]) -> bool:
     stages = dvc_files.lock(project)
     if places.published_folder(project, name).is_dir() or not dvc_files.is_trained(stages, name, params):
         return False
-    return dvc_files.files_of(project, dvc_files.locked_output(stages[f"train@{name}"], f"checkpoints/{name}")) is None
+    return dvc_files.checkpoint_files(project, name) is None

@@ -15,7 +15,7 @@ from pipeline import runs, tracking
 from pipeline.catalog import overview
 from pipeline.catalog.catalog import Catalog
 from pipeline.commands.table import printable, table
-from pipeline.metrics.best import Best
+from pipeline.metrics import best
 from pipeline.run import Run
 from pipeline.tracking import upkeep
 
@@ -69,10 +69,9 @@ def shown(entries: Sequence[Mapping[str, Any]], now: datetime) -> str:
     rows = [["run", "segment", "state", "step", "parent", "best", "age", "changed"]]
     for entry in entries:
         parent = f"{entry['parent_run_id'][:digits]}@{entry['parent_step']}" if entry["parent_run_id"] else "-"
-        judged = Best(**entry["best"]) if entry["best"] else None
-        best = judged.shown + f" at {judged.step}" * is_wide if judged else "-"
+        judged = best.shown([best.Best(**one) for one in entry["best"]], with_steps=is_wide)
         state = str(entry["status"]) + " !" * bool(entry["not_reproduced"])
-        rows.append([_short(entry, digits), str(entry["segment"]), state, str(entry["step"]), parent, best])
+        rows.append([_short(entry, digits), str(entry["segment"]), state, str(entry["step"]), parent, judged])
         rows[-1] += [overview.age(entry["last_sign"], now), _changes(entry["changed"])]
     text = table(rows, whole=range(len(rows[0]) - 1))
     for entry in entries:
@@ -86,7 +85,7 @@ def _entries(catalog: Catalog, found: Sequence[Run]) -> tuple[list[dict[str, Any
     trouble = None
     entries: list[dict[str, Any]] = []
     for run in found:
-        judged = None
+        judged: tuple[best.Best, ...] = ()
         try:
             judged = overview.best_of(run)
         except tracking.TrackingError as error:

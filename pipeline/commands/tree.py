@@ -11,7 +11,7 @@ from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.overview import best_of
 from pipeline.catalog.references import whole_run
 from pipeline.commands.table import encodable, printable, table
-from pipeline.metrics.best import Best
+from pipeline.metrics.best import Best, shown
 from pipeline.run import Run
 from pipeline.tracking import upkeep
 
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
 
     With --json: `{"nodes": [...], "trouble": [sentences]}`, each node an object with `id`, `segment`, `run_id` (null if there is
     none), `key`, `is_current` (params.yaml describes it), `is_imported`, `parent` (an id, or "root"), `from` (the step it starts
-    from), `until`, `step` (reached; null if unknown), `state`, `changed` ({path: {before, after}}), `best` ({step, mode, mean,
-    measure: "return" or "win"} or null) and `depth`.
+    from), `until`, `step` (reached; null if unknown), `state`, `changed` ({path: {before, after}}), `best` (a list of
+    {step, mode, mean, objective}) and `depth`.
 
     Raises:
         ProjectError: there is no such run.
@@ -43,15 +43,15 @@ def run(options: argparse.Namespace) -> int:
     tracking.configure(project)
     said = upkeep.settle(project)
     catalog = Catalog(project)
-    shown = _selected(catalog, options.run)
-    best = {run.id: _best(run, catalog) for run, _ in shown}
+    nodes = _selected(catalog, options.run)
+    best = {run.id: _best(run, catalog) for run, _ in nodes}
     for sentence in dict.fromkeys([*said, *catalog.trouble]):
         sys.stderr.write(f"{sentence}\n")
     if options.json:
-        rows = [_as_json(run, depth, best[run.id], catalog) for run, depth in shown]
+        rows = [_as_json(run, depth, best[run.id], catalog) for run, depth in nodes]
         sys.stdout.write(json.dumps({"nodes": rows, "trouble": catalog.trouble}, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write(_drawn(shown, best, catalog))
+        sys.stdout.write(_drawn(nodes, best, catalog))
     return 0
 
 
@@ -65,19 +65,19 @@ def _selected(catalog: Catalog, text: str | None) -> list[tuple[Run, int]]:
     return [*line, *lineage.walk(run.id, len(line))]
 
 
-def _best(run: Run, catalog: Catalog) -> Best | None:
+def _best(run: Run, catalog: Catalog) -> tuple[Best, ...]:
     try:
         return best_of(run)
     except tracking.TrackingError as error:
         catalog.note(str(error))
-        return None
+        return ()
 
 
-def _drawn(shown: list[tuple[Run, int]], best: dict[str, Best | None], catalog: Catalog) -> str:
-    if not shown:
+def _drawn(nodes: list[tuple[Run, int]], best: dict[str, tuple[Best, ...]], catalog: Catalog) -> str:
+    if not nodes:
         return 'nothing yet: "make repro" or "matwm repro" trains\n'
     rows = [["checkpoints/root", "run", "steps", "state", "best evaluation", "changed"]]
-    for branches, (run, _) in zip(_branches([depth for _, depth in shown]), shown, strict=True):
+    for branches, (run, _) in zip(_branches([depth for _, depth in nodes]), nodes, strict=True):
         rows.append([branches + _name(run), *_columns(run, best[run.id], catalog)])
     if sys.stdout.isatty():
         return table(rows, whole=(0, 1, 2, 3))
@@ -102,18 +102,19 @@ def _name(run: Run) -> str:
     return str(run.segment) if run.is_current else f"({run.segment or 'run'})"
 
 
-def _columns(run: Run, best: Best | None, catalog: Catalog) -> list[str]:
+def _columns(run: Run, best: tuple[Best, ...], catalog: Catalog) -> list[str]:
     start = run.parent_step or 0
     steps = f"{start} → {run.step or run.until}" if run.is_recorded or run.is_current else ""
     if run.step and run.until is not None and run.step < run.until:
         steps += f" of {run.until}"
     state = f"{run.state}, imported" if run.is_imported else run.state
     changed = ", ".join(f"{path} {before!r} → {after!r}" for path, (before, after) in catalog.changes(run).items())
-    judged = f"{best.shown} ({best.mode}, step {best.step})" if best else "-"
+    steps_judged = ", ".join(dict.fromkeys(f"step {one.step}" for one in best))
+    judged = f"{shown(best)} ({best[0].mode}, {steps_judged})" if best else "-"
     return [(run.run_id or run.unknown_as or "-")[:12], steps or "-", state, judged, changed or "-"]
 
 
-def _as_json(run: Run, depth: int, best: Best | None, catalog: Catalog) -> dict[str, Any]:
+def _as_json(run: Run, depth: int, best: tuple[Best, ...], catalog: Catalog) -> dict[str, Any]:
     return {
         "id": run.id,
         "segment": run.segment,
@@ -127,6 +128,6 @@ def _as_json(run: Run, depth: int, best: Best | None, catalog: Catalog) -> dict[
         "step": run.step or None,
         "state": run.state,
         "changed": {path: {"before": before, "after": after} for path, (before, after) in catalog.changes(run).items()},
-        "best": best._asdict() if best else None,
+        "best": [one._asdict() for one in best],
         "depth": depth,
     }

@@ -9,6 +9,7 @@ import yaml
 from matwm.config import Config
 from matwm.spelling import close
 from matwm.yaml_text import TwofoldError, read_yaml
+from pipeline.project import ProjectError
 
 EXAMPLE = "actor_critic.learning_rate=1.0e-4"
 OPTIONS = {"until": "--until", "name": "--name", "from": "RUN@STEP"}
@@ -46,6 +47,20 @@ def override_of(words: Sequence[str], parent: Config) -> tuple[dict[str, Any], l
         if path not in unclear:  # which of the values is meant is not known, so none is judged
             _put(override, data, parts, value)
     return override, named, problems
+
+
+def several(word: str) -> tuple[str, list[Any]]:
+    """Return the path and the values of `KEY=VALUE[,VALUE…]`; commas within brackets are their list's.
+
+    Raises:
+        ProjectError: it is not written so.
+    """
+    path, equals, text = word.partition("=")
+    try:
+        _, values = _split(f"{path}{equals}[{text}]" if text.strip() else word)
+    except _ProblemError as problem:
+        raise ProjectError(f"--set {problem}") from None
+    return path.strip(), values
 
 
 def value_at(data: Any, path: str) -> Any:

@@ -125,7 +125,8 @@ def _copies(project: Path, segment: ResolvedSegment, disk: estimate.Disk) -> Ite
 
 def _published_share(segment: ResolvedSegment) -> float:
     policy = segment.config.retention
-    kept = len(retained(segment.saves, policy, segment.needed, {}, start=segment.origin.step)) + policy.keep_best
+    kept = len(retained(segment.saves, policy, segment.needed, [], start=segment.origin.step))
+    kept += policy.keep_best * max(1, len(segment.config.objectives))
     return min(1.0, kept / len(segment.saves))
 
 

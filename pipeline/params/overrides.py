@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from matwm.changes import Change, changes
 from matwm.config import Config, ConfigError, EnvConfig, merge
-from matwm.params_yaml import parse_config
+from matwm.params_yaml import LINEAGE, parse_config
 
 
 def apply(parent: Config, override: Mapping[str, Any], where: str) -> Config:
@@ -37,8 +37,8 @@ def begin(base: Config, override: Mapping[str, Any], where: str) -> Config:
         ConfigError: one sentence for each value that is wrong or does not fit the others.
     """
     problems: list[str] = []
-    if "segments" in override:
-        problems.append(f"{where}segments is unknown: an override holds sections such as world_model or actor_critic")
+    for key in [key for key in LINEAGE if key in override]:
+        problems.append(f"{where}{key} is unknown: an override holds sections such as world_model or actor_critic")
     try:
         config = parse_config(merge(base.resolved(), override), source="")
     except ConfigError as error:

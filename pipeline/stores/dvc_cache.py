@@ -1,9 +1,7 @@
 """The checkpoints of segments in DVC's cache: what `checkpoints/<segment>` held when dvc.lock was written."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matwm import durable
 from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, publish, read_manifest
@@ -49,15 +47,10 @@ class DvcCacheStore:
                     durable.link(source, scratch / relative)
             return publish(scratch / name, target_dir / name)
 
-    @cached_property
-    def _stages(self) -> Mapping[str, Any]:
-        return dvc_files.lock(self._project)
-
     def _of(self, run: Run) -> dict[str, Path]:
         segment = str(run.segment)
         if segment not in self._files:
-            md5 = dvc_files.locked_output(self._stages.get(f"train@{segment}", {}), f"checkpoints/{segment}")
-            self._files[segment] = (dvc_files.files_of(self._project, md5) or {}) if md5 else {}
+            self._files[segment] = dvc_files.checkpoint_files(self._project, segment) or {}
         return self._files[segment]
 
     def _there(self, run: Run, step: int) -> dict[str, Path]:

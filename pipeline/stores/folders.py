@@ -88,7 +88,7 @@ class WorkStore(FolderStore):
 
 def published(project: Path) -> FolderStore:
     """Return the store of `checkpoints/<segment>`, of the runs that git says these come from."""
-    return FolderStore("published", "checkpoints/", lambda run: run.published, lambda: _below(project / "checkpoints"))
+    return FolderStore("published", "checkpoints/", lambda run: run.published, lambda: places.published_folders(project))
 
 
 def imported(project: Path) -> FolderStore:

@@ -17,7 +17,7 @@ from pipeline.metrics.points import TimedPoint
 from pipeline.metrics.recorded import read_recorded
 from pipeline.params import imports
 from pipeline.process import exclusive
-from pipeline.run import ORIGINAL, PARENT, Run
+from pipeline.run import ORIGINAL, PARENT, SHOWN_BELOW, Run
 from pipeline.tracking.labels import params_of
 from pipeline.tracking.local_run import LocalRun, milliseconds
 from pipeline.tracking.sync import sync
@@ -154,7 +154,7 @@ def _tags(record: Record, parent: str | None, there: Run | None) -> dict[str, st
     tags = {"matwm.segment": record.segment, "matwm.key": facts["key"], "matwm.numerics": str(facts.get("numerics"))}
     tags |= {str(key): str(value) for key, value in (facts.get("tags") or {}).items()}
     if parent:
-        tags |= {PARENT: parent, "mlflow.parentRunId": parent, "matwm.parent_step": str(record.parent["step"])}
+        tags |= {PARENT: parent, SHOWN_BELOW: parent, "matwm.parent_step": str(record.parent["step"])}
     if there is None:
         commit = (facts.get("git") or {}).get("commit")
         tags |= {ORIGINAL: record.run_id, "matwm.imported_from": f"git, trained at commit {commit}" if commit else "git"}

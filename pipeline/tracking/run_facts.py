@@ -13,11 +13,11 @@ from pipeline import project as places
 from pipeline import runs
 from pipeline.keys import manifest_key
 from pipeline.metrics.mismatches import COUNT_TAG, TAG
-from pipeline.run import HEARTBEAT, PARENT, WATERMARK, git_of
+from pipeline.run import HEARTBEAT, PARENT, SHOWN_BELOW, WATERMARK, git_of
 from pipeline.tracking.local_run import FACTS
 from pipeline.tracking.state import Contents, State
 
-KEPT = ("mlflow.parentRunId", "mlflow.source.git.commit")
+KEPT = (SHOWN_BELOW, "mlflow.source.git.commit")
 """Tags of MLflow's own that are ours to set."""
 
 logger = logging.getLogger(__name__)

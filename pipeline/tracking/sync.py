@@ -13,7 +13,7 @@ from pipeline import runs
 from pipeline.addresses import database_of
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import TimedPoint, is_record
-from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, WATERMARK, Run
+from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, SHOWN_BELOW, SWEEP, WATERMARK, Run
 from pipeline.stores.mlflow import MlflowStore, former_home
 from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
@@ -29,8 +29,6 @@ POINTS_PER_CALL = 1000
 LABELS_PER_CALL = 100
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
-
-PARENT_TAGS = (PARENT, "mlflow.parentRunId")
 
 Item = TypeVar("Item")
 
@@ -78,6 +76,7 @@ class _Sync:
         found = self._opened()
         if found is None:
             return
+        self._note_sweep(found)
         self._send_labels()
         refused: Exception | None = None
         if self.state.now.resume == "episode":
@@ -221,14 +220,16 @@ class _Sync:
     def _adopt_children(self, before: str, run_id: str) -> None:
         """Let the runs that start from this one's checkpoints name it by its new ID."""
         for child in runs.list_runs(f"tags.`{PARENT}` = '{before}'", self.uri):
-            for key in PARENT_TAGS:
+            for key in _parent_tags(child.tags):
                 self._client.set_tag(child.id, key, run_id)
 
     def _tags(self) -> dict[str, str]:
         """Return the run's tags; its parent by the ID that it has in this store today."""
         tags = self.state.now.tags
         parent = tags.get(PARENT)
-        return {**tags, **dict.fromkeys(PARENT_TAGS, runs.id_today(parent, self.uri))} if parent else tags
+        if SWEEP in tags:
+            tags = {key: text for key, text in tags.items() if key != SHOWN_BELOW}  # `_note_sweep` sets it.
+        return {**tags, **dict.fromkeys(_parent_tags(tags), runs.id_today(parent, self.uri))} if parent else tags
 
     def _compare(self, found: Run) -> None:
         """Compare every point with MLflow's, and send those that it lacks: on first contact, and after another process had the run."""
@@ -263,6 +264,12 @@ class _Sync:
         if mismatches:
             self.run.tail.mismatches.report(mismatches)
             self.run.tag(self.run.tail.mismatches.tags())
+
+    def _note_sweep(self, found: Run) -> None:
+        """Have MLflow show a trial below the run of its sweep."""
+        contents = self.state.now
+        if (sweep := contents.tags.get(SWEEP)) and found.tags.get(SHOWN_BELOW) is None:
+            self._client.set_tag(found.id, SHOWN_BELOW, runs.sweep_run(sweep, found.experiment or contents.experiment, self.uri))
 
     def _send_labels(self) -> None:
         """Send the parameters that the run has not got, and all tags; a parameter that it has stays as it is."""
@@ -383,6 +390,11 @@ def cut(texts: Mapping[str, str], longest: int) -> dict[str, str]:
         key: text if len(text) <= longest else f"{text[: longest - 80]}… sha256 {sha256(text.encode()).hexdigest()}"
         for key, text in texts.items()
     }
+
+
+def _parent_tags(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the tags of a run that name its parent."""
+    return (PARENT,) if SWEEP in tags else (PARENT, SHOWN_BELOW)
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -1,6 +1,7 @@
 """Shows how far training is: a bar on a terminal, a line every so often elsewhere."""
 
 import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -11,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+PLAIN = "MATWM_PLAIN_PROGRESS"
+"""Set where several trainings share a terminal: lines instead of a bar."""
 MARKS, MARK_SECONDS = 20, 3.0
 """Steps a second are counted over as many stretches, each at least so long: about the last minute."""
 
@@ -27,7 +30,7 @@ class Display:
         self.begin(0)
 
     def __enter__(self) -> "Display":
-        if self._stream.isatty():
+        if self._stream.isatty() and not os.environ.get(PLAIN):
             columns = (
                 TextColumn("[bold]{task.description}"), BarColumn(bar_width=12), TaskProgressColumn(), MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]:.1f}/s"), TextColumn("{task.fields[left]}"), TextColumn("{task.fields[saved]}"),

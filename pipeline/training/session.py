@@ -2,28 +2,29 @@
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
 from datetime import UTC, datetime
 
 from matwm.changes import as_yaml
-from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
+from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
 from matwm.evaluation import evaluate
 from matwm.history import Point
 from matwm.manifest import reservation
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
 from matwm.version import NUMERICS
-from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
+from pipeline import runs, source_code
+from pipeline.finished_trials import publish_checkpoints
 from pipeline.job import Job
 from pipeline.metrics import best, records, words
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.recorded import TIMES, write_recorded
+from pipeline.params import sweeps
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
-from pipeline.run import CHANGED, PARENT
+from pipeline.run import CHANGED, PARENT, SHOWN_BELOW, SWEEP
 from pipeline.tracking.committed import committed_records
 from pipeline.tracking.heartbeat import Heartbeat
 from pipeline.tracking.labels import params_of
@@ -91,7 +92,7 @@ class Session:
         """Describe the run that MLflow is to show, and take up its points where the newest checkpoint has them."""
         newest, start = self._newest, self.job.start
         with self.run.state.change() as run:
-            run.segment, run.key, run.name = self.segment.name, self.job.key, self.segment.name
+            run.segment, run.key, run.name = self.segment.name, self.job.key, sweeps.split(self.segment.name)[1]
             run.started, run.machine = run.started or _now(), self._machine
             run.start = None if start.is_root else str(start.folder.absolute())
             run.experiment = self.config.tracking.experiment
@@ -132,18 +133,9 @@ class Session:
         Raises:
             CheckpointError: a checkpoint is damaged or cannot be linked.
         """
-        target = places.published_folder(self.job.project, self.segment.name)
-        incoming = target.with_name(f".{target.name}.incoming")
-        shutil.rmtree(incoming, ignore_errors=True)
-        staying = retained_by(self.segment, read_manifest(self.store.folder / places.step_folder(self.segment.until)))
-        folders = [places.step_folder(step) for step in staying]
-        for name in folders:
-            publish(self.store.folder / name, incoming / name)
-        for path in dvc_files.discard_damaged(self.job.project, incoming):
+        for path in publish_checkpoints(self.job, self.store):
             logger.warning("%s in DVC's cache is damaged: it is replaced", path)
-        shutil.rmtree(target, ignore_errors=True)
-        incoming.rename(target)
-        self._write_records(read_manifest(target / folders[-1]))
+        self._write_records(read_manifest(self.store.folder / places.step_folder(self.segment.until)))
 
     def close(self, status: str, interruption: Interruption) -> None:
         """End the run in MLflow if it was opened; wait for it and the DVC remote to take what is left, not long once a signal came."""
@@ -162,6 +154,11 @@ class Session:
         self.tracker.close()
         if self.pusher:
             self.pusher.close()
+
+    def facts(self) -> dict[str, object]:
+        """Return which training this is, for whoever is notified of its end."""
+        found = {"segment": self.segment.name, "run_id": self.run.run_id, "experiment": self.config.tracking.experiment}
+        return {**found, "step": self._good_step or self._newest, "until": self.segment.until}
 
     def contradiction(self) -> str | None:
         """Say that a resume was not exact, and where it was noticed first; None if nothing was noticed."""
@@ -307,6 +304,8 @@ class Session:
             points += best.points(trainer.env_step, str(result.mode), result.matchup, learners, result.metrics)
             points += words.points(trainer.env_step, str(result.mode), result.matchup, result.communication)
         self._record(points, is_revision=True)
+        judged = best.of_history(self.config.objectives, judging.modes[0], self.run.records.points(), self.job.start.parent.step)
+        self.run.tag(best.tag(judged))
         return True
 
     def _keep(self, trainer: Trainer) -> None:
@@ -375,13 +374,16 @@ class Session:
             "matwm.env": self.config.env.name,
             "matwm.device": self._machine["device"],
             "matwm.torch": str(self._machine["libraries"]["torch"]),
-            **best.tags(self.config.evaluation),
+            **best.tags(self.config),
             **{f"{CHANGED}{change.path}": f"{as_yaml(change.before)} -> {as_yaml(change.after)}" for change in self.segment.changed},
         }
         if not self.job.start.is_root:
             tags["matwm.parent_step"] = str(self.job.start.parent.step)
         if self.job.start.run_id:
-            tags |= {PARENT: self.job.start.run_id, "mlflow.parentRunId": self.job.start.run_id}
+            tags |= {PARENT: self.job.start.run_id}
+            tags |= {SHOWN_BELOW: self.job.start.run_id} if "/" not in self.segment.name else {}  # Else it is below its sweep.
+        if sweep := sweeps.split(self.segment.name)[0]:
+            tags |= {SWEEP: sweep}
         if self._code["commit"]:
             tags |= {"matwm.git_commit": self._code["commit"], "matwm.git_dirty": str(self._code["dirty"]).lower()}
             tags["mlflow.source.git.commit"] = self._code["commit"]

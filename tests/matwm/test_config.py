@@ -14,11 +14,14 @@ from matwm.config import (
     Config,
     ConfigError,
     EnvConfig,
+    EvaluationConfig,
     ImaginationConfig,
     RunConfig,
     ScheduleConfig,
     Section,
     SegmentConfig,
+    SweepConfig,
+    TrackingConfig,
     WorldModelConfig,
     leaves,
     merge,
@@ -73,6 +76,8 @@ YOUNGER = {
     *((ImaginationConfig, name) for name in ("mates", "opponents_predicted")),
     (ScheduleConfig, "agents_from"),
     (EnvConfig, "seconds_per_call"),
+    (EvaluationConfig, "objective"),
+    (TrackingConfig, "notify"),
 }
 
 
@@ -80,7 +85,7 @@ def test_every_field_is_required_and_has_a_meaning_and_both_marks():
     """No default: a value that is not in params.yaml would hide in code. What came after the first checkpoints has one."""
     for section, name, info in all_fields():
         where = f"{section.__name__}.{name}"
-        if section is SegmentConfig and name in ("override", "keep"):
+        if section in (SegmentConfig, SweepConfig) and name not in ("from_", "until"):
             continue  # nothing is changed unless something is written there
         assert info.is_required() != ((section, name) in YOUNGER), where
         if holds_section(info):
@@ -215,10 +220,12 @@ MOVES: dict[str, Any] = {
     "evaluation.modes": ["greedy"],
     "evaluation.interval": 3,
     "evaluation.gif": True,
+    "evaluation.objective": "min self_play/agent",
     "tracking.experiment": "other",
     "tracking.upload_seconds": 1.0,
     "tracking.progress_seconds": 1.0,
     "tracking.push": True,
+    "tracking.notify": "true",
 }
 NOT_MOVED = {
     "env.family": "there is one",
@@ -287,7 +294,7 @@ def test_a_preset_is_complete_and_takes_nothing_for_granted(name):
     data = read_params(preset_path(name))
     config = load_config(preset_path(name))
     resolved = config.resolved()
-    assert data.keys() - {"segments"} == resolved.keys()
+    assert data.keys() - {"segments", "sweeps"} == resolved.keys()
     options = data["env"].pop("options")
     assert options == {key: value for key, value in resolved["env"].pop("options").items() if key in options}
     assert {key: data[key] for key in resolved} == resolved
@@ -549,7 +556,7 @@ def test_overrides_replace_values_section_by_section_but_options_and_lists_whole
 
 
 def test_every_section_of_the_schema_is_part_of_a_configuration():
-    reached, waiting = set(), [Config, SegmentConfig]
+    reached, waiting = set(), [Config, SegmentConfig, SweepConfig]
     while waiting:
         section = waiting.pop()
         reached.add(section)

@@ -4,13 +4,17 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import mpe2
 import pytest
 
 from matwm import scenarios
+from matwm.config import EnvConfig
+from matwm.envs.scripted import learners
 
 NOT_OPTIONS = {"self", "render_mode", "continuous_actions", "dynamic_rescaling", "benchmark_data"}
 OTHER_TEAMS = [
@@ -177,3 +181,25 @@ def test_continuous_actions_are_refused_and_their_absence_is_not():
 def test_null_means_all_neighbors():
     assert scenarios.complete_options("mpe", "simple_adversary_v3", {"num_agent_neighbors": None})["num_agent_neighbors"] is None
     assert scenarios.complete_options("mpe", "simple_adversary_v3", {"num_agent_neighbors": 1})["num_agent_neighbors"] == 1
+
+
+def test_the_documentation_lists_what_each_scenario_is_judged_by() -> None:
+    text = (Path(__file__).parents[2] / "docs/environments.md").read_text(encoding="utf-8")
+    table = text.split("<!-- objectives -->")[1].split("<!-- /objectives -->")[0]
+    listed: dict[str, tuple[str, ...]] = {}
+    for first, second, *_ in (line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")):
+        listed |= dict.fromkeys(re.findall(r"`(\w+)`", first), tuple(re.findall(r"`([\w/]+)`", second)))
+    declared = {(family, name): scenarios.objectives(family, name) for family in scenarios.FAMILIES for name in scenarios.names(family)}
+    for (family, name), found in declared.items():
+        assert tuple(map(str, found)) == listed.get(name, ("win",) if family in ("smax", "smac") else ()), name
+    assert set(listed) <= {name for _, name in declared}
+
+
+def test_objectives_are_of_match_ups_that_are_judged() -> None:
+    for family in scenarios.FAMILIES:
+        for name in scenarios.names(family):
+            env = EnvConfig.model_validate({"family": family, "name": name, "options": {}})
+            known = learners(env)
+            for objective in scenarios.objectives(family, name):
+                roles = known[objective.matchup]
+                assert objective.is_metric or roles is None or objective.role in roles, (name, str(objective))

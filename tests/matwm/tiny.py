@@ -111,8 +111,8 @@ TINY: dict[str, Any] = {
     },
     "run": {"device": "cpu", "precision": "float32", "cuda_graphs": False, "threads": 1, "save_interval": 10, "metrics_interval": 5},
     "retention": {"keep_last": None, "keep_every": None, "keep_best": 0},
-    "evaluation": {"episodes": 2, "seed": 100, "modes": ["sampled"], "interval": 0, "gif": False},
-    "tracking": {"experiment": "test", "upload_seconds": 0.5, "progress_seconds": 2.0, "push": False},
+    "evaluation": {"episodes": 2, "seed": 100, "modes": ["sampled"], "interval": 0, "gif": False, "objective": None},
+    "tracking": {"experiment": "test", "upload_seconds": 0.5, "progress_seconds": 2.0, "push": False, "notify": None},
 }
 LEVELS = {"world_model.latent_code": "ordinal", "world_model.reward_input": "arrival", "world_model.latent_gradient": "reinmax"}
 """What latents are in cpu-small, and how it learns from them."""

@@ -111,10 +111,13 @@ class Project:
 
     def write(self, params: Mapping[str, Any]) -> None:
         """Write params.yaml, one segment a line."""
-        body = {key: value for key, value in params.items() if key != "segments"}
-        text = yaml.safe_dump(body, sort_keys=False) + "segments:  # append only\n"
-        for name, entry in params["segments"].items():
-            text += f"  {name}: {json.dumps(entry)}\n"
+        lists = ("segments", "sweeps")
+        text = yaml.safe_dump({key: value for key, value in params.items() if key not in lists}, sort_keys=False)
+        for section in lists:
+            entries = params.get(section) or {}
+            text += f"{section}:{'' if entries else ' {}'}  # append only\n"
+            for name, entry in entries.items():
+                text += f"  {name}: {json.dumps(entry)}\n"
         (self.path / "params.yaml").write_text(text, encoding="utf-8")
 
     def params(self) -> dict[str, Any]:

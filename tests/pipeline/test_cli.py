@@ -167,7 +167,7 @@ def test_runs_and_fingerprints_are_told(trained: Trained, matwm: Matwm) -> None:
     code, output, _ = matwm(path, "runs", "--json")
     (told,) = json.loads(output)
     expected = {"run_id": run_id, "segment": "s00", "parent_run_id": None, "parent_step": None, "status": "FINISHED", "step": 80}
-    expected |= {"until": 80, "published": [40, 80], "changed": {}, "not_reproduced": None, "best": None, "is_in_mlflow": True}
+    expected |= {"until": 80, "published": [40, 80], "changed": {}, "not_reproduced": None, "best": [], "is_in_mlflow": True}
     assert (code, {key: told[key] for key in expected}) == (0, expected)
     assert told["started"] <= told["ended"]
     assert matwm(path, "runs")[1].splitlines()[1].split()[:6] == [run_id[:8], "s00", "FINISHED", "80", "-", "-"]
@@ -286,14 +286,14 @@ def test_what_is_only_not_pulled_is_not_trained_again(
     monkeypatch.setattr(repro, "run_to_the_end", lambda command, environment: called.append(command) or 1)
     monkeypatch.setattr("os.dup2", lambda *arguments: None)
     shutil.rmtree(trained.path / "checkpoints/s00")
-    repro.run(Namespace(rest=["train@s00"], retrain=False))
+    repro.run(Namespace(rest=["train@s00"], retrain=False, max_time=None, stop_at=None))
     assert called[0][1:] == ["repro", "train@s00"]
     assert "no DVC remote is set: it trains again" in capsys.readouterr().err
     trained.project.dvc("remote", "add", "-d", "r", "/nowhere")
     with pytest.raises(ProjectError, match=r'segment s00 is trained \(dvc\.lock\), but its checkpoints are not here: run "dvc pull"'):
-        repro.run(Namespace(rest=[], retrain=False))
-    repro.run(Namespace(rest=["--pull"], retrain=False))
-    repro.run(Namespace(rest=[], retrain=True))
+        repro.run(Namespace(rest=[], retrain=False, max_time=None, stop_at=None))
+    repro.run(Namespace(rest=["--pull"], retrain=False, max_time=None, stop_at=None))
+    repro.run(Namespace(rest=[], retrain=True, max_time=None, stop_at=None))
     assert len(called) == 3
 
 

@@ -734,3 +734,27 @@ def test_a_call_that_does_not_come_back_stops_training(project: Path, notes: Pat
     for _ in range(120):
         trainer.step()
     assert result(project) == fingerprint_of(trainer)
+
+
+@fault(
+    "a trial of a sweep that diverges",
+    "the others are trained and evaluated; the stage exits with code 1 and names the trial, which `skip` in the sweep leaves out; the next "
+    "call leaves the finished ones alone",
+)
+def test_a_trial_that_diverges_keeps_no_other_from_being_trained(project: Path) -> None:
+    rate = "world_model.learning_rate"
+    sweep: dict[str, Any] = {"from": ROOT, "until": 60, "trials": [{rate: 1e30}, {rate: 1e-3}]}
+
+    def swept() -> tuple[int, str]:
+        (project / "params.yaml").write_text(yaml.safe_dump({**tiny_params(segments=SEGMENTS), "sweeps": {"x": sweep}}), encoding="utf-8")
+        return in_a_process(project, "pipeline.sweep", "x")
+
+    code, said = swept()
+    assert code == 1
+    assert "has diverged" in said
+    assert "trial x/learning_rate=1e+30 failed (exit code 1; its own sentence stands above)" in said
+    assert "skip: [learning_rate=1e+30] in sweeps.x" in said
+    assert (project / "metrics/x/learning_rate=0.001/evaluation.json").is_file()
+    sweep["skip"] = ["learning_rate=1e+30"]
+    code, said = swept()
+    assert (code, said) == (0, "sweep x: 1 of 1 trials are finished\n")

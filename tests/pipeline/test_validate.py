@@ -46,6 +46,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"env": {"options": {"num_goood": 1}}}, "env.options.num_goood"),
     ({"env": {"options": {"continuous_actions": True}}}, "env.options.continuous_actions"),
     ({"run": {"device": "tpu"}}, "run.device is 'tpu'"),
+    ({"evaluation": {"objective": "best return"}}, "evaluation: objective is 'best return': expected a role in a match-up such as"),
+    ({"evaluation": {"objective": "learned_v_flea/adversary"}}, "evaluation.objective is 'learned_v_flea/adversary', but simple_tag_v3"),
+    ({"evaluation": {"objective": "learned_v_random/agent"}}, "evaluation.objective is 'learned_v_random/agent', but who learns in"),
 ]  # fmt: skip
 
 

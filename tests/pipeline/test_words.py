@@ -12,6 +12,7 @@ import yaml
 from matwm import evaluation
 from matwm.history import History
 from matwm.policy import load_networks
+from matwm.scenarios.objective import parse
 from matwm.store import LocalStore
 from pipeline import evaluate, plot, runs, tracking
 from pipeline.drawing import figures
@@ -59,8 +60,8 @@ def test_words_are_judged_over_a_lineage_and_drawn(root: Path, monkeypatch: pyte
     assert judged["words"]["sampled"]["self_play"] == words.for_people([one], 4)
     assert judged["words"]["references"]["say_and_go"]["speaker_0"]["information_share"] == 1.0
     assert judged["words"]["references"]["wait_between"]["speaker_0"]["information"] == 0.0
-    found = best.of_record(judged)
-    assert found is not None and (found.step, found.mode, found.measure) == (80, "sampled", "return")
+    (found,) = best.of_record(judged, [parse("self_play/listener")])
+    assert (found.step, found.mode, found.mean) == (80, "sampled", judged["sampled"]["self_play"]["listener_0"]["mean"])
 
     told = {point.key: point.value for point in words.points(80, "sampled", "self_play", result.communication)}
     rows = {point.key: point.value for point in read_recorded(root / "metrics/s01")}

@@ -27,12 +27,12 @@ def words(output: str) -> list[list[str]]:
 def test_the_tree_shows_each_run_below_the_one_it_starts_from(made: Project, matwm_in: Matwm) -> None:
     code, output, errors = matwm_in(made, "tree")
     ids = {name: run_id[:12] for name, run_id in run_ids(made).items()}
-    best = output.split("(sampled, step 60)")[0].split()[-1]
+    best = output.split("FINISHED  ")[-1].split("(sampled, step 60)")[0].split()
     assert (code, errors) == (0, "")
     assert words(output) == [
         ["└", "s00", ids["s00"], "0", "→", "40", "FINISHED", "-", "-"],
         ["├", "s02", ids["s02"], "20", "→", "60", "FINISHED", "-", "actor_critic.learning_rate", "0.001", "→", "0.0001"],
-        ["└", "s01", ids["s01"], "40", "→", "60", "FINISHED", best, "(sampled,", "step", "60)", "-"],
+        ["└", "s01", ids["s01"], "40", "→", "60", "FINISHED", *best, "(sampled,", "step", "60)", "-"],
         ["└", "s03", ids["s03"], "60", "→", "70", "of", "100", "KILLED", "-", "-"],
     ]
     assert len({line.index(ids[name]) for line, name in zip(output.splitlines()[1:], ("s00", "s02", "s01", "s03"), strict=True)}) == 1
@@ -70,12 +70,17 @@ def test_json_says_everything_that_is_drawn(made: Project, matwm_in: Matwm) -> N
         "step": 60,
         "state": "FINISHED",
         "changed": {"actor_critic.learning_rate": {"before": 0.001, "after": 0.0001}},
-        "best": None,
+        "best": [],
         "depth": 1,
     }
     judged = made.json("metrics/s01/evaluation.json")["sampled"]
-    means = [values["mean"] for matchup in judged.values() for values in matchup.values()]
-    assert nodes["s01"]["best"] == {"step": 60, "mode": "sampled", "mean": pytest.approx(sum(means) / len(means)), "measure": "return"}
+    chasing = [values["mean"] for agent, values in judged["learned_v_random"].items() if agent.startswith("adversary")]
+    prey = judged["random_v_learned"]["agent_0"]["mean"]
+    expected = {"learned_v_random/adversary": sum(chasing) / len(chasing), "random_v_learned/agent": prey}
+    assert nodes["s01"]["best"] == [
+        {"step": 60, "mode": "sampled", "mean": pytest.approx(mean, abs=1e-4), "objective": objective}
+        for objective, mean in expected.items()
+    ]
     assert (nodes["s00"]["parent"], nodes["s03"]["parent"]) == ("root", ids["s01"])
 
 

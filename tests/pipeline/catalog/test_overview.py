@@ -10,7 +10,7 @@ NOW = datetime(2026, 1, 3, 12, tzinfo=UTC)
 
 
 def entry(run_id: str, **other: Any) -> dict[str, Any]:
-    empty = {"segment": "s00", "status": "FINISHED", "step": 25000, "parent_run_id": None, "parent_step": None, "best": None}
+    empty = {"segment": "s00", "status": "FINISHED", "step": 25000, "parent_run_id": None, "parent_step": None, "best": []}
     empty |= {"changed": {}, "not_reproduced": None, "last_sign": "2026-01-01T12:00:00+00:00"}
     return {"run_id": run_id, **empty, **other}
 
@@ -21,7 +21,7 @@ def test_a_table_says_what_there_is() -> None:
     broken = {"points": 3, "first": "loss at step 7 was 1.0 and is 2.0 when computed again"}
     child = entry(
         second, segment="s01", status="KILLED", parent_run_id=first, parent_step=20000, changed=changed, not_reproduced=broken,
-        best={"step": 24000, "mode": "sampled", "mean": -12.345}, last_sign="2026-01-03T11:57:00+00:00",
+        best=[{"step": 24000, "mode": "sampled", "mean": -12.345, "objective": "self_play/agent"}], last_sign="2026-01-03T11:57:00+00:00",
     )  # fmt: skip
     lines = shown([child, entry(first)], NOW).splitlines()
     assert lines[0].split() == ["run", "segment", "state", "step", "parent", "best", "age", "changed"]

@@ -6,7 +6,9 @@ import numpy as np
 
 from matwm.communication import Communication
 from matwm.envs.words import CHANNELS
+from matwm.scenarios.objective import parse
 from pipeline.metrics import best, words
+from pipeline.metrics.points import TimedPoint
 
 (CHANNEL,) = CHANNELS["mpe", "simple_speaker_listener_v4"]
 
@@ -53,7 +55,8 @@ def test_people_get_matrices_with_null_for_what_was_not_there() -> None:
 
 def test_words_are_no_return_and_do_not_make_an_evaluation_the_best() -> None:
     points = words.points(20, "sampled", "self_play", [communication([[4, 0, 0], [0, 4, 0], [0, 0, 4]], [0, 1, 2])])
-    assert best.keys([point.key for point in points], "sampled") is None
+    timed = [TimedPoint(point.key, point.step, point.value, 0) for point in points]
+    assert best.of_history([parse("self_play/speaker"), parse("self_play/words")], "sampled", timed, 0) == ()
     of_goals = [point.key for point in points if words.is_of_goal(point.key)]
     assert len(of_goals) == 3 + 9
     assert not words.is_of_goal("evaluation/sampled/self_play/goal_0")

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from matwm.config import RetentionConfig
 from matwm.history import Episode, History
+from matwm.scenarios.objective import parse
 from matwm.step_names import step_name
 from pipeline import runs
-from pipeline.params.retention import reasons, retained, scores
+from pipeline.params import retention
+from pipeline.params.retention import reasons, retained, scored, scores
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import StopAfter
 from tests.pipeline.test_train import ROOT, digests, facts, project, run, steps_counted, work, write
@@ -46,25 +49,41 @@ TENS = range(10, 110, 10)
     ],
 )
 def test_a_checkpoint_stays_if_any_rule_keeps_it(config: RetentionConfig, kept: list[int]) -> None:
-    assert list(retained(TENS, config, [100], {20: 1.0, 30: -5.0, 50: 2.5})) == kept
+    assert list(retained(TENS, config, [100], [{20: 1.0, 30: -5.0, 50: 2.5}])) == kept
 
 
 def test_what_is_needed_stays_whatever_the_rules_say() -> None:
-    assert reasons(TENS, policy(keep_last=1), [40, 100], {}) == {40: ["needed"], 100: ["needed", "last"]}
+    assert reasons(TENS, policy(keep_last=1), [40, 100], []) == {40: ["needed"], 100: ["needed", "last"]}
 
 
 def test_every_counts_from_where_the_segment_begins() -> None:
-    assert retained([60, 70, 80, 90], policy(keep_every=50), [90], {}, start=50) == (90,)
-    assert retained([60, 70, 80, 100, 110], policy(keep_every=50), [110], {}, start=50) == (100, 110)
+    assert retained([60, 70, 80, 90], policy(keep_every=50), [90], [], start=50) == (90,)
+    assert retained([60, 70, 80, 100, 110], policy(keep_every=50), [110], [], start=50) == (100, 110)
 
 
 def test_of_equal_scores_the_newer_one_is_better() -> None:
-    assert retained(TENS, policy(keep_best=1), [100], {10: 3.0, 40: 3.0}) == (40, 100)
+    assert retained(TENS, policy(keep_best=1), [100], [{10: 3.0, 40: 3.0}]) == (40, 100)
 
 
 def test_a_score_is_the_mean_return_of_the_latest_episodes_that_had_ended() -> None:
     history = History(episodes=[Episode(10 * number, 10, (float(number), 3.0 * number)) for number in range(1, 31)])
-    assert scores(history, [9, 10, 25, 300]) == {10: 2.0, 25: 3.0, 300: 2 * sum(range(11, 31)) / 20}
+    assert scores(history, [9, 10, 25, 300], [0, 1]) == {10: 2.0, 25: 3.0, 300: 2 * sum(range(11, 31)) / 20}
+
+
+def test_each_role_of_a_game_of_opponents_keeps_its_best() -> None:
+    assert retained(TENS, policy(keep_best=1), [100], [{20: 1.0, 30: 5.0}, {20: -1.0, 30: -9.0}]) == (20, 30, 100)
+
+
+def test_the_objective_says_whose_returns_count_and_which_way(save: Callable[..., Any]) -> None:
+    newest = save(40)  # of agents wolf_0 and sheep_0
+    history = History(episodes=[Episode(10, 10, (1.0, -1.0)), Episode(30, 20, (5.0, -9.0))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retention, "history_of", lambda _: history)
+        wolf, sheep = {10: 1.0, 30: 3.0}, {10: -1.0, 30: -5.0}
+        assert scored(newest, [parse("learned_v_random/wolf")], [10, 30]) == [wolf]
+        assert scored(newest, [parse("min self_play/sheep")], [10, 30]) == [{10: 1.0, 30: 5.0}]
+        assert scored(newest, [parse("learned_v_random/wolf"), parse("random_v_learned/sheep")], [10, 30]) == [wolf, sheep]
+        assert scored(newest, [parse("win")], [10, 30]) == scored(newest, [], [10, 30]) == [{10: 0.0, 30: -1.0}]
 
 
 @st.composite
@@ -79,19 +98,19 @@ def _cases(draw: st.DrawFn) -> tuple[list[int], RetentionConfig, dict[int, float
 
 @given(_cases())
 def test_to_apply_the_rules_again_drops_nothing_more(case: tuple[list[int], RetentionConfig, dict[int, float], int]) -> None:
-    steps, config, scored, start = case
-    kept = retained(steps, config, [], scored, start=start)
-    assert retained(kept, config, [], scored, start=start) == kept
+    steps, config, scores_of_steps, start = case
+    kept = retained(steps, config, [], [scores_of_steps], start=start)
+    assert retained(kept, config, [], [scores_of_steps], start=start) == kept
     assert steps[-1] in kept
 
 
 @given(_cases(), st.integers(0, 60))
 def test_what_stays_at_the_end_stayed_all_along(case: tuple[list[int], RetentionConfig, dict[int, float], int], now: int) -> None:
     """So that whoever goes on in the middle, and drops what is not kept then, ends with the same checkpoints."""
-    steps, config, scored, start = case
-    by_now = {step: score for step, score in scored.items() if step <= now}
-    then = {step for step in retained(steps, config, [], by_now, start=start) if step <= now}
-    assert {step for step in retained(steps, config, [], scored, start=start) if step <= now} <= then
+    steps, config, scores_of_steps, start = case
+    by_now = {step: score for step, score in scores_of_steps.items() if step <= now}
+    then = {step for step in retained(steps, config, [], [by_now], start=start) if step <= now}
+    assert {step for step in retained(steps, config, [], [scores_of_steps], start=start) if step <= now} <= then
 
 
 # ---- the train stage

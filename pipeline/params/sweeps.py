@@ -1,0 +1,136 @@
+"""Makes trials of the sweeps of params.yaml: entries like those of `segments`, under names of two parts, SWEEP/TRIAL.
+
+A trial is named by what its sweep varies: `learning_rate=0.001-seed=2`. Names do not depend on which other values there are, so that
+to append one changes nothing of the trials that are there.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from matwm.config import ConfigError, SegmentConfig, SweepConfig, merge
+from matwm.params_yaml import parse_segments, parse_sweeps
+
+SOURCE = "params.yaml"
+LONGEST_NAME = 100
+MOST_TRIALS = 10_000
+
+
+def entries(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
+    """Return the segments of params.yaml by name, then the trials of its sweeps.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong with their form.
+    """
+    problems: list[str] = []
+    segments: dict[str, SegmentConfig] = {}
+    sweeps: dict[str, SweepConfig] = {}
+    try:
+        segments = parse_segments(params, source=SOURCE)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        sweeps = parse_sweeps(params, source=SOURCE)
+    except ConfigError as error:
+        problems += error.problems
+    found = dict(segments)
+    for name, sweep in sweeps.items():
+        if name in segments:
+            problems.append(f"{SOURCE}: sweeps.{name}: there is a segment of that name: choose another for the sweep")
+        try:
+            found |= trials(name, sweep)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def trials(sweep: str, config: SweepConfig) -> dict[str, SegmentConfig]:
+    """Return the trials of a sweep by their whole names, in the order of its values.
+
+    Raises:
+        ConfigError: it varies nothing, a value twice, or too much.
+    """
+    where = f"{SOURCE}: sweeps.{sweep}"
+    varied = list(config.grid) + ["seed"] * bool(config.seeds)
+    if problems := list(_problems(where, config, varied)):
+        raise ConfigError(problems)
+    grid = [
+        [(path, value) for value in values] for path, values in [*config.grid.items(), *([("seed", config.seeds)] if config.seeds else [])]
+    ]
+    shown = _short_names([*dict.fromkeys(path for trial in config.trials for path in trial), *varied])
+    found: dict[str, SegmentConfig] = {}
+    for trial in config.trials or [{}]:
+        for chosen in product(*grid):
+            values = {**trial, **dict(chosen)}
+            name = f"{sweep}/{_name({shown[path]: value for path, value in values.items()})}"
+            if name in found:
+                raise ConfigError([f"{where}: two trials are called {name}: name each value once"])
+            override = dict(config.override)
+            for path, value in values.items():
+                override = merged_value(override, path, value)
+            found[name] = SegmentConfig.model_validate(
+                {"from": config.from_, "until": config.until, "override": override, "keep": config.keep}
+            )
+    if unknown := [name for name in config.skip if f"{sweep}/{name}" not in found]:
+        raise ConfigError([f"{where}.skip names {unknown[0]!r}, which is no trial of it (such as {next(iter(found)).partition('/')[2]})"])
+    return {name: entry for name, entry in found.items() if name.partition("/")[2] not in config.skip}
+
+
+def merged_value(override: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return an override with a value at a dotted path."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return merge(override, value)
+
+
+def split(name: str) -> tuple[str | None, str]:
+    """Return a trial's sweep and its own name; None and the name for a segment."""
+    sweep, slash, trial = name.partition("/")
+    return (sweep, trial) if slash else (None, name)
+
+
+def _problems(where: str, config: SweepConfig, varied: Sequence[str]) -> Iterator[str]:
+    if not varied and not config.trials:
+        yield f"{where} varies nothing: give it a grid, trials or seeds"
+    for path in [*varied, *(path for trial in config.trials for path in trial)]:
+        if path.partition(".")[0] in ("segments", "sweeps"):
+            yield f"{where}: {path} is no parameter that a trial can change"
+        if path.startswith("env.options."):
+            yield f"{where}: {path}: the options count as one value: vary env.options, with all that differ from the scenario's own"
+    if "seed" in config.grid and config.seeds:
+        yield f"{where} has seeds twice, in seeds and in grid: leave one of them out"
+    for path in {path for trial in config.trials for path in trial} & {*varied}:
+        yield f"{where}: {path} stands in trials and in grid or seeds: leave one of them out"
+    count = max(1, len(config.trials)) * max(1, len(config.seeds))
+    for values in config.grid.values():
+        count *= len(values)
+    if count > MOST_TRIALS:
+        yield f"{where} has {count} trials, more than {MOST_TRIALS}: take values out"
+
+
+def _short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return the last parts of paths, as many as tell them apart."""
+    found: dict[str, str] = {}
+    for path in paths:
+        parts = path.split(".")
+        endings = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        found[path] = next(end for end in endings if not any(other != path and f".{other}".endswith(f".{end}") for other in paths))
+    return found
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    text = "-".join(f"{name}={_text(value)}" for name, value in values.items())
+    plain = re.sub(r"[^A-Za-z0-9_.=+-]", "_", text)
+    if plain == text and len(plain) <= LONGEST_NAME:
+        return plain
+    mark = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{plain[: LONGEST_NAME - 9]}-{mark}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
