@@ -1,4 +1,5 @@
 # make venv    set up .venv, nothing else          make repro   the whole pipeline of params.yaml (ARGS: for dvc repro)
+# make dev     the same with the developers' tools
 # make smax    the battles of SMAX, too            make meltingpot   those of Melting Pot
 # make test    the quick tests (ARGS: for pytest)  make test-all   all of them
 # make check   lint, format, types, layers         make docs   the documentation's site, in site/
@@ -8,18 +9,24 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+DEV := .venv/.ready-dev
 
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv smax meltingpot repro demo test test-all check docs
+.PHONY: venv dev smax meltingpot repro demo test test-all check docs
 venv: $(READY)
+dev: $(DEV)
 
 # torch first and by itself: whichever build of that version the index offers, CPU or CUDA, the rest then fits it.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh,butterfly,export,video]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pipeline,s3,ssh,butterfly,export,video]'
+	touch $@
+
+$(DEV): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
 # JaxMARL with what its battles import and no more (versions: constraints.txt): the rest is half a gigabyte, and holds gymnasium back.
@@ -39,13 +46,13 @@ repro: venv
 demo: venv
 	$(BIN)/python examples/demo.py
 
-test: venv
+test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --quick $(ARGS)
 
-test-all: venv
+test-all: $(DEV)
 	$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
 
-check: venv
+check: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright

@@ -16,6 +16,7 @@ import yaml
 from matwm import durable
 from matwm.version import NUMERICS
 from matwm.yaml_text import read_dvc_yaml
+from pipeline import project as places
 from pipeline.dvc_config import mark, settings
 
 ABSENT = object()
@@ -78,7 +79,7 @@ def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> Itera
     """Yield each parameter that a stage's lock entry has otherwise than it is now: path, what the lock says, what is."""
     found = entry.get("params")
     recorded = found if isinstance(found, dict) else {}
-    code = recorded.get("matwm/version.py") or {}
+    code = recorded.get(places.CHECKOUT_NUMERICS) or recorded.get(places.NUMERICS_FILE) or {}
     if code != {"NUMERICS": NUMERICS}:
         yield "NUMERICS", code.get("NUMERICS"), NUMERICS
     for path, value in (recorded.get("params.yaml") or {}).items():

@@ -13,6 +13,9 @@ from matwm import durable, step_names
 from matwm.errors import UserError
 
 PARAMS = "params.yaml"
+NUMERICS_FILE = "numerics.yaml"
+"""Says the version of the numerics where matwm is installed, and not a part of the project (see `numerics_file`)."""
+CHECKOUT_NUMERICS = "matwm/version.py"
 ROOT_CHECKPOINT = "checkpoints/root"
 MANIFEST = "manifest.json"
 EXPERIMENTS = "/.dvc/tmp/exps/"
@@ -36,7 +39,12 @@ def root(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
-    raise ProjectError(f"{here} is not inside a MATWM project: no folder at or above it has a dvc.yaml")
+    raise ProjectError(f'{here} is not inside a MATWM project: no folder at or above it has a dvc.yaml; "matwm init DIR" makes one')
+
+
+def numerics_file(project: Path) -> str:
+    """Return the file in which DVC finds the version of the numerics: the code in a checkout, else `NUMERICS_FILE`."""
+    return CHECKOUT_NUMERICS if (project / CHECKOUT_NUMERICS).is_file() else NUMERICS_FILE
 
 
 def make_importable(project: Path) -> None:

@@ -33,7 +33,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     from pipeline.segments import resolve_all
     from pipeline.tracking.run_facts import restore_run_facts
     from pipeline.training.session import Session
-    from pipeline.validate import missing_devices, refused_pushes, validate
+    from pipeline.validate import missing_devices, refused_pushes, stale_numerics, validate
 
     launcher = tracking.configure(project)
     places.make_importable(project)
@@ -42,7 +42,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     if name not in graph:
         raise places.ProjectError(f"params.yaml has no segment {name!r}: it has {', '.join(graph)}")
     chosen = {name: graph[name]}
-    if problems := [*missing_devices(chosen), *refused_pushes(project, chosen)]:
+    if problems := [*missing_devices(chosen), *refused_pushes(project, chosen), *stale_numerics(project)]:
         raise ConfigError(problems)
     origin = graph[name].origin
     if origin.segment and (project / origin.folder / MANIFEST).is_file():

@@ -12,9 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from matwm.config import ConfigError
 from matwm.errors import run_program
 from matwm.params_yaml import read_params
+from matwm.version import NUMERICS
+from matwm.yaml_text import read_yaml
 from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
 from pipeline.params.forecast import Forecast, forecast
@@ -41,7 +45,7 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
     problems += [damage] if (damage := dvc_files.damage(project)) else []
     problems += [*unknown_objectives(segments), *unusable_store(project), *shadowed_code(project)]
-    problems += unplayable_environments(project, segments)
+    problems += [*stale_numerics(project), *unplayable_environments(project, segments)]
     if problems:
         raise ConfigError(problems)
     return segments
@@ -158,6 +162,23 @@ def shadowed_code(project: Path) -> list[str]:
     if (project / "pipeline.py").is_file() and not (project / "pipeline").is_dir():
         return [f"{project / 'pipeline.py'} is imported by the stages in the place of MATWM's package pipeline: rename it"]
     return []
+
+
+def stale_numerics(project: Path) -> list[str]:
+    """Return a sentence if the project was made for a matwm of other numerics than the one that is installed."""
+    if places.numerics_file(project) != places.NUMERICS_FILE:
+        return []
+    path, stages = project / places.NUMERICS_FILE, project / "dvc.yaml"
+    if not path.exists() and places.NUMERICS_FILE not in (stages.read_text(encoding="utf-8") if stages.is_file() else ""):
+        return []  # DVC is not asked to look at it.
+    try:
+        found = read_yaml(path.read_text(encoding="utf-8")).get("NUMERICS")
+    except (OSError, yaml.YAMLError, ValueError, AttributeError):
+        found = None
+    if found == NUMERICS:
+        return []
+    said = "is missing or damaged" if found is None else f"has NUMERICS: {found}, and the matwm that is installed trains by {NUMERICS}"
+    return [f'{places.NUMERICS_FILE} {said}: write "NUMERICS: {NUMERICS}" into it, or install the matwm that it was made for']
 
 
 def unplayable_environments(project: Path, segments: dict[str, ResolvedSegment]) -> list[str]:

@@ -90,7 +90,7 @@ class LockedStage:
             RecordError: one differs.
         """
         for path, before, now in dvc_files.changed_params(self._entry or {}, params):
-            where = "matwm/version.py" if path == "NUMERICS" else "params.yaml"
+            where = places.numerics_file(self._project) if path == "NUMERICS" else places.PARAMS
             for deeper, (old, new) in differing({path: before}, {path: now}).items():
                 raise RecordError(
                     f"{where}: {deeper} is {new!r}, but dvc.lock says that {self._segment} was trained with {old!r}: "
@@ -155,8 +155,10 @@ def check_commit(project: Path, git: Mapping[str, Any], who: str) -> list[str]:
         return [
             f"{who} was trained on the commit {commit[:12]} {'with changes that are not in it' if dirty else 'and nobody knows what else'}"
         ]
-    if git.get("code") not in (None, code_at(project, commit)):
-        return [f"{who} was trained by code (digest {str(git['code'])[:12]}) that is not that of its commit {commit[:12]}"]
+    is_installed = places.numerics_file(project) == places.NUMERICS_FILE  # Then matwm is no part of the commit.
+    if git.get("code") not in (None, source_code.code_digest() if is_installed else code_at(project, commit)):
+        whose = "the matwm that is installed" if is_installed else f"its commit {commit[:12]}"
+        return [f"{who} was trained by code (digest {str(git['code'])[:12]}) that is not that of {whose}"]
     return []
 
 

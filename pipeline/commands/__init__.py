@@ -21,6 +21,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "init": Command("init", TRAIN, "make a project in a folder, where matwm is installed", "matwm init tag --preset simple-tag"),
     "preset": Command("preset", TRAIN, "write a complete params.yaml", "matwm preset cpu-small"),
     "envs": Command("envs", TRAIN, "list environments, and how to install what is missing", "matwm envs mpe"),
     "validate": Command("validate", TRAIN, "check params.yaml", "matwm validate"),

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """
     text, target = preset_text(options.name), places.root() / places.PARAMS
     if options.env:
-        text = _for_scenario(text, options.env, options.name)
+        text = for_scenario(text, options.env, options.name)
     if not options.force and _is_edited(target) and not _may_overwrite(target):
         sys.stderr.write(f"{places.PARAMS} is left as it was\n")
         return 1
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _for_scenario(text: str, name: str, preset: str) -> str:
+def for_scenario(text: str, name: str, preset: str) -> str:
     """Return a preset's text with another scenario: its own options, those that the preset's scenario has too as the preset has them.
 
     Raises:

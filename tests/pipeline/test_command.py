@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
+import matwm.__main__
 from matwm.version import FORMAT, NUMERICS
 from pipeline import cli
 from pipeline.commands import COMMANDS, parser_of
@@ -83,3 +84,23 @@ def test_a_shell_completes_commands_options_and_choices(capsys: pytest.CaptureFi
         ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_matwm matwm {words[-1]} {words[-2]}; echo ${{COMPREPLY[@]}}"
         done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
         assert done.stdout.split() == [completed]
+
+
+def test_windows_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert matwm.__main__.main() == 1
+    assert "WSL" in capsys.readouterr().err
+
+
+def test_a_command_without_what_it_needs_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def needs(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(cli, "main", lambda: needs("mlflow"))
+    with pytest.raises(ModuleNotFoundError):
+        matwm.__main__.main()  # All is installed: it is a fault of the program.
+    monkeypatch.setattr(matwm.__main__, "is_installed", lambda extra: extra != "pipeline")
+    assert matwm.__main__.main() == 1
+    told = capsys.readouterr().err
+    assert "mlflow" in told
+    assert '"matwm[pipeline]"' in told
