@@ -12,7 +12,7 @@ import yaml
 
 from matwm.checkpoint import MANIFEST, CheckpointError, read_manifest
 from matwm.params_yaml import read_params
-from pipeline import dvc_files, tracking
+from pipeline import dvc_files, dvc_leftovers, tracking
 from pipeline import project as places
 from pipeline.commands.outcome import outcome, recorded
 from pipeline.commands.table import printable
@@ -74,6 +74,8 @@ def _reproduce(project: Path, options: argparse.Namespace) -> int:
     with Path(os.devnull).open("rb") as nothing:  # DVC would ask, and nobody would answer.
         os.dup2(nothing.fileno(), 0)
     os.chdir(project)
+    if said := dvc_leftovers.clear(project):
+        sys.stderr.write(f"{said}\n")
     sys.stdout.flush()
     dvc, before = places.tool("dvc"), recorded(project)
     with places.scratch_folder(project) as scratch:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -29,7 +30,7 @@ from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
-from pipeline import cli, doctor, evaluate, plot, runs, tracking, validate
+from pipeline import cli, doctor, dvc_leftovers, evaluate, plot, runs, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
 from pipeline.process import Interruption
@@ -420,6 +421,37 @@ def test_the_second_of_two_refuses(tmp_path: Path, store_template: Path, monkeyp
         project.let_go()
         said, _ = first.communicate(timeout=600)
     assert "exited with 130" in said
+
+
+@fault(
+    "a list of locks that a power cut has left half written, or that names the number of a process which is another one by now",
+    "`matwm repro` clears it and says so; DVC alone would refuse to do anything",
+)
+@pytest.mark.parametrize("content", ["", '{"write": {"x": ', '{"write": [1]}', "of another process"])
+def test_locks_that_a_dead_dvc_has_left_are_cleared(project: Path, content: str) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        entries = {"write": {str(project / "checkpoints/s00"): {"pid": other.pid, "cmd": "dvc repro"}}}
+        path = project / ".dvc/tmp/rwlock"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(entries) if content == "of another process" else content, encoding="utf-8")
+        said = dvc_leftovers.clear(project)
+        other.kill()
+    if content == "of another process":
+        assert (said, json.loads(path.read_bytes())) == (None, {})
+    else:
+        assert said is not None
+        assert ".dvc/tmp/rwlock" in said
+        assert not path.exists()
+
+
+def test_locks_of_a_dvc_that_lives_are_kept(project: Path) -> None:
+    with subprocess.Popen(["bash", "-c", "exec -a dvc sleep 600"]) as other:
+        until(lambda: b"dvc" in Path(f"/proc/{other.pid}/cmdline").read_bytes())
+        entry, dead = {"pid": other.pid, "cmd": "dvc repro"}, {"pid": 2**22 + 1, "cmd": "dvc repro"}
+        places.write_json(project / ".dvc/tmp/rwlock", {"read": {"a": [entry, dead], "b": [dead]}, "write": {"c": entry, "d": dead}})
+        assert dvc_leftovers.clear(project) is None
+        other.kill()
+    assert places.read_json(project / ".dvc/tmp/rwlock") == {"read": {"a": [entry]}, "write": {"c": entry}}
 
 
 # A clock that goes back
