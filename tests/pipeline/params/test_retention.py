@@ -140,14 +140,17 @@ def test_what_is_published_is_what_stays(project: Path) -> None:
 def test_the_best_are_published_by_their_episodes(project: Path) -> None:
     write(project, LONG, {"retention": {"keep_last": 1, "keep_best": 2}})
     assert run(project) == 0
-    rows = (project / "metrics/s00/episodes.csv").read_text(encoding="utf-8").splitlines()[1:]
+    head, *rows = (project / "metrics/s00/episodes.csv").read_text(encoding="utf-8").splitlines()
     ended = [[float(cell) for cell in row.split(",")] for row in rows]
-    found: dict[int, float] = {}
-    for step in range(40, 201, 40):
-        latest = [sum(row[2:]) / len(row[2:]) for row in ended if row[0] <= step][-20:]
-        found[step] = sum(latest) / len(latest)
-    best = sorted(found, key=lambda step: found[step])[-2:]
-    assert steps_of(project) == sorted({*best, 200})
+    staying = {200}
+    for role in ("adversary", "agent"):  # opponents: each keeps its own best
+        columns = [number for number, name in enumerate(head.split(",")) if f"/{role}_" in name]
+        found: dict[int, float] = {}
+        for step in range(40, 201, 40):
+            latest = [sum(row[number] for number in columns) / len(columns) for row in ended if row[0] <= step][-20:]
+            found[step] = sum(latest) / len(latest)
+        staying |= {*sorted(found, key=lambda step: found[step])[-2:]}
+    assert steps_of(project) == sorted(staying)
 
 
 def test_a_named_step_is_published_whatever_the_retention(project: Path) -> None:
