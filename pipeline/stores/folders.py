@@ -3,6 +3,7 @@
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -60,8 +61,15 @@ class FolderStore(ABC):
 
     def with_step(self, step: int) -> Iterator[Path]:
         """Yield every folder that claims to be a checkpoint of a step, whichever run made it."""
-        found = (folder / places.step_folder(step) for folder in self.homes())
-        return (folder for folder in found if is_there(folder))
+        return iter(self._by_step.get(step, ()))
+
+    @cached_property
+    def _by_step(self) -> dict[int, list[Path]]:
+        found: dict[int, list[Path]] = {}  # Listed once: a walk back asks for each step of a lineage in turn.
+        for home in self.homes():
+            for step in places.steps_in(home):
+                found.setdefault(step, []).append(home / places.step_folder(step))
+        return found
 
     def _there(self, run: Run, step: int) -> Path:
         found = self.folder(run, step)
