@@ -8,6 +8,7 @@ Then for the run: what git, DVC's lock and MLflow record of it. The first thing 
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,11 @@ class _Walk:
             self._stages[segment] = LockedStage(self.project, segment)
         return self._stages[segment]
 
+    @cached_property
+    def _params(self) -> dict[str, Any]:
+        """What params.yaml says, read once in a walk: it grows with the lineage."""
+        return read_params(self.project / places.PARAMS)
+
     def _kind(self, path: Path) -> type[FolderStore] | None:
         for kind, folder in ((PublishedStore, "checkpoints"), (ImportedStore, "imports")):
             if (self.project / folder).resolve() in path.parents:
@@ -282,7 +288,7 @@ class _Walk:
     def _lock(self, run: Run) -> None:
         stage = self._stage(str(run.segment))
         try:
-            params = read_params(self.project / places.PARAMS)
+            params = self._params
         except ConfigError as error:
             if run.published and stage.is_recorded:
                 stage.check()
