@@ -99,10 +99,6 @@ class Catalog:
         """Return the run whose checkpoint a run starts from, None at a root."""
         return self.lineage.parent(run)
 
-    def children(self, run: Run) -> list[Run]:
-        """Return the runs that start from a run's checkpoints, by step."""
-        return self.lineage.children(run.id)
-
     def planned(self, run: Run) -> ResolvedSegment | None:
         """Return the segment of params.yaml that describes this very training, None if none does or params.yaml is not valid."""
         return self.params.graph.get(str(run.segment)) if run.is_current else None

@@ -23,8 +23,14 @@ class Described:
     project: Path
     entries: Mapping[str, SegmentConfig] = field(default_factory=dict)
     graph: Mapping[str, ResolvedSegment] = field(default_factory=dict)
-    trouble: str | None = None
+    error: ConfigError | None = None
     """Why that is not all."""
+
+    @property
+    def trouble(self) -> str | None:
+        """The first thing that is wrong, in a sentence."""
+        ending = "" if self.entries else ": only what is trained is known"
+        return f"{self.error.problems[0]}{ending}" if self.error else None
 
 
 def described(project: Path) -> Described:
@@ -33,13 +39,13 @@ def described(project: Path) -> Described:
         params = read_params(project / places.PARAMS)
         entries = sweeps.entries(params)
     except ConfigError as error:
-        return Described(project, trouble=f"{error.problems[0]}: only what is trained is known")
+        return Described(project, error=error)
     try:
         graph, base = resolve_all(params, project), parse_config(params)
         roots = {name: tuple(changes(base, one.config)) for name, one in graph.items() if one.origin.folder == places.ROOT_CHECKPOINT}
         return Described(project, entries, {name: replace(one, changed=roots.get(name, one.changed)) for name, one in graph.items()})
     except ConfigError as error:
-        return Described(project, entries, trouble=error.problems[0])
+        return Described(project, entries, error=error)
 
 
 def origin(text: str) -> tuple[str | None, str | None, int]:

@@ -99,7 +99,11 @@ def decide(
 
 
 def current(run: Run, graph: Mapping[str, ResolvedSegment]) -> ResolvedSegment | None:
-    """Return the segment of params.yaml that describes this very training, None if there is none."""
+    """Return the segment of params.yaml whose retention is the run's, None if there is none.
+
+    That is not `Catalog.planned` alone: a run of the same training that another machine made has it, too, and so has one that began with
+    a checkpoint of the same parameters that has been trained anew since.
+    """
     segment = graph.get(run.segment or "")
     return segment if segment and run.parent_digest and segment.key(run.parent_digest) == run.key else None
 

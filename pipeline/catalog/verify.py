@@ -8,6 +8,7 @@ Then for the run: what git, DVC's lock and MLflow record of it. The first thing 
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.metrics.points import curves_of
 from pipeline.run import Run, git_of
 from pipeline.runs import TrackingError
 from pipeline.stores.folder_hash import md5s_of, tree_of
+from pipeline.stores.folders import FolderStore, ImportedStore, PublishedStore, WorkStore
 from pipeline.tracking.difference import difference
 
 
@@ -179,7 +181,7 @@ class _Walk:
 
     def _earlier(self, run: Run | None, newest: Checkpoint, copy: Copy) -> None:
         """Verify the same run's earlier checkpoints in the same place: they must name the same parent."""
-        if copy.kind not in ("published", "work") or run is None:
+        if not isinstance(copy.store, PublishedStore | WorkStore) or run is None:
             return
         for step in reversed([step for step in places.steps_in(newest.path.parent) if step < newest.step]):
             path = newest.path.with_name(places.step_folder(step))
@@ -199,11 +201,11 @@ class _Walk:
     def _dvc(self, checkpoint: Checkpoint, copy: Copy, claim: Claim | None) -> None:
         """Compare a published or imported checkpoint with what DVC has recorded."""
         path = _placed(checkpoint.path)
-        kind = copy.kind if copy.store else self._kind(path)
-        if kind not in ("published", "imported"):
+        kind = type(copy.store) if copy.store else self._kind(path)
+        if kind not in (PublishedStore, ImportedStore):
             return
         md5s = md5s_of(path)
-        if kind == "imported":
+        if kind is ImportedStore:
             check_import(self.project, self._shown(path), md5s)
             self._witnesses[checkpoint.digest] = f"{self._shown(path)}.dvc"
         else:
@@ -220,26 +222,34 @@ class _Walk:
             self._stages[segment] = LockedStage(self.project, segment)
         return self._stages[segment]
 
-    def _kind(self, path: Path) -> str:
-        for kind, folder in (("published", "checkpoints"), ("imported", "imports")):
+    @cached_property
+    def _params(self) -> dict[str, Any]:
+        """What params.yaml says, read once in a walk: it grows with the lineage."""
+        return read_params(self.project / places.PARAMS)
+
+    def _kind(self, path: Path) -> type[FolderStore] | None:
+        for kind, folder in ((PublishedStore, "checkpoints"), (ImportedStore, "imports")):
             if (self.project / folder).resolve() in path.parents:
                 return kind
-        return "folder"
+        return None
 
     def _other_copies(self, run: Run | None, checkpoint: Checkpoint, copy: Copy) -> None:
-        """Compare with MLflow's copy, if it has one and that is not what was just read."""
+        """Compare with the copies of witnesses (see `CheckpointStore`) that are not what was just read."""
         copies = self.checkpoints.copies(run, checkpoint.step) if run else []
-        for other in (other for other in copies if other.kind == "mlflow" and other != copy):
+        for other in copies:
+            if other.store is None or not other.store.is_witness or other == copy:
+                continue
+            name = other.store.name
             try:
                 theirs = other.manifest()
             except (CheckpointError, TrackingError) as error:
-                self.report.warnings.append(f"MLflow's copy cannot be compared: {error}")
+                self.report.warnings.append(f"{name}'s copy cannot be compared: {error}")
                 continue
             if theirs.digest != checkpoint.digest:
-                what = f"{self._shown(checkpoint.path)} is not the checkpoint that MLflow has ({other})"
+                what = f"{self._shown(checkpoint.path)} is not the checkpoint that {name} has ({other})"
                 raise WrongError(f"{what}: digest {checkpoint.digest}, there {theirs.digest}")
             if not theirs.path.joinpath(MANIFEST).samefile(checkpoint.path / MANIFEST):
-                self._witnesses[checkpoint.digest] = "MLflow"
+                self._witnesses[checkpoint.digest] = name
 
     def _run(self, run: Run, newest: Checkpoint) -> None:
         """Compare what git, DVC's lock and MLflow record of a run with its checkpoints."""
@@ -278,7 +288,7 @@ class _Walk:
     def _lock(self, run: Run) -> None:
         stage = self._stage(str(run.segment))
         try:
-            params = read_params(self.project / places.PARAMS)
+            params = self._params
         except ConfigError as error:
             if run.published and stage.is_recorded:
                 stage.check()

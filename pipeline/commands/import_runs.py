@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
 
     project = places.root()
     tracking.configure(project)
-    experiment = load_config(project / places.PARAMS).tracking.experiment
-    records = [read_record(project, segment) for segment in _chosen(project, options.runs)]  # all, before any is written
-    found = import_all(project, records, experiment)
+    base = load_config(project / places.PARAMS)
+    records = [read_record(project, segment, base) for segment in _chosen(project, options.runs)]  # all, before any is written
+    found = import_all(project, records, base.tracking.experiment)
     rows: list[dict[str, Any]] = [
         {
             "run_id": found[record.segment].run_id,

@@ -10,7 +10,6 @@ from typing import Any
 
 from matwm.checkpoint import Checkpoint
 from matwm.config import RetentionConfig
-from matwm.params_yaml import read_params
 from pipeline import project as places
 from pipeline.catalog import pruning
 from pipeline.catalog.catalog import Catalog
@@ -20,7 +19,7 @@ from pipeline.catalog.references import whole_run
 from pipeline.commands.table import table
 from pipeline.project import ProjectError
 from pipeline.run import Run
-from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.segments import ResolvedSegment
 from pipeline.wording import readable
 
 PUBLISHED = {pruning.TO_BE_PUBLISHED, "published"}
@@ -45,15 +44,16 @@ def run(options: argparse.Namespace) -> int:
         ConfigError, ProjectError, TrackingError: one sentence; nothing has been removed then.
     """
     project = places.root()
-    graph = resolve_all(read_params(project / places.PARAMS), project)
     catalog = Catalog(project)
+    if catalog.params.error:
+        raise catalog.params.error
     only = None if options.run is None else catalog.find(whole_run(options.run))
     runs = catalog.all()
     if catalog.mlflow_error:
         raise catalog.mlflow_error  # What it has needs of what is here is not known.
     checkpoints = pruning.prunable(catalog)
     with places.scratch_folder(project) as scratch:
-        decisions = _decide(runs, checkpoints, graph, scratch, _flags(options), only)
+        decisions = _decide(runs, checkpoints, catalog.params.graph, scratch, _flags(options), only)
     size = pruning.weigh(decisions, checkpoints)
     shown = [decision for decision in decisions if only is None or decision.run.id == only.id]
     if refusal := pruning.refusal(shown, checkpoints):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Self
 
 from matwm import durable
 from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, publish, read_manifest
@@ -15,11 +16,21 @@ from pipeline.stores.scratch import beside, for_manifest
 class DvcCacheStore:
     """What the cache has of a segment's last training that DVC knows of, of which a run may be another: `is_of` says it."""
 
-    kind, name = "dvc_cache", "DVC's cache"
+    kind: ClassVar[str] = "dvc_cache"
+    name = "DVC's cache"
+    is_only_for_resume: ClassVar[bool] = True
+    may_block: ClassVar[bool] = False
+    needs_run_id: ClassVar[bool] = False
+    is_witness: ClassVar[bool] = False
 
     def __init__(self, project: Path) -> None:
         self._project = project
         self._files: dict[str, dict[str, Path]] = {}
+
+    @classmethod
+    def of(cls, project: Path) -> Self:
+        """Return the cache of a project."""
+        return cls(project)
 
     def steps(self, run: Run) -> list[int]:
         """Return the steps of the segment whose files are all in the cache."""

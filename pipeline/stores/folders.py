@@ -1,8 +1,11 @@
 """Checkpoints in folders of the project: published and imported ones, which DVC keeps, and those of work directories."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, Self
 
 from matwm.checkpoint import Checkpoint, CheckpointError, publish, read_manifest
 from matwm.manifest import MANIFEST
@@ -11,13 +14,31 @@ from pipeline.run import Run
 from pipeline.stores.protocol import is_there, missing
 
 
-class FolderStore:
+class FolderStore(ABC):
     """Checkpoints `step_…` in one folder for each run."""
 
-    def __init__(self, kind: str, name: str, folder_of: Callable[[Run], Path | None], folders: Callable[[], Iterable[Path]]) -> None:
-        """`folder_of` says where a run's checkpoints lie, `folders` where those of all runs do."""
-        self.kind, self.name = kind, name
-        self.home, self._folders = folder_of, folders
+    kind: ClassVar[str]
+    name: str
+    is_only_for_resume: ClassVar[bool] = False
+    may_block: ClassVar[bool] = False
+    needs_run_id: ClassVar[bool] = False
+    is_witness: ClassVar[bool] = False
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+
+    @classmethod
+    def of(cls, project: Path) -> Self:
+        """Return the store of a project."""
+        return cls(project)
+
+    @abstractmethod
+    def home(self, run: Run) -> Path | None:
+        """Return where a run's checkpoints lie, None if nowhere here."""
+
+    @abstractmethod
+    def homes(self) -> list[Path]:
+        """Return where those of all runs lie."""
 
     def steps(self, run: Run) -> list[int]:
         """Return the steps that have a folder with a manifest."""
@@ -40,8 +61,15 @@ class FolderStore:
 
     def with_step(self, step: int) -> Iterator[Path]:
         """Yield every folder that claims to be a checkpoint of a step, whichever run made it."""
-        found = (folder / places.step_folder(step) for folder in self._folders())
-        return (folder for folder in found if is_there(folder))
+        return iter(self._by_step.get(step, ()))
+
+    @cached_property
+    def _by_step(self) -> dict[int, list[Path]]:
+        found: dict[int, list[Path]] = {}  # Listed once: a walk back asks for each step of a lineage in turn.
+        for home in self.homes():
+            for step in places.steps_in(home):
+                found.setdefault(step, []).append(home / places.step_folder(step))
+        return found
 
     def _there(self, run: Run, step: int) -> Path:
         found = self.folder(run, step)
@@ -53,13 +81,16 @@ class FolderStore:
 class WorkStore(FolderStore):
     """The checkpoints of work directories, where training writes them."""
 
-    def __init__(self, project: Path) -> None:
-        super().__init__(
-            "work",
-            "work directory",
-            lambda run: run.work and run.work / "checkpoints",
-            lambda: [work / "checkpoints" for work in places.work_folders(project, "checkpoints")],
-        )
+    kind: ClassVar[str] = "work"
+    name = "work directory"
+
+    def home(self, run: Run) -> Path | None:
+        """Return the folder below the run's work directory."""
+        return run.work and run.work / "checkpoints"
+
+    def homes(self) -> list[Path]:
+        """Return the folders below all work directories."""
+        return [work / "checkpoints" for work in places.work_folders(self._project, "checkpoints")]
 
     def put(self, run: Run, checkpoint: Path) -> Checkpoint:
         """Link a checkpoint into the run's work directory.
@@ -86,15 +117,34 @@ class WorkStore(FolderStore):
         return 0
 
 
-def published(project: Path) -> FolderStore:
-    """Return the store of `checkpoints/<segment>`, of the runs that git says these come from."""
-    return FolderStore("published", "checkpoints/", lambda run: run.published, lambda: places.published_folders(project))
+class PublishedStore(FolderStore):
+    """The checkpoints in `checkpoints/<segment>`, of the runs that git says these come from."""
+
+    kind: ClassVar[str] = "published"
+    name = "checkpoints/"
+
+    def home(self, run: Run) -> Path | None:
+        """Return the folder of the run's segment."""
+        return run.published
+
+    def homes(self) -> list[Path]:
+        """Return the folders of all segments and trials."""
+        return places.published_folders(self._project)
 
 
-def imported(project: Path) -> FolderStore:
-    """Return the store of `imports/<run>`."""
-    imports = project / "imports"
-    return FolderStore("imported", "imports/", lambda run: imports / run.run_id if run.run_id else None, lambda: _below(imports))
+class ImportedStore(FolderStore):
+    """The checkpoints in `imports/<run>`."""
+
+    kind: ClassVar[str] = "imported"
+    name = "imports/"
+
+    def home(self, run: Run) -> Path | None:
+        """Return the folder that is named after the run."""
+        return self._project / "imports" / run.run_id if run.run_id else None
+
+    def homes(self) -> list[Path]:
+        """Return the folders of all runs."""
+        return sorted((self._project / "imports").glob("*/"))
 
 
 def delete_folders(home: Path, steps: Iterable[int]) -> None:
@@ -105,7 +155,3 @@ def delete_folders(home: Path, steps: Iterable[int]) -> None:
         # None is ever written without a manifest.
         if places.step_of(folder) is not None and folder.is_dir() and not (folder / MANIFEST).exists():
             shutil.rmtree(folder)
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/"))

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
 from matwm.checkpoint import MANIFEST, Checkpoint, CheckpointError, open_checkpoint, publish, read_manifest
@@ -31,11 +31,25 @@ class MlflowStore:
     a run under `replay/`, and the manifest comes last, so that half an upload is no checkpoint.
     """
 
-    kind, name = "mlflow", "MLflow"
+    kind: ClassVar[str] = "mlflow"
+    name = "MLflow"
+    is_only_for_resume: ClassVar[bool] = False
+    may_block: ClassVar[bool] = True
+    needs_run_id: ClassVar[bool] = True
+    is_witness: ClassVar[bool] = True
 
     def __init__(self, uri: str | None = None) -> None:
         self.uri = uri or runs.configured_uri()
         self._manifests: dict[tuple[str, int], Checkpoint | CheckpointError] = {}
+
+    @classmethod
+    def of(cls, project: Path) -> Self:
+        """Return the store that a project's runs are logged to.
+
+        Raises:
+            TrackingError: MLFLOW_TRACKING_URI names one that cannot be used.
+        """
+        return cls(runs.tracking_uri(project))
 
     def steps(self, run: Run) -> list[int]:
         """Return the steps of a run's checkpoints, ascending; uploads without a manifest do not count, nor a run that MLflow does not know.

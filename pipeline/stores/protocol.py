@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 from pipeline import project as places
 from pipeline.keys import manifest_key
@@ -21,10 +21,27 @@ if TYPE_CHECKING:  # torch: a helper process that only sends files does without.
 class CheckpointStore(Protocol):
     """Somewhere that checkpoints can be read from."""
 
-    kind: str
-    """Its name in `table.py` and in what commands print as JSON."""
+    kind: ClassVar[str]
+    """Its name in what commands print as JSON."""
     name: str
     """What people call it."""
+    is_only_for_resume: ClassVar[bool]
+    """Whether the commands which look at checkpoints leave it out: its bytes are DVC's to bring, or lie across a network."""
+    may_block: ClassVar[bool]
+    """Whether it may keep a process waiting: resume asks it last, for what nothing on this machine has, and not for ever."""
+    needs_run_id: ClassVar[bool]
+    """Whether it finds checkpoints by what MLflow says of a run, for which MLflow is asked first, and not by segment and key."""
+    is_witness: ClassVar[bool]
+    """Whether `verify` compares its copy with the one that it reads: whoever could write that could not write this one."""
+
+    @classmethod
+    def of(cls, project: Path) -> Self | None:
+        """Return the store of a project, None if the project has none.
+
+        Raises:
+            UserError: its settings are wrong.
+        """
+        ...
 
     def steps(self, run: Run) -> list[int]:
         """Return the steps of a run's checkpoints, sound or not, ascending; none of a run that the store cannot know.

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipeline import dvc_config
 from pipeline import project as places
@@ -63,7 +63,11 @@ class Sent:
 class Remote:
     """One DVC remote, by the name it has in `.dvc/config`. It knows trainings by their segment keys."""
 
-    kind = "remote"
+    kind: ClassVar[str] = "remote"
+    is_only_for_resume: ClassVar[bool] = True
+    may_block: ClassVar[bool] = True
+    needs_run_id: ClassVar[bool] = False
+    is_witness: ClassVar[bool] = False
 
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         """`settings`: DVC's whole configuration. Nothing is asked of the remote yet.
@@ -84,6 +88,29 @@ class Remote:
             raise UnsupportedError(f"{self.name} is cloud-versioned: {LEFT_TO_DVC}")
         if self._kind not in filesystems.KINDS:
             raise UnsupportedError(f"{self.name} is neither a folder nor ssh:// nor s3://: {LEFT_TO_DVC}")
+
+    @classmethod
+    def of(cls, project: Path) -> Self | None:
+        """Return the project's default remote, None if it has none that checkpoints can be carried to early.
+
+        Raises:
+            RemoteError: its options are wrong.
+        """
+        try:
+            return cls.default(project)
+        except UnsupportedError:
+            return None
+
+    @classmethod
+    def default(cls, project: Path) -> Self | None:
+        """Return the project's default remote, None if it has none.
+
+        Raises:
+            RemoteError: checkpoints cannot be carried to it before `dvc push`, or its options are wrong.
+        """
+        settings = dvc_config.settings(project)
+        name = settings.get("core", {}).get("remote")
+        return cls(name, settings) if name in settings.get("remote", {}) else None
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -319,31 +346,13 @@ class Remote:
             raise RemoteError(f"{self.name} does not do it: {masked(text, self._secrets)}") from None
 
 
-def default(project: Path) -> Remote | None:
-    """Return the project's default remote, None if it has none that checkpoints can be carried to early.
-
-    Raises:
-        RemoteError: its options are wrong.
-    """
-    try:
-        return _default(project)
-    except UnsupportedError:
-        return None
-
-
 def refusal(project: Path) -> str | None:
     """Return a sentence if the default remote is of a kind that checkpoints cannot be carried to early, or its options are wrong."""
     try:
-        _default(project)
+        Remote.default(project)
     except RemoteError as error:
         return str(error)
     return None
-
-
-def _default(project: Path) -> Remote | None:
-    settings = dvc_config.settings(project)
-    name = settings.get("core", {}).get("remote")
-    return Remote(name, settings) if name in settings.get("remote", {}) else None
 
 
 def named(project: Path, name: str | None) -> Remote:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import publish, read_manifest
-from matwm.params_yaml import parse_config, read_params
+from matwm.config import Config
 from pipeline import project as places
 from pipeline import runs
 from pipeline.keys import manifest_key
@@ -54,8 +54,8 @@ class Imported:
     number_of_points: int
 
 
-def read_record(project: Path, segment: str) -> Record:
-    """Return what is here of the run that trained a published segment.
+def read_record(project: Path, segment: str, base: Config) -> Record:
+    """Return what is here of the run that trained a published segment; `base` has the values of params.yaml that shape no training.
 
     Raises:
         ProjectError: something of it is not here, or is of another training.
@@ -73,7 +73,6 @@ def read_record(project: Path, segment: str) -> Record:
         if manifest_key(read_manifest(folder).manifest) != facts["key"]:
             raise places.ProjectError(f"{folder} is of another training than metrics/{segment}/run.json: check both out of one commit")
     newest = read_manifest(checkpoints[last])
-    base = parse_config(read_params(project / places.PARAMS), source=places.PARAMS)
     try:
         config = imports.from_manifest(newest.manifest, base, f"checkpoints/{segment}")
     except imports.ImportedError as error:

@@ -16,7 +16,6 @@ from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.metrics.recorded import FILES, read_recorded
 from pipeline.run import Run
 from pipeline.stores.protocol import CheckpointStore, is_of
-from pipeline.stores.table import STORES, WAITED_FOR
 from pipeline.tracking.local_run import FACTS, RECORDS
 from pipeline.tracking.records import Records
 
@@ -37,12 +36,12 @@ class Offer:
     steps: frozenset[int]
 
 
-def offers(project: Path, run: Run, kinds: Iterable[str]) -> list[Offer]:
-    """Return what the stores of these kinds have of a training, in this order; one that does not answer is left out with a warning."""
+def offers(project: Path, run: Run, stores: Iterable[type[CheckpointStore]]) -> list[Offer]:
+    """Return what the project's stores have of a training, in this order; one that does not answer is left out with a warning."""
     found: list[Offer] = []
-    for kind in kinds:
+    for store in stores:
         try:
-            offer = _within(partial(_offer, project, run, kind), f"the checkpoint store {kind}")
+            offer = _within(partial(_offer, project, run, store), f"the checkpoint store {store.kind}")
         except (places.ProjectError, runs.TrackingError) as error:
             logger.warning("%s. What it may have of segment %s is not used", error, run.segment)
             continue
@@ -76,18 +75,18 @@ def _records_in_mlflow(run_id: str) -> list[TimedPoint]:
     return runs.metric_history(run_id, keys=[key for key in found.metrics if is_record(key)]) if found else []
 
 
-def _offer(project: Path, run: Run, kind: str) -> Offer | None:
+def _offer(project: Path, run: Run, kind: type[CheckpointStore]) -> Offer | None:
     """Ask a store; MLflow knows a run by its own ID, for which it is asked by the run's key alone."""
-    if kind == "mlflow":
+    if kind.needs_run_id:
         known = Catalog(project).by_key(str(run.key), str(run.segment))
         if known is None:
             return None
         run = known
-    store = STORES[kind](project)
+    store = kind.of(project)
     if store is None:
         return None
     steps = store.steps(run)
-    if kind not in WAITED_FOR:  # A name proves nothing, and here a manifest is quickly read.
+    if not kind.may_block:  # A name proves nothing, and here a manifest is quickly read.
         steps = [step for step in steps if _may_be_of(store, run, step)]
     return Offer(store, run, frozenset(steps)) if steps else None
 

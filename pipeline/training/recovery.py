@@ -14,8 +14,9 @@ from pipeline.params.retention import retained_by
 from pipeline.run import Run
 from pipeline.runs import TrackingError
 from pipeline.segments import ResolvedSegment
+from pipeline.stores.folders import WorkStore
 from pipeline.stores.protocol import is_of, pulled
-from pipeline.stores.table import STORES, WAITED_FOR
+from pipeline.stores.table import STORES
 from pipeline.training import elsewhere
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,8 @@ def recover(job: Job, store: LocalStore) -> None:
     After a raised `until` in a clone, for instance, the lock still says what `checkpoints/<segment>` held, and DVC's cache has it;
     when the machine that trained is gone, the DVC remote or MLflow has it.
     """
-    kinds = [kind for kind in STORES if kind != "work"]
-    for asked in ([kind for kind in kinds if kind not in WAITED_FOR], [kind for kind in kinds if kind in WAITED_FOR]):
+    others = [store for store in STORES if store is not WorkStore]
+    for asked in ([store for store in others if not store.may_block], [store for store in others if store.may_block]):
         found = survey(store, job.segment)
         if not found.missing:
             return

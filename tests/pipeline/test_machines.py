@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from matwm.params_yaml import load_config
 from matwm.step_names import step_name
 from pipeline import runs
 from pipeline.metrics.points import TimedPoint
@@ -188,7 +189,7 @@ def test_an_import_that_was_killed_is_completed_and_a_run_that_is_there_is_left_
     clone = reference.clone(tmp_path / "clone", store_template)
     shutil.copytree(reference.path / "checkpoints/s00", clone.path / "checkpoints/s00", symlinks=True)
     runs.configure(clone.path)
-    record = read_record(clone.path, "s00")
+    record = read_record(clone.path, "s00", load_config(clone.path / "params.yaml"))
     with monkeypatch.context() as patch:
         patch.setattr(MlflowStore, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

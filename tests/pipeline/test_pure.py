@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import yaml
 from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
-from pipeline import cli, dvc_config, dvc_files
+from pipeline import cli, dvc_config, dvc_files, validate
 from pipeline.params import imports
 from pipeline.segments import resolve_all
-from tests.pipeline.projects import SOURCE, tiny_params
+from tests.pipeline.lineages import Matwm
+from tests.pipeline.projects import SOURCE, Project, tiny_params
 
 TRAINED = 6
 
@@ -85,9 +86,14 @@ def lineage(root: Path) -> Path:
 def test_a_command_parses_the_lock_and_dvcs_configuration_once(
     lineage: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    called: list[str] = []
+    called: list[tuple[str, str]] = []
+
+    def call(command: list[str], environment: Mapping[str, str]) -> int:
+        called.append((Path(command[0]).name, environment[validate.VALIDATED]))
+        return 1
+
     monkeypatch.chdir(lineage)
-    monkeypatch.setattr("pipeline.commands.repro.run_to_the_end", lambda command, _: called.append(Path(command[0]).name) or 1)
+    monkeypatch.setattr("pipeline.commands.repro.run_to_the_end", call)
     monkeypatch.setattr("os.dup2", lambda *_: None)
     dvc_files._parsed_lock.cache_clear()
     dvc_config._parsed.cache_clear()
@@ -99,7 +105,30 @@ def test_a_command_parses_the_lock_and_dvcs_configuration_once(
         last = capsys.readouterr().out.splitlines()
         assert [line.endswith(": trained") for line in last] == [True] * TRAINED + [False]
     else:
-        assert called == ["dvc"]
+        [(program, digest)] = called
+        assert program == "dvc"
+        for found, parsed in ((digest, 0), ("of another params.yaml", 1)):  # The stage that DVC calls need not validate again.
+            monkeypatch.setenv(validate.VALIDATED, found)
+            dvc_files._parsed_lock.cache_clear()
+            with seen.watching():
+                assert validate.main() == 0
+            assert seen.opened.count(str(lineage / "dvc.lock")) == parsed
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["runs", "tree", "show s01", "diff s00 s01", "prune", "push", "import", "continue s01 --until 80", "verify s01", "doctor"],
+)
+def test_no_command_parses_them_twice(copied: Project, tmp_path: Path, seen: Seen, matwm_in: Matwm, command: str) -> None:
+    copied.dvc("remote", "add", "-q", "--default", "store", str(tmp_path / "remote"))
+    dvc_files._parsed_lock.cache_clear()
+    dvc_config._parsed.cache_clear()
+    with seen.watching():
+        code, _, errors = matwm_in(copied, *command.split())
+    assert code == 0 or command == "doctor", errors
+    parsed = [seen.opened.count(str(copied.path / name)) for name in ("dvc.lock", ".dvc/config")]
+    assert max(parsed) <= 1
+    assert parsed == [1, 1] or command not in ("verify s01", "doctor")
 
 
 def test_what_the_lock_says_is_read_again_when_it_changes(lineage: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_chain_of_3000_runs_is_listed_drawn_and_walked(root: Path, matwm_in: M
     parent = catalog.parent(last)
     assert parent is not None
     assert parent.run_id == ids[2998]
-    assert catalog.children(parent) == [last]
+    assert catalog.lineage.children(parent.id) == [last]
     assert [(run.run_id, depth) for run, depth in catalog.lineage.walk()] == [(run_id, depth) for depth, run_id in enumerate(ids)]
     code, output, _ = matwm_in(Project(root), "tree", "r2999")
     assert (code, len(output.splitlines())) == (0, 3001)

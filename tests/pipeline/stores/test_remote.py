@@ -341,7 +341,7 @@ def test_it_is_the_same_over_a_network(far: Remote, project: Path, save: Save, t
 
 def test_a_remote_that_is_not_there_is_named(project: Path) -> None:
     (project / ".dvc/config").write_text("", encoding="utf-8")
-    assert remote.default(project) is None
+    assert remote.Remote.of(project) is None
     with pytest.raises(RemoteError, match='no DVC remote is set: "dvc remote add --default store URL"'):
         remote.named(project, None)
     with pytest.raises(RemoteError, match=r"there is no DVC remote other \(known: none\)"):
@@ -366,14 +366,14 @@ def test_a_remote_of_another_kind_is_left_to_dvc_in_one_sentence(project: Path, 
         remote.named(project, None)
     assert "hidden" not in str(refused.value)
     assert remote.refusal(project) == str(refused.value)
-    assert remote.default(project) is None, "a resume does without it"
+    assert remote.Remote.of(project) is None, "a resume does without it"
 
 
 def test_a_cloud_versioned_remote_is_refused(project: Path) -> None:
     configure(project, "s3://bucket/path", "version_aware = true")
     with pytest.raises(RemoteError, match="cloud-versioned"):
         remote.named(project, None)
-    assert remote.default(project) is None
+    assert remote.Remote.of(project) is None
     configure(project, "s3://bucket/path", "version_aware = false")
     assert remote.refusal(project) is None
 

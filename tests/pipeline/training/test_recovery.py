@@ -11,7 +11,7 @@ from matwm.store import LocalStore
 from matwm.version import NUMERICS
 from pipeline.keys import segment_key
 from pipeline.run import Run
-from pipeline.stores.folders import FolderStore
+from pipeline.stores.folders import PublishedStore
 from pipeline.training import recovery
 from pipeline.training.elsewhere import Offer
 
@@ -25,8 +25,8 @@ def offer(folder: Path, key: str, **checkpoints: Checkpoint) -> Offer:
     """Return a store whose folders, named by keyword, hold these checkpoints, whatever they are of."""
     for name, checkpoint in checkpoints.items():
         shutil.copytree(checkpoint.path, folder / name)
-    store = FolderStore("published", folder.name, lambda run: folder, list)
-    run = Run(key=key)
+    store, run = PublishedStore(folder), Run(key=key, published=folder)
+    store.name = folder.name
     return Offer(store, run, frozenset(store.steps(run)))
 
 
