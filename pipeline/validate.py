@@ -17,6 +17,7 @@ from matwm.errors import run_program
 from matwm.params_yaml import read_params
 from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
+from pipeline.catalog import numerics
 from pipeline.params.forecast import Forecast, forecast
 from pipeline.segments import ResolvedSegment, resolve_all
 from pipeline.stores import remote
@@ -27,8 +28,8 @@ VALIDATED = "MATWM_VALIDATED"
 """In the environment: the digest of a params.yaml that the calling `matwm repro` has found valid, so that the stage need not again."""
 
 
-def validate(project: Path) -> dict[str, ResolvedSegment]:
-    """Return the segments of a project's params.yaml.
+def validate(project: Path, *, retrains: bool = False) -> dict[str, ResolvedSegment]:
+    """Return the segments of a project's params.yaml; with `retrains`, also where this code would train again what another one has.
 
     Raises:
         ConfigError: one sentence for each thing that is wrong.
@@ -41,6 +42,8 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
     problems += [damage] if (damage := dvc_files.damage(project)) else []
     problems += [*unusable_store(project), *shadowed_code(project), *unplayable_environments(project, segments)]
+    if not retrains:
+        problems += numerics.refusal(numerics.of_other_numerics(project, segments))
     if problems:
         raise ConfigError(problems)
     return segments
