@@ -1,6 +1,7 @@
 """Makes a project's first MLflow database whole or not at all, and tells one that was killed half-made from an old one.
 
-MLflow makes the tables by some 60 migrations, each committed by itself: killed in between, it can neither use nor upgrade the file.
+MLflow makes the tables by some 60 migrations, each committed by itself: killed in between, it can neither use nor upgrade the file. What
+it cannot open, whose tables it finds there and would make, is half-made; no table is looked into.
 """
 
 import contextlib
@@ -8,59 +9,68 @@ import fcntl
 import glob
 import os
 import shutil
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from pipeline.addresses import TrackingError, sqlite_address
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MAKING = ".making-"
 """In the names of files that are not finished; they are ignored by git, as all of `mlflow.db*`."""
 
 
-def ensure(database: Path) -> None:
-    """Make a database if it is not there yet; processes that come at once wait for the first.
+class HalfMadeError(TrackingError):
+    """MLflow began to make a database and did not end."""
+
+
+def opened(uri: str, database: Path) -> "MlflowClient":
+    """Return MLflow's client for a database, which is made if it is not there yet; processes that come at once wait for the first.
 
     Raises:
-        TrackingError: there is a half-made one.
+        HalfMadeError: there is a half-made one.
+        Exception: MLflow cannot open it for another reason, such as that another version of MLflow has made it.
     """
+    import sqlalchemy.exc
+    from mlflow import MlflowClient
+
+    ensure(database)
+    try:
+        return MlflowClient(tracking_uri=uri)
+    except sqlalchemy.exc.OperationalError as error:
+        if "already exists" not in str(error):
+            raise
+        raise HalfMadeError(
+            f'{database} is half-made: whoever made it was killed. "matwm doctor --fix" sets it aside, and the next command makes another'
+        ) from None
+
+
+def ensure(database: Path) -> None:
+    """Make a database if it is not there yet."""
     if not database.exists():
         database.parent.mkdir(parents=True, exist_ok=True)
         with _locked(database):
             if not database.exists():
                 _make(database)
-    if is_half_made(database):
-        raise TrackingError(
-            f'{database} is half-made: whoever made it was killed. "matwm doctor --fix" sets it aside, and the next command makes another'
-        )
-
-
-def is_half_made(database: Path) -> bool:
-    """Return whether MLflow began to make a database and did not end: the experiment Default is what it makes last."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables:
-                return False  # MLflow fills an empty file as if it were none.
-            return "experiments" not in tables or connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is None
-    except sqlite3.Error:
-        return False  # Not to be read at this moment, or no database at all: MLflow's own words are better.
 
 
 def set_aside(database: Path) -> Path | None:
     """Rename a half-made database; return its new name, None if it is whole by now."""
     with _locked(database):
-        if not is_half_made(database):
+        try:
+            opened(sqlite_address(database), database)
             return None
-        aside = database.with_name(f"{database.name}.half-made-{time.strftime('%Y%m%d-%H%M%S')}")
-        for suffix in ("-journal", "-wal", "-shm"):  # They belong to it, and would be taken for the next one's.
-            with contextlib.suppress(FileNotFoundError):
-                database.with_name(f"{database.name}{suffix}").rename(f"{aside}{suffix}")
-        return database.rename(aside)
+        except HalfMadeError:
+            aside = database.with_name(f"{database.name}.half-made-{time.strftime('%Y%m%d-%H%M%S')}")
+            for suffix in ("-journal", "-wal", "-shm"):  # They belong to it, and would be taken for the next one's.
+                with contextlib.suppress(FileNotFoundError):
+                    database.with_name(f"{database.name}{suffix}").rename(f"{aside}{suffix}")
+            return database.rename(aside)
 
 
 def _make(database: Path) -> None:

@@ -10,8 +10,8 @@ from pipeline.checks.finding import Finding, Patient
 
 CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "mlflow-version": store.mlflow_version,
-    "database-version": store.database_version,
     "tracking-uri": store.tracking_uri,
+    "database-version": store.database_version,
     "run-id": store.run_id_in_environment,
     "file-store": store.old_file_store,
     "artifact-locations": store.artifact_locations,
@@ -37,7 +37,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "old-work": surroundings.old_work,
 }
 """Name: what it looks at. A check finds nothing, or says what is wrong."""
-NEEDS_STORE = {"running", "owed", "points", "pins"}
+NEEDS_STORE = {"database-version", "artifact-locations", "running", "owed", "points", "pins"}
 
 
 @dataclass(frozen=True)

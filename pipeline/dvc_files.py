@@ -75,13 +75,13 @@ def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any
     return entry is not None and next(changed_params(entry, params), None) is None
 
 
-def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any], numerics: int = NUMERICS) -> Iterator[tuple[str, Any, Any]]:
     """Yield each parameter that a stage's lock entry has otherwise than it is now: path, what the lock says, what is."""
     found = entry.get("params")
     recorded = found if isinstance(found, dict) else {}
     code = recorded.get(places.CHECKOUT_NUMERICS) or recorded.get(places.NUMERICS_FILE) or {}
-    if code != {"NUMERICS": NUMERICS}:
-        yield "NUMERICS", code.get("NUMERICS"), NUMERICS
+    if code != {"NUMERICS": numerics}:
+        yield "NUMERICS", code.get("NUMERICS"), numerics
     for path, value in (recorded.get("params.yaml") or {}).items():
         if not _same(now := _at(params, path), value):
             yield path, value, None if now is ABSENT else now

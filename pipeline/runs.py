@@ -95,9 +95,8 @@ def client(uri: str) -> "MlflowClient":
 def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
-    if path := database_of(uri):
-        database.ensure(path)
-    return MlflowClient(tracking_uri=uri)
+    path = database_of(uri)
+    return database.opened(uri, path) if path else MlflowClient(tracking_uri=uri)
 
 
 def store_mark(uri: str) -> str:
@@ -288,6 +287,21 @@ def sweep_run(name: str, experiment: str, uri: str) -> str:
             if found[0].info.run_id != made:
                 client(uri).delete_run(made)
         return found[0].info.run_id
+
+
+def artifact_locations(uri: str | None = None) -> set[str]:
+    """Return where MATWM's runs keep their artifacts, and where those of new runs would go.
+
+    MLflow's own experiment Default lies where somebody once happened to start MLflow: it matters only if a run of ours is in it.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    uri = uri or configured_uri()
+    found = {str(run.artifact_uri) for run in list_runs(uri=uri)}
+    with explained(uri):
+        experiments = [] if _is_absent(uri) else [*_pages(client(uri).search_experiments)]
+    return found | {experiment.artifact_location for experiment in experiments if experiment.experiment_id != "0"}
 
 
 def metric_history(run_id: str, uri: str | None = None, keys: Iterable[str] | None = None) -> list[TimedPoint]:

@@ -29,6 +29,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     from matwm.params_yaml import read_params
     from pipeline import project as places
     from pipeline import tracking
+    from pipeline.catalog import numerics
     from pipeline.job import Job, open_start
     from pipeline.segments import resolve_all
     from pipeline.tracking.run_facts import restore_run_facts
@@ -42,7 +43,11 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     if name not in graph:
         raise places.ProjectError(f"params.yaml has no segment {name!r}: it has {', '.join(graph)}")
     chosen = {name: graph[name]}
-    if problems := [*missing_devices(chosen), *refused_pushes(project, chosen), *stale_numerics(project)]:
+    problems = [*missing_devices(chosen), *refused_pushes(project, chosen), *stale_numerics(project)]
+    if is_stage and numerics.RETRAINS not in os.environ:  # The stage `validate` has refused, unless somebody called this one alone.
+        found = numerics.of_other_numerics(project, graph)
+        problems += numerics.refusal({name: found[name]}) if name in found else []
+    if problems:
         raise ConfigError(problems)
     origin = graph[name].origin
     if origin.segment and (project / origin.folder / MANIFEST).is_file():

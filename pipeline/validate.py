@@ -21,6 +21,7 @@ from matwm.version import NUMERICS
 from matwm.yaml_text import read_yaml
 from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
+from pipeline.catalog import numerics
 from pipeline.params.forecast import Forecast, forecast
 from pipeline.segments import ResolvedSegment, resolve_all
 from pipeline.stores import remote
@@ -31,8 +32,8 @@ VALIDATED = "MATWM_VALIDATED"
 """In the environment: the digest of a params.yaml that the calling `matwm repro` has found valid, so that the stage need not again."""
 
 
-def validate(project: Path) -> dict[str, ResolvedSegment]:
-    """Return the segments of a project's params.yaml.
+def validate(project: Path, *, retrains: bool = False) -> dict[str, ResolvedSegment]:
+    """Return the segments of a project's params.yaml; with `retrains`, also where this code would train again what another one has.
 
     Raises:
         ConfigError: one sentence for each thing that is wrong.
@@ -46,6 +47,8 @@ def validate(project: Path) -> dict[str, ResolvedSegment]:
     problems += [damage] if (damage := dvc_files.damage(project)) else []
     problems += [*unknown_objectives(segments), *unusable_store(project), *shadowed_code(project)]
     problems += [*stale_numerics(project), *unplayable_environments(project, segments)]
+    if not retrains:
+        problems += numerics.refusal(numerics.of_other_numerics(project, segments))
     if problems:
         raise ConfigError(problems)
     return segments

@@ -43,6 +43,7 @@ ONLY_IN_TEST_ALL = (
     "tests/pipeline/test_pure.py::test_no_command_parses_them_twice",
     "tests/pipeline/test_stopping.py",
     "tests/pipeline/test_sweep.py",
+    "tests/pipeline/test_numerics.py",
     "tests/pipeline/test_train.py",
     "tests/pipeline/test_validate.py",
     "tests/pipeline/test_words.py",

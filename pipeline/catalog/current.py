@@ -63,7 +63,7 @@ def current_runs(params: Described, runs: Iterable[Run]) -> dict[str, Run]:
     for run in runs:
         candidates.setdefault(str(run.segment), []).append(run)
     found: dict[str, Run] = {}
-    for name in _parents_first(params.graph):
+    for name in parents_first(params.graph):
         if (run := _run_of(params, name, found, candidates.get(name, []))) is not None:
             found[name] = run
     for name, entry in params.entries.items():
@@ -81,7 +81,7 @@ def unbroken(params: Described, records: Mapping[str, Mapping[str, object]]) -> 
     By segment keys: what shapes no training (`retention`, `until`, `tracking`) may have been edited since.
     """
     found: set[str] = set()
-    for name in _parents_first(params.graph):
+    for name in parents_first(params.graph):
         segment, record = params.graph[name], records.get(name, {})
         parent = record.get("parent")
         if not isinstance(parent, dict) or not isinstance(digest := parent.get("digest"), str):
@@ -91,13 +91,14 @@ def unbroken(params: Described, records: Mapping[str, Mapping[str, object]]) -> 
         if segment.origin.segment is None:
             is_right = segment.origin.folder != places.ROOT_CHECKPOINT or digest == ROOT.digest
         else:
-            is_right = segment.origin.segment in found and _may_be(params.project / segment.origin.folder, digest)
+            is_right = segment.origin.segment in found and may_be(params.project / segment.origin.folder, digest)
         if is_right:
             found.add(name)
     return found
 
 
-def _parents_first(graph: Mapping[str, ResolvedSegment]) -> list[str]:
+def parents_first(graph: Mapping[str, ResolvedSegment]) -> list[str]:
+    """Return the names of segments, each after that which it starts from."""
     order: dict[str, None] = {}
     for name in graph:
         line = [name]
@@ -138,7 +139,7 @@ def _parent_digest(project: Path, segment: ResolvedSegment, found: Mapping[str, 
     return checkpoint.digest if parent and parent.key == manifest_key(checkpoint.manifest) else None
 
 
-def _may_be(folder: Path, digest: str) -> bool:
+def may_be(folder: Path, digest: str) -> bool:
     """Return whether a folder holds the checkpoint of a digest, as far as that can be known: a clone may not have it yet."""
     try:
         return not (folder / MANIFEST).is_file() or read_manifest(folder).digest == digest

@@ -83,14 +83,14 @@ class LockedStage:
         """Return whether it is these parameters that the lock says were trained with."""
         return self._entry is not None and next(dvc_files.changed_params(self._entry, params), None) is None
 
-    def check_params(self, params: Mapping[str, Any]) -> None:
-        """Compare the parameters in the lock with params.yaml.
+    def check_params(self, params: Mapping[str, Any], numerics: int) -> None:
+        """Compare the parameters in the lock with params.yaml, and its version of the numerics with the checkpoint's.
 
         Raises:
             RecordError: one differs.
         """
-        for path, before, now in dvc_files.changed_params(self._entry or {}, params):
-            where = places.numerics_file(self._project) if path == "NUMERICS" else places.PARAMS
+        for path, before, now in dvc_files.changed_params(self._entry or {}, params, numerics):
+            where = places.MANIFEST if path == "NUMERICS" else places.PARAMS
             for deeper, (old, new) in differing({path: before}, {path: now}).items():
                 raise RecordError(
                     f"{where}: {deeper} is {new!r}, but dvc.lock says that {self._segment} was trained with {old!r}: "

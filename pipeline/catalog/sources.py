@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import project as places
-from pipeline.run import Run
+from pipeline.run import Run, number
 
 
 def merged(project: Path, runs: Iterable[Run]) -> list[Run]:
@@ -58,6 +58,10 @@ class _Merge:
             run.started = _text(facts.get("started")) or run.started
             run.finished = _text(facts.get("finished")) or run.finished
             run.resumed_at = _steps(facts.get("resumed_at"))
+            tags = {name: tag for name, tag in _mapping(facts.get("tags")).items() if isinstance(tag, str)}
+            run.numerics = run.numerics or number(tags.get("matwm.numerics"))
+            if run.parent_digest is None and "matwm.parent_digest" in tags:
+                run.parent_digest, run.parent_step = tags["matwm.parent_digest"], number(tags.get("matwm.parent_step"))
         if run.parent_digest is None:
             _take_parent(run, work / "checkpoints", checkpoints)
 

@@ -165,9 +165,8 @@ class _Walk:
         if checkpoint.step != step or places.step_of(path) not in (None, step):
             raise WrongError(f"{path} holds a checkpoint of step {checkpoint.step}: it was renamed or replaced")
         if checkpoint.manifest["numerics"] != NUMERICS:
-            raise WrongError(
-                f"{path} was trained with numerics version {checkpoint.manifest['numerics']}, this code has {NUMERICS}: check out that code"
-            )
+            before = checkpoint.manifest["numerics"]
+            self.report.warnings.append(f"{run.name if run else path} was trained by NUMERICS {before}, this code has {NUMERICS}")
         self._key(run, checkpoint)
         self._dvc(checkpoint, copy, claim)
         self._other_copies(run, checkpoint, copy)
@@ -271,7 +270,7 @@ class _Walk:
         commit, tagged = (found.get("commit") for found in (run.git, git_of(tags)))
         if record and tagged not in (None, commit):
             raise WrongError(f"{record} says that {run.name} was trained on the commit {commit}, MLflow's tags say {tagged}")
-        self._lock(run)
+        self._lock(run, newest.manifest["numerics"])
         self.report.warnings += check_commit(self.project, run.git, run.name)
         above = self.catalog.parent(run)
         if above and above.is_recorded:
@@ -285,7 +284,7 @@ class _Walk:
         except TrackingError as error:
             self.report.warnings.append(f"MLflow's curves cannot be compared: {error}")
 
-    def _lock(self, run: Run) -> None:
+    def _lock(self, run: Run, numerics: int) -> None:
         stage = self._stage(str(run.segment))
         try:
             params = self._params
@@ -307,7 +306,7 @@ class _Walk:
             return
         stage.check()
         if run.segment in self.catalog.params.entries:
-            stage.check_params(params)
+            stage.check_params(params, numerics)
         else:
             self.report.warnings.append(f"params.yaml has no segment {run.segment} any more")
 

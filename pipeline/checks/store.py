@@ -1,17 +1,12 @@
 """Checks of the MLflow store: version, database, where artifacts are, and the environment that leads to it."""
 
 import os
-import re
-import shutil
-import sqlite3
+import shlex
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
 
 from packaging.specifiers import SpecifierSet
 
@@ -19,16 +14,13 @@ from pipeline import database, runs
 from pipeline.addresses import EXAMPLES, TrackingError, database_of, sqlite_address, store_address
 from pipeline.checks.finding import Finding, Patient
 from pipeline.process import is_held
-from pipeline.stores.mlflow import former_home
+from pipeline.stores.mlflow import elsewhere
 from pipeline.tracking import upkeep
 from pipeline.tracking.difference import difference_of
 from pipeline.tracking.local_run import LocalRun
 from pipeline.wording import few
 
 PINNED = ">=3.17.2,<3.18"
-OURS = "(experiment_id != 0 OR experiment_id IN (SELECT experiment_id FROM runs JOIN tags USING (run_uuid) WHERE key = 'matwm.segment'))"
-"""MLflow's own experiment Default lies where somebody once happened to start MLflow: it matters only if a run of ours is in it."""
-LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 
 
 def mlflow_version(patient: Patient) -> Iterator[Finding]:
@@ -46,30 +38,27 @@ def mlflow_version(patient: Patient) -> Iterator[Finding]:
 
 
 def database_version(patient: Patient) -> Iterator[Finding]:
-    """The database is whole, and has not been migrated by another MLflow."""
-    if patient.database is not None and database.is_half_made(patient.database):
+    """The database is whole, and of the MLflow that is installed."""
+    if patient.database is None:
+        return
+    name, address = patient.database.name, runs.configured_uri()
+    try:
+        with runs.explained(address):
+            runs.client(address)
+    except database.HalfMadeError:
         yield Finding(
-            f"{patient.database.name} is half-made: whoever made it was killed, and nothing has been logged to it yet",
+            f"{name} is half-made: whoever made it was killed, and nothing has been logged to it yet",
             "MLflow can neither use nor upgrade it, so nothing can be logged or looked up",
             'run "matwm doctor --fix": it sets the file aside, and the next command makes another',
             mend=lambda: _set_aside(patient),
         )
-        return
-    if patient.database is None or (at := _revision(patient.database)) is None:
-        return
-    below, heads = _revisions()
-    if at not in below | heads:
+    except TrackingError as error:
         yield Finding(
-            f"{patient.database.name} was migrated by a newer MLflow (its schema is {at})",
-            "the MLflow installed here refuses to open it, so nothing can be logged or looked up",
-            f"restore a copy from before that, or move it away ({patient.database}) and start a new store: checkpoints and "
-            "metrics/ do not depend on it",
-        )
-    elif at not in heads:
-        yield Finding(
-            f"{patient.database.name} was made by an older MLflow (its schema is {at})",
-            "the MLflow installed here refuses to open it until it is upgraded",
-            f"keep a copy, then run: mlflow db upgrade '{sqlite_address(patient.database)}'",
+            f"MLflow {version('mlflow')} does not open {name}: {error}",
+            "nothing can be logged or looked up; a database of another MLflow has another schema",
+            f"if an older MLflow made it, keep a copy, then run: mlflow db upgrade '{sqlite_address(patient.database)}'; if a newer one "
+            f"has migrated it, restore a copy from before that, or move it away ({patient.database}) and start a new store: checkpoints "
+            "and metrics/ do not depend on it",
         )
 
 
@@ -77,13 +66,21 @@ def artifact_locations(patient: Patient) -> Iterator[Finding]:
     """Runs keep their artifacts in this folder, not where it was before it was moved, renamed or copied."""
     if patient.database is None:
         return
-    old = sorted({place for _, _, text in _locations(patient.database) if (place := former_home(text, patient.home))})
+    try:
+        places = [elsewhere(location, runs.configured_uri()) for location in runs.artifact_locations()]
+    except TrackingError as error:
+        yield Finding(str(error), "places of artifacts cannot be compared", "see what the other findings say of the store", is_hint=True)
+        return
+    old = sorted({place.mlruns for place in places if place and place.mlruns.name == "mlruns" and (place.is_here or not place.is_there)})
     if old:
+        former, home, name = old[0].parent, patient.home.absolute(), patient.database.name
+        link = f"a link brings all back: ln -s {shlex.quote(str(home))} {shlex.quote(str(former))}; or else " if not former.exists() else ""
         yield Finding(
-            f"MLflow keeps artifacts of this project in {few(old)}, not in {patient.home / 'mlruns'}: it was moved, renamed or copied",
-            "checkpoints of earlier runs are not found, and new ones go to the old place",
-            'run "matwm doctor --fix": it changes the locations in the database, and keeps a copy of it first',
-            mend=lambda: _relocate(patient),
+            f"MLflow keeps artifacts of this project in {few([str(one) for one in old])}, not in {home / 'mlruns'}: it was moved, renamed "
+            "or copied",
+            "MLflow offers no way to change the places of artifacts: checkpoints of earlier runs are not found there, and nothing is sent",
+            f"{link}start a new database: mv {name} {name}.before && matwm doctor --fix && matwm import, which fill it from .matwm/work, "
+            f"git and checkpoints/ (pins and notes stay in {name}.before)",
         )
 
 
@@ -211,54 +208,3 @@ def _set_aside(patient: Patient) -> str:
     assert patient.database is not None
     aside = database.set_aside(patient.database)
     return f"{patient.database.name} is {aside.name} now" if aside else f"{patient.database.name} is whole by now"
-
-
-def _revision(file: Path) -> str | None:
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error:
-        return None
-    return row[0] if row else None
-
-
-def _revisions() -> tuple[set[str], set[str]]:
-    """Return the schemas that the installed MLflow comes from, and those that it makes; without importing it."""
-    spec = find_spec("mlflow")
-    folder = Path(spec.origin or "").parent / "store" / "db_migrations" / "versions" if spec else Path()
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
-    made = {found[1] for text in texts if (found := re.search(r"^revision(?:: str)? = [\"'](\w+)", text, re.MULTILINE))}
-    below = {found[1] for text in texts if (found := re.search(r"^down_revision[^=]*= [\"'](\w+)", text, re.MULTILINE))}
-    return below, made - below
-
-
-def _locations(file: Path) -> list[tuple[str, str, str]]:
-    found: list[tuple[str, str, str]] = []
-    with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
-        there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for table, column in LOCATIONS:
-            if table in there:
-                rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL AND {OURS}")
-                found += [(table, column, row[0]) for row in rows]
-    return found
-
-
-def _relocate(patient: Patient) -> str:
-    assert patient.database is not None
-    file = patient.database
-    if busy := [work.name for work in upkeep.work_folders(patient.project) if is_held(work / "lock")]:
-        return f"not mended: {few(busy)} is being trained; stop it first"
-    copy = file.with_name(f"{file.name}.before-doctor-{time.strftime('%Y%m%d-%H%M%S')}")
-    with closing(sqlite3.connect(file)) as connection:
-        with closing(sqlite3.connect(copy)) as target:
-            connection.backup(target)
-        changed = 0
-        for table, column, text in _locations(file):
-            if (old := former_home(text, patient.home)) is not None:
-                is_uri = bool(urlsplit(text).scheme)
-                path = str(patient.home / "mlruns") + (unquote(urlsplit(text).path) if is_uri else text)[len(old) :]
-                new = Path(path).as_uri() if is_uri else path
-                changed += connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, text)).rowcount
-        connection.commit()
-    shutil.copymode(file, copy)
-    return f"{changed} locations changed in {file.name}; as it was: {copy.name}"

@@ -16,6 +16,7 @@ from matwm.changes import as_yaml, changes
 from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.config import Config, ConfigError, leaves
 from matwm.params_yaml import parse_config, read_params
+from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
@@ -192,6 +193,11 @@ def _say_change(name: str, run: Run, checkpoint: Checkpoint, parent: Config, con
     sys.stdout.write(
         f"segment {name} goes on from run {run.id[:12]} ({run.segment}) at step {checkpoint.step} and trains to step {until}\n"
     )
+    if (numerics := checkpoint.manifest["numerics"]) != NUMERICS:
+        sys.stdout.write(
+            f"run {run.id[:12]} is trained by NUMERICS {numerics}, segment {name} will be by {NUMERICS}: both are recorded. Take segments "
+            f'of NUMERICS {numerics} out of params.yaml, as "matwm repro" refuses to train them again; their runs stay\n'
+        )
     for path in unchanged:
         value = as_yaml(assignments.value_at(config.resolved(), path))
         sys.stdout.write(f"{path} is {value} in the parent already: nothing to change\n")

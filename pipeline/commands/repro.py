@@ -14,6 +14,7 @@ from matwm.checkpoint import MANIFEST, CheckpointError, read_manifest
 from matwm.params_yaml import read_params
 from pipeline import dvc_files, dvc_leftovers, tracking
 from pipeline import project as places
+from pipeline.catalog import numerics
 from pipeline.commands.outcome import outcome, recorded
 from pipeline.commands.table import printable
 from pipeline.job import Job, open_start
@@ -34,14 +35,14 @@ IDLE = {"--dry", "-h", "--help"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; all others are DVC's."""
     declare(parser)
-    parser.add_argument("--retrain", action="store_true", help="train again what dvc.lock has and neither workspace nor cache hold")
+    parser.add_argument("--retrain", action="store_true", help="train again what is not here any more, or was trained by another NUMERICS")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run `dvc repro` with these arguments, after params.yaml has been found valid; return its exit code, or 75 (see `heartbeat`).
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or segments would be trained again that another version of the numerics has trained.
         ProjectError: finished training would be done again because its outputs were not pulled.
     """
     project = places.root()
@@ -64,7 +65,7 @@ def _upgrade(path: Path) -> None:
 
 def _reproduce(project: Path, options: argparse.Namespace) -> int:
     found_valid = digest(project)
-    segments = validate(project)
+    segments = validate(project, retrains=options.retrain)
     for warning in foresee(project, segments).warnings:
         sys.stderr.write(f"{warning}\n")
     _restore_facts(project, segments)
@@ -80,6 +81,7 @@ def _reproduce(project: Path, options: argparse.Namespace) -> int:
     dvc, before = places.tool("dvc"), recorded(project)
     with places.scratch_folder(project) as scratch:
         environment = {**places.environment(), VALIDATED: found_valid, OWNED_NOTE: str(scratch / "owned")}
+        environment |= {numerics.RETRAINS: "1"} if options.retrain else {}
         code = run_to_the_end([dvc, "repro", *options.rest], environment)
         code = EXIT_CODE if code and (scratch / "owned").exists() else code
     _restore_facts(project, segments)  # Of what DVC's run cache has brought back just now.

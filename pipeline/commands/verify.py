@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matwm.errors import UserError
 from matwm.manifest import reservation
+from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints, Target
@@ -61,7 +62,10 @@ def _trained_again(report: Report, target: Target, checkpoints: Checkpoints, scr
     from pipeline.catalog.retrain import retrain
 
     checkpoint = report.opened[report.sound[0].digest]
-    if said := reservation(checkpoint.spec):
+    said = reservation(checkpoint.spec)
+    if (trained_by := checkpoint.manifest["numerics"]) != NUMERICS:
+        said = f"NUMERICS {trained_by} has made it, and {NUMERICS} makes other numbers"
+    if said:
         report.warnings.append(f"the last interval was not trained again: {said}")
         return None
     parent = report.opened.get(checkpoint.parent.digest)

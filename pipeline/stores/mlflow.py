@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
@@ -140,12 +141,11 @@ class MlflowStore:
 
     def refusal(self, run: Run) -> str | None:
         """Say why nothing may be removed of this run: its artifacts may be another project's; None if they are our own."""
-        home = local_folder(run.artifact_uri) if run.artifact_uri else None
-        if home is None or is_own(home, self.uri):
+        if run.artifact_uri is None or elsewhere(run.artifact_uri, self.uri) is None:
             return None
         return (
-            f"MLflow's database here leads to {home / 'checkpoints'}, which is not beside it: this project was copied or moved, and those "
-            'may be another project\'s checkpoints. Nothing is removed: run "matwm doctor --fix" first'
+            f"MLflow's database here leads to {local_folder(run.artifact_uri)}, which is not beside it: this project was copied or moved, "
+            'and those may be another project\'s checkpoints. Nothing is removed: "matwm doctor" says what to do'
         )
 
     def freed(self, run: Run, steps: Iterable[int]) -> int:
@@ -232,32 +232,33 @@ def local_folder(artifact_uri: str) -> Path | None:
     return Path(artifact_uri) if not parts.scheme else None
 
 
-def former_home(location: str, home: Path) -> str | None:
-    """Return the `mlruns` folder that a location is in if a project was moved or copied from there to `home`.
+@dataclass(frozen=True)
+class Elsewhere:
+    """Artifacts that do not lie beside the database that knows them."""
 
-    None if it is right, or meant to be elsewhere: there, and not here.
+    mlruns: Path
+    """The folder `mlruns` that they are in, else their own."""
+    is_there: bool
+    is_here: bool
+    """Whether there is a folder of the same name beside the database: the project was copied or moved from there."""
+
+
+def elsewhere(location: str, uri: str) -> Elsewhere | None:
+    """Return where artifacts lie if that is not beside the database that knows them: a copied project's still lead to the original's.
+
+    None if it is, and for what a server keeps on this machine, which is its own.
     """
-    parts = urlsplit(location)
-    if parts.scheme not in ("", "file"):
+    database, folder = database_of(uri), local_folder(location)
+    if database is None or folder is None:
         return None
-    before, middle, rest = (unquote(parts.path) if parts.scheme else location).partition("/mlruns/")
-    if not middle or Path(before).resolve() == home.resolve():
-        return None
-    is_there, is_here = Path(before, "mlruns", rest).exists(), (home / "mlruns" / rest).exists()
-    return f"{before}/mlruns" if is_here or not is_there else None
-
-
-def is_own(folder: Path, uri: str) -> bool:
-    """Return whether a run's artifacts lie beside the database that knows it; a copied project's still lead to the original's.
-
-    What a server keeps on this machine is its own.
-    """
-    database = database_of(uri)
-    if database is None:
-        return True
-    home = database.parent.resolve()
     # What is above `mlruns` is resolved and that itself is not: it may be a link to a larger disk.
-    return any(above.name == "mlruns" and above.parent.resolve() == home for above in Path(os.path.abspath(folder)).parents)  # noqa: PTH100
+    path, home = Path(os.path.abspath(folder)), database.parent.resolve()  # noqa: PTH100
+    above = [one for one in path.parents if one.name == "mlruns"]
+    if any(one.parent.resolve() == home for one in above):
+        return None
+    if not above:
+        return Elsewhere(path, path.exists(), is_here=False)
+    return Elsewhere(above[-1], path.exists(), (home / "mlruns" / path.relative_to(above[-1])).exists())
 
 
 def _upload(checkpoint: Checkpoint, repository: "ArtifactRepository", on_answer: Callable[[], None]) -> None:

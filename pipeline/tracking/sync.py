@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from matwm.manifest import CheckpointError
 from pipeline import runs
-from pipeline.addresses import database_of
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.run import HEARTBEAT, ORIGINAL, PARENT, SHOWN_BELOW, SWEEP, WATERMARK, Run
-from pipeline.stores.mlflow import MlflowStore, former_home
+from pipeline.stores.mlflow import MlflowStore, elsewhere
 from pipeline.tracking.difference import difference
 from pipeline.tracking.heartbeat import Heartbeat
 from pipeline.tracking.local_run import LocalRun, file_mark
@@ -162,12 +161,11 @@ class _Sync:
         Raises:
             TrackingError: the run's artifacts lie there.
         """
-        database, location = database_of(self.uri), str(found.artifact_uri).rsplit("/", 2)[0]
-        old = former_home(location, database.parent) if database else None
-        if database and old and (database.parent / "mlruns" / location.rpartition("/")[2]).is_dir():
+        old = elsewhere(str(found.artifact_uri).rsplit("/", 2)[0], self.uri)  # its experiment's: the run may have none yet
+        if old and old.is_here:
             raise runs.TrackingError(
-                f"MLflow's database here keeps artifacts in {old}: this project was copied or moved from there. Nothing is sent: "
-                'run "matwm doctor --fix" first'
+                f"MLflow's database here keeps artifacts in {old.mlruns}: this project was copied or moved from there. Nothing is sent: "
+                '"matwm doctor" says what to do'
             )
 
     def _give_up(self, mark: str) -> None:

@@ -72,8 +72,7 @@ def test_a_half_made_one_is_refused_and_set_aside(half_made: Path, tmp_path: Pat
     (tmp_path / "dvc.yaml").touch()
     with pytest.raises(TrackingError, match=r'mlflow.db is half-made: .* "matwm doctor --fix" sets it aside'):
         runs.list_runs()
-    patient = doctor.Patient(tmp_path, {})
-    (finding,) = doctor.CHECKS["database-version"](patient)
+    (finding,) = doctor.CHECKS["database-version"](doctor.Patient(tmp_path, {}))
     assert "half-made" in finding.what
     assert finding.mend is not None
     assert finding.mend().startswith("mlflow.db is mlflow.db.half-made-")
@@ -84,15 +83,31 @@ def test_a_half_made_one_is_refused_and_set_aside(half_made: Path, tmp_path: Pat
 def test_an_old_one_is_not_half_made(tmp_path: Path, store_template: Path) -> None:
     path = tmp_path / "mlflow.db"
     path.write_bytes(store_template.read_bytes())
-    assert not database.is_half_made(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
         connection.commit()
-    assert not database.is_half_made(path)
+    runs.configure(tmp_path)
     (finding,) = doctor.CHECKS["database-version"](doctor.Patient(tmp_path, {}))
+    assert "found version 451aebb31d03" in finding.what
     assert "mlflow db upgrade" in finding.remedy
     assert finding.mend is None
-    path.write_bytes(b"")
-    assert not database.is_half_made(path)
+
+
+def test_a_whole_one_is_not_set_aside(tmp_path: Path, store_template: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(store_template.read_bytes())
+    assert database.set_aside(path) is None
+
+
+def test_what_is_no_database_is_left_to_mlflows_own_words(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
     path.write_bytes(b"no database at all" * 100)
-    assert not database.is_half_made(path)
+    runs.configure(tmp_path)
+    (finding,) = doctor.CHECKS["database-version"](doctor.Patient(tmp_path, {}))
+    assert "file is not a database" in finding.what
+    assert finding.mend is None
+
+
+def test_an_empty_file_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    assert works(tmp_path / "mlflow.db")

@@ -165,7 +165,7 @@ def newer_database(project: Project) -> None:
 
 MADE: dict[str, tuple[Callable[[Project], object], str, bool, str]] = {
     "old file store": (file_store, "file-store", False, "mv mlruns/0 ../old-mlruns/"),
-    "newer database": (newer_database, "database-version", False, "mlflow.db was migrated by a newer MLflow"),
+    "newer database": (newer_database, "database-version", False, "does not open mlflow.db: MLflow at sqlite:///"),
     "copying cache": (copying_cache, "cache-type", False, "cache.type of DVC is copy, not hardlink"),
     "default cache": (unset_cache, "cache-type", False, "cache.type of DVC is not set"),
     "cache on another file system": (cache_elsewhere, "cache-place", False, "/dev/shm/matwm-doctor-cache is on another file system"),
@@ -276,11 +276,29 @@ def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: P
     (one,) = found(moved)
     assert (one.check, one.is_problem) == ("artifact-locations", True)
     assert f"in {project.path / 'mlruns'}, not in {moved.path / 'mlruns'}" in one.finding.what
-    (one,) = found(moved, is_fixing=True)
-    (copy,) = moved.path.glob("mlflow.db.before-doctor-*")
-    assert one.mended == f"2 locations changed in mlflow.db; as it was: {copy.name}"
+    link = one.finding.remedy.removeprefix("a link brings all back: ").partition("; or else ")[0]
+    subprocess.run(link, shell=True, check=True)
     assert in_mlflow.steps(str(tracker.run.run_id)) == [100]
     assert found(moved) == []
+
+
+def test_a_copied_project_starts_a_database_of_its_own(project: Project, tmp_path: Path, save: Callable[..., Any]) -> None:
+    tracker = begun(project)
+    put_checkpoint(tracker.run, save(100))
+    assert tracker.close("FINISHED") is None
+    before = sorted((project.path / "mlruns").rglob("*"))
+    copy = Project(tmp_path / "copy")
+    shutil.copytree(project.path, copy.path)
+    runs.configure(copy.path)
+    one, other = found(copy)
+    assert (one.check, one.is_problem, other.check) == ("artifact-locations", True, "owed")
+    assert one.finding.remedy.startswith("start a new database: mv mlflow.db mlflow.db.before && matwm doctor --fix && matwm import,")
+    (copy.path / "mlflow.db").rename(copy.path / "mlflow.db.before")
+    assert [one.check for one in found(copy, is_fixing=True)] == ["owed"]
+    (run,) = runs.list_runs()
+    assert (run.former_id, in_mlflow.steps(run.id)) == (tracker.run.run_id, [100])
+    assert found(copy) == []
+    assert sorted((project.path / "mlruns").rglob("*")) == before
 
 
 def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

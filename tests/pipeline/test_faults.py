@@ -26,10 +26,12 @@ import yaml
 import matwm
 from matwm import manifest
 from matwm.checkpoint import CheckpointError, open_checkpoint, publish
+from matwm.config import ConfigError
 from matwm.params_yaml import parse_config
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import Trainer, build_trainer
+from matwm.version import NUMERICS
 from pipeline import cli, doctor, dvc_leftovers, evaluate, plot, runs, tracking, validate
 from pipeline import project as places
 from pipeline import train as stage
@@ -727,6 +729,23 @@ def in_a_process(project: Path, *arguments: str) -> tuple[int, str]:
         [sys.executable, "-m", *arguments], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     return done.returncode, done.stderr
+
+
+@fault(
+    "`NUMERICS` raised over finished training",
+    "`matwm repro` and `dvc repro` refuse to train it again before anything is removed, and so does a stage called alone, whose outputs "
+    "`dvc checkout` brings back; `matwm continue` branches off it",
+)
+def test_a_stage_refuses_what_another_numerics_has_trained(copied: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(copied.path / "checkpoints/s01")  # as DVC does before it calls a stage
+    record = (copied.path / "metrics/s01/run.json").read_bytes()
+    monkeypatch.setattr("pipeline.catalog.numerics.NUMERICS", NUMERICS + 1)
+    monkeypatch.setenv("DVC_STAGE", "train@s01")
+    with pytest.raises(ConfigError, match=r"^segment s01 \(to step 60\) is trained by NUMERICS"):
+        stage.train(copied.path, "s01", Interruption())
+    assert (copied.path / "metrics/s01/run.json").read_bytes() == record
+    copied.dvc("checkout", "train@s01")
+    assert copied.fingerprint_at(60, "s01")
 
 
 @fault(

@@ -1,4 +1,4 @@
-"""What `pipeline/` takes from MLflow and DVC: public names alone, so that an upgrade is no gamble."""
+"""What `pipeline/` takes from MLflow and DVC: public names alone, so that an upgrade is no gamble, and no way into MLflow's tables."""
 
 import ast
 from collections.abc import Iterator
@@ -16,9 +16,14 @@ PUBLIC = {
     # The interface of MLflow's plugins for artifacts, which lists and deletes, as its client does not.
     "mlflow.store.artifact.artifact_repo.ArtifactRepository",
     "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository",
+    # Addresses and errors: with no engine, connection or table there is no SQL.
+    "sqlalchemy.URL",
+    "sqlalchemy.make_url",
+    "sqlalchemy.exc",
+    "sqlalchemy.exc.ArgumentError",
 }
 PRIVATE = {"_tracking_client", "_metric_objs", "_tracking_store", "_registry_client"}
-TOOLS = ("mlflow", "dvc", "dvc_data", "dvc_objects", "dvc_s3", "dvc_ssh", "dvc_http", "scmrepo")
+TOOLS = ("mlflow", "dvc", "dvc_data", "dvc_objects", "dvc_s3", "dvc_ssh", "dvc_http", "scmrepo", "sqlalchemy", "sqlite3", "alembic")
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -241,7 +241,7 @@ TAMPERINGS: list[tuple[Callable[[Project], None], str]] = [
     (forge_an_earlier_step, f"checkpoints/s00/step_000000020/{AGENTS} has the md5"),
     (forge_it_without_dvcs_cache, "checkpoints/s01 has the md5"),
     (forge_the_configuration, "checkpoints/s01/step_000000060 is not of s01"),
-    (forge_the_numerics, f"was trained with numerics version {NUMERICS + 1}, this code has {NUMERICS}"),
+    (forge_the_numerics, "checkpoints/s01/step_000000060 is not of s01"),
     (claim_another_parent, "checkpoints/s00/step_000000020 is not of s00"),
     (rename_a_step, "checkpoints/s01/step_000000060 holds a checkpoint of step 40: it was renamed or replaced"),
     (change_the_record_of_the_parent, "metrics/s01/run.json says that s01"),

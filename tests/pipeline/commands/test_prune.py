@@ -197,12 +197,14 @@ def test_a_copied_project_does_not_touch_what_the_original_keeps(
     catalog = Catalog(copy)
     (one,) = catalog.all()
     (artifacts,) = [store for store in prunable(catalog).stores if store.kind == "mlflow"]
-    with pytest.raises(ProjectError, match=r"not beside it.*Nothing is removed: run \"matwm doctor --fix\" first"):
+    with pytest.raises(ProjectError, match=r"not beside it.*Nothing is removed: \"matwm doctor\" says what to do"):
         artifacts.delete(one, [40], is_live=False)
     artifacts.delete(one, [], is_live=False)
-    assert "mlruns" in matwm("doctor", "--fix")[1]
+    (copy / "mlflow.db").rename(copy / "mlflow.db.before")
+    matwm("doctor", "--fix")
     assert matwm("prune", "--yes")[::2] == (0, "")
-    assert (in_mlflow.steps(run_id), in_work(copy)) == ([200], [200])
+    (one,) = Catalog(copy).all()
+    assert (one.former_id, in_mlflow.steps(one.id), in_work(copy)) == (run_id, [200], [200])
     monkeypatch.chdir(project)
     runs.configure(project)
     assert in_mlflow.steps(run_id) == in_work(project) == [40, 80, 120, 160, 200]
@@ -229,11 +231,11 @@ def test_artifacts_behind_a_link_to_another_disk_are_the_projects_own(tmp_path: 
     (tmp_path / "project/mlruns").symlink_to(tmp_path / "disk")
     (tmp_path / "other way").symlink_to(tmp_path / "project")
     uri = f"sqlite:///{tmp_path / 'project'}/mlflow.db"
-    assert mlflow.is_own(tmp_path / "project/mlruns/matwm/a/artifacts", uri)
-    assert mlflow.is_own(tmp_path / "other way/mlruns/matwm/a/artifacts", uri)
-    assert not mlflow.is_own(tmp_path / "project/mlruns/../../other/mlruns/matwm/a/artifacts", uri)
-    assert not mlflow.is_own(tmp_path / "disk/matwm/a/artifacts", uri)
-    assert mlflow.is_own(tmp_path / "disk/matwm/a/artifacts", "http://127.0.0.1:5000")
+    assert mlflow.elsewhere(f"{tmp_path}/project/mlruns/matwm/a/artifacts", uri) is None
+    assert mlflow.elsewhere(f"{tmp_path}/other way/mlruns/matwm/a/artifacts", uri) is None
+    assert mlflow.elsewhere(f"{tmp_path}/project/mlruns/../../other/mlruns/matwm/a/artifacts", uri)
+    assert mlflow.elsewhere(f"{tmp_path}/disk/matwm/a/artifacts", uri)
+    assert mlflow.elsewhere(f"{tmp_path}/disk/matwm/a/artifacts", "http://127.0.0.1:5000") is None
 
 
 @pytest.mark.parametrize(
