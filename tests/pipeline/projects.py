@@ -111,7 +111,7 @@ class Project:
 
     def write(self, params: Mapping[str, Any]) -> None:
         """Write params.yaml, one segment a line."""
-        lists = ("segments", "sweeps")
+        lists = ("sweeps", "segments")
         text = yaml.safe_dump({key: value for key, value in params.items() if key not in lists}, sort_keys=False)
         for section in lists:
             entries = params.get(section) or {}

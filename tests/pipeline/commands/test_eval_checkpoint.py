@@ -89,8 +89,9 @@ def test_its_run_gets_the_result_once(copied: Project, matwm_in: Matwm) -> None:
     }
     assert found
     stage = frozenset(key for key in found.metrics if not key.startswith("eval/"))
-    counted = best.keys(found.metrics, None)
-    assert counted and counted == best.keys(stage, None)
+    for objective in best.objectives(found.tags):
+        counted = best.keys(found.metrics, "sampled", objective)
+        assert counted and counted == best.keys(stage, "sampled", objective)
     for arguments, new in (((), 0), (("--seed", "5"), len(logged)), (("--mode", "greedy"), len(logged)), (("--seed", "5"), 0)):
         size = len(runs.metric_history(document["run_id"], uri))
         told(copied, matwm_in, "s01@60", *arguments, log="")
