@@ -1,9 +1,12 @@
 """The heartbeat of a run: the tag by which one process shows that it trains the run, and by which others stay away from it."""
 
+import logging
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pipeline import runs
 from pipeline.run import HEARTBEAT, Beat, Run
@@ -12,6 +15,8 @@ EXIT_CODE = 75
 """Of a process that stops because another one owns the run: EX_TEMPFAIL of sysexits.h, to be tried again later."""
 QUIET_UPLOADS = 5
 LEAST_QUIET_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class OwnedError(runs.TrackingError):
@@ -25,8 +30,6 @@ class Heartbeat:
         self.owner = uuid.uuid4().hex[:16]
         self.quiet_seconds = max(QUIET_UPLOADS * upload_seconds, LEAST_QUIET_SECONDS)
         self.is_waiting = self.has_waited = False
-        self.has_compared = False
-        """Whether it has seen what MLflow had of the run before it."""
         self._every, self._last = upload_seconds, -float("inf")
 
     def check(self, run: Run, former: str | None, uri: str, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -51,6 +54,26 @@ class Heartbeat:
         if time.monotonic() - self._last >= self._every:
             runs.client(uri).set_tag(run_id, HEARTBEAT, self.text())
             self._last = time.monotonic()
+
+    @contextmanager
+    def shown(self, run_id: str, uri: str) -> Iterator[None]:
+        """Go on setting the tag from a thread: to send one file can take longer than others wait for a sign of life."""
+        done = threading.Event()
+
+        def work() -> None:
+            while not done.wait(self._every):
+                try:
+                    self.show(run_id, uri)
+                except Exception as error:  # noqa: BLE001  # Whoever sends the file meets and reports what is wrong with the store.
+                    logger.debug("no heartbeat: %s", error)
+
+        thread = threading.Thread(target=work, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def text(self) -> str:
         """Return the tag's value now."""

@@ -29,6 +29,8 @@ class LocalRun:
         self.work = work
         old_work.convert(work)
         self.state = State(work / FACTS)
+        self.has_compared = False
+        """Whether the process that trains it has seen what MLflow had of the run before."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when there is something to send."""
 

@@ -4,6 +4,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
@@ -132,12 +133,12 @@ class _Sync:
         if contents.run_id != found.id or contents.store != runs.store_mark(self.uri) or not is_ours or self._is_behind_another():
             self._compare(found)
         if self.process:
-            if not self.process.has_compared and found.experiment != contents.experiment:
+            if not self.run.has_compared and found.experiment != contents.experiment:
                 logger.warning(
                     "this training is run %s of experiment %s already, where it goes on: tracking.experiment (%s) is for new runs",
                     *(found.id[:12], found.experiment, contents.experiment),
                 )
-            self.process.has_compared = True
+            self.run.has_compared = True
             if (contents.owner, contents.shown_status) != (owner, contents.status):
                 with self.state.change() as contents:
                     contents.owner = owner
@@ -150,10 +151,13 @@ class _Sync:
         if self.process:
             self.process.show(self._run_id, self.uri)
 
+    def _shown(self) -> AbstractContextManager[None]:
+        """Show other processes that this one lives while one file is on its way."""
+        return self.process.shown(self._run_id, self.uri) if self.process else nullcontext()
+
     def _is_behind_another(self) -> bool:
         """Return whether MLflow may have points that this directory does not know of: another machine sent them, and we have died since."""
-        is_known = self.process is not None and self.process.has_compared
-        return not is_known and self.state.now.synced < self.state.now.compare_until
+        return not self.run.has_compared and self.state.now.synced < self.state.now.compare_until
 
     def _check_place(self, found: Run) -> None:
         """Refuse to write into the folder of the project that this one was copied from.
@@ -314,7 +318,8 @@ class _Sync:
         """Send the checkpoints, oldest first; return the step of the last that is the run's."""
         for step in self.run.unsent_checkpoints():
             try:
-                MlflowStore(self.uri).put(found, self.run.folder(step), self._note_progress)
+                with self._shown():
+                    MlflowStore(self.uri).put(found, self.run.folder(step), self._note_progress)
             except CheckpointError as error:
                 if isinstance(error.__cause__, OSError):
                     raise error.__cause__ from None  # Such as a full disk: it may have room later.
@@ -338,7 +343,8 @@ class _Sync:
         for name, path in self.run.unsent_artifacts().items():
             mark = file_mark(path)
             if mark:
-                self._client.log_artifact(self._run_id, str(path), str(PurePosixPath(name).parent).removeprefix(".") or None)
+                with self._shown():
+                    self._client.log_artifact(self._run_id, str(path), str(PurePosixPath(name).parent).removeprefix(".") or None)
             else:
                 logger.error("%s is gone before MLflow got it", path)
             with self.state.change() as contents:

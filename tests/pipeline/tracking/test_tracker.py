@@ -19,11 +19,13 @@ import pytest
 from matwm.checkpoint import Checkpoint
 from matwm.history import Point
 from pipeline import runs, tracking
-from pipeline.run import HEARTBEAT
+from pipeline.run import HEARTBEAT, Run
+from pipeline.stores.mlflow import MlflowStore
 from pipeline.tracking import TrackingError, heartbeat, sync, upkeep
 from pipeline.tracking.heartbeat import Heartbeat, OwnedError
 from pipeline.tracking.local_run import LocalRun
 from tests.pipeline import in_mlflow
+from tests.pipeline.projects import until
 from tests.pipeline.servers import silent_server
 from tests.pipeline.tracked import Trained, history, losses, new_key, plain, put_checkpoint
 
@@ -231,6 +233,30 @@ def test_one_step_of_two_machines_is_stored_once(project: Path) -> None:
     back = Trained(project, key, at=7).start().train(range(8, 14))
     assert back.close() is None
     assert history(first.run.run_id) == plain([*expected, *losses(range(12, 14))])
+
+
+def test_who_sends_one_file_for_long_goes_on_showing_that_it_lives(
+    root: Path, save: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, seen = MlflowStore.put, []
+
+    def slow(store: MlflowStore, run: Run, *arguments: Any) -> None:
+        def beat() -> str:
+            return raw_run(run.id).data.tags[HEARTBEAT]
+
+        for _ in range(2):
+            before = beat()
+            until(lambda before=before: beat() != before, 60)
+            seen.append(before)
+        put(store, run, *arguments)
+
+    monkeypatch.setattr(MlflowStore, "put", slow)
+    one = Trained(root, new_key()).start()
+    put_checkpoint(one.run, save(2))
+    assert one.close() is None
+    assert len(seen) == 2
+    assert in_mlflow.steps(one.run.run_id) == [2]
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"], "it ends with the file"
 
 
 def test_a_request_that_arrives_late_stores_nothing_twice(root: Path) -> None:
