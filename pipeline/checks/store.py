@@ -249,6 +249,17 @@ def _relocate(patient: Patient) -> str:
     if busy := [work.name for work in upkeep.work_folders(patient.project) if is_held(work / "lock")]:
         return f"not mended: {few(busy)} is being trained; stop it first"
     copy = file.with_name(f"{file.name}.before-doctor-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        changed = _move(patient, file, copy)
+    except sqlite3.OperationalError as error:
+        copy.unlink(missing_ok=True)
+        return f"not mended: {file} or a copy beside it cannot be written ({error}): see to that disk and its permissions"
+    shutil.copymode(file, copy)
+    return f"{changed} locations changed in {file.name}; as it was: {copy.name}"
+
+
+def _move(patient: Patient, file: Path, copy: Path) -> int:
+    """Copy the database, and have what leads to the project's former place lead to where it is; return the number of locations."""
     with closing(sqlite3.connect(file)) as connection:
         with closing(sqlite3.connect(copy)) as target:
             connection.backup(target)
@@ -260,5 +271,4 @@ def _relocate(patient: Patient) -> str:
                 new = Path(path).as_uri() if is_uri else path
                 changed += connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, text)).rowcount
         connection.commit()
-    shutil.copymode(file, copy)
-    return f"{changed} locations changed in {file.name}; as it was: {copy.name}"
+    return changed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -276,6 +277,16 @@ def test_a_moved_project_finds_its_artifacts_again(project: Project, tmp_path: P
     (one,) = found(moved)
     assert (one.check, one.is_problem) == ("artifact-locations", True)
     assert f"in {project.path / 'mlruns'}, not in {moved.path / 'mlruns'}" in one.finding.what
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        refused = found(moved, is_fixing=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(one.check, one.is_problem, one.mended and one.mended[:13]) for one in refused] == [
+        ("artifact-locations", True, "not mended: /")
+    ]
+    assert not list(moved.path.glob("mlflow.db.before-doctor-*"))
     (one,) = found(moved, is_fixing=True)
     (copy,) = moved.path.glob("mlflow.db.before-doctor-*")
     assert one.mended == f"2 locations changed in mlflow.db; as it was: {copy.name}"
