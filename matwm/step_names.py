@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 PATTERN = r"step_(?:\d{9}|[1-9]\d{9,})"
+GLOB = "step_*"
+"""Matches all such names, and others: `step_of` tells."""
 
 
 def step_name(step: int) -> str:

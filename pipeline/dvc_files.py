@@ -83,7 +83,7 @@ def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any], numerics
     if code != {"NUMERICS": numerics}:
         yield "NUMERICS", code.get("NUMERICS"), numerics
     for path, value in (recorded.get("params.yaml") or {}).items():
-        if not _same(now := _at(params, path), value):
+        if (now := _at(params, path)) != value:
             yield path, value, None if now is ABSENT else now
 
 
@@ -165,11 +165,3 @@ def _at(params: Mapping[str, Any], path: str) -> Any:
             return ABSENT
         node = node[key]
     return node
-
-
-def _same(value: Any, recorded: Any) -> bool:
-    if isinstance(value, Mapping) and isinstance(recorded, Mapping):
-        return value.keys() == recorded.keys() and all(_same(value[key], recorded[key]) for key in value)
-    if isinstance(value, list) and isinstance(recorded, list):
-        return len(value) == len(recorded) and all(map(_same, value, recorded))
-    return value == recorded

@@ -101,7 +101,7 @@ def published_folder(project: Path, segment: str) -> Path:
 
 def published_folders(project: Path, above: str = "checkpoints") -> list[Path]:
     """Return the folders below `checkpoints/` that hold checkpoints, those of trials one level deeper, in order of their names."""
-    return sorted({path.parent for depth in ("*", "*/*") for path in (project / above).glob(f"{depth}/step_*")})
+    return sorted({path.parent for depth in ("*", "*/*") for path in (project / above).glob(f"{depth}/{step_names.GLOB}")})
 
 
 def segment_of(project: Path, folder: Path) -> str:

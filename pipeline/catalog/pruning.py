@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matwm.checkpoint import Checkpoint, CheckpointError, read_manifest
 from matwm.manifest import FormatError
+from matwm.step_names import GLOB
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
@@ -221,7 +222,7 @@ def _deleting(checkpoints: Checkpoints) -> list[CanDelete]:
 def _outputs(project: Path, folder: str) -> dict[str, Checkpoint]:
     """Return the checkpoints in `checkpoints/` or `imports/` by folder."""
     found: dict[str, Checkpoint] = {}
-    for path in (path for home in places.published_folders(project, folder) for path in sorted(home.glob("step_*"))):
+    for path in (path for home in places.published_folders(project, folder) for path in sorted(home.glob(GLOB))):
         try:
             found[path.relative_to(project).as_posix()] = read_manifest(path)
         except CheckpointError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matwm.config import ConfigError
 from matwm.params_yaml import read_params
+from matwm.step_names import GLOB
 from pipeline import project as places
 from pipeline import source_code
 from pipeline.checks.finding import Finding, Patient
@@ -18,7 +19,7 @@ from pipeline.tracking import upkeep
 from pipeline.wording import few, readable
 
 TORCH = "2.13.0"
-TEMPORARY = (".saving-*", ".fresh-*", ".cached", ".pull-*", ".remote-*", "step_*.tmp")
+TEMPORARY = (".saving-*", ".fresh-*", ".cached", ".pull-*", ".remote-*", f"{GLOB}.tmp")
 """What a dead process can leave among checkpoints; nobody reads it again."""
 OLD_SECONDS = 3600
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Container
 from pathlib import Path
 
+from matwm.errors import REFUSING
 from pipeline import project as places
 from pipeline import runs
 from pipeline.addresses import database_of
@@ -41,6 +42,10 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = (), 
         said += [_closed(run) for run in _close_orphans(project)]
     except runs.TrackingError as error:
         said.append(str(error))
+    except OSError as error:  # Somebody else's project, or a full disk, can be looked at all the same.
+        if error.errno not in REFUSING:
+            raise
+        said.append(f"{error.filename or 'the disk'} cannot be used ({error.strerror}): what MLflow lacks of earlier runs is not sent")
     return said
 
 

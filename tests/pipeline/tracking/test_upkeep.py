@@ -142,3 +142,13 @@ def test_a_run_whose_work_directory_is_gone_is_killed_if_its_process_is_dead(roo
     silence(run_id)
     assert upkeep.settle(root, timeout=600) == [f"run {run_id[:12]} (s00) was RUNNING, but its process is dead: it is KILLED now"]
     assert raw(run_id).info.status == "KILLED"
+
+
+def test_a_work_directory_that_refuses_to_be_written_keeps_nobody_from_looking(project: Path) -> None:
+    one = begun(project)
+    lock = one.run.work / "lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert upkeep.settle(project) == [f"{lock} cannot be used (Is a directory): what MLflow lacks of earlier runs is not sent"]
+    lock.rmdir()
+    assert [sentence.rpartition(": ")[2] for sentence in upkeep.settle(project, timeout=600)] == ["it is KILLED now"]
