@@ -19,7 +19,7 @@ venv: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh,butterfly,export,video]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,s3,ssh,butterfly,export,video,tune]'
 	touch $@
 
 # JaxMARL with what its battles import and no more (versions: constraints.txt): the rest is half a gigabyte, and holds gymnasium back.

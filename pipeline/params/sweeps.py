@@ -9,18 +9,29 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from matwm.config import ConfigError, SegmentConfig, SweepConfig, merge
 from matwm.params_yaml import parse_segments, parse_sweeps
+from pipeline.params import decisions
 
 SOURCE = "params.yaml"
 LONGEST_NAME = 100
 MOST_TRIALS = 10_000
 
 
-def entries(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
-    """Return the segments of params.yaml by name, then the trials of its sweeps.
+class Decided(SegmentConfig):
+    """A trial that its sweep has decided on while it ran."""
+
+    log: Path
+    """Where decisions about it are recorded."""
+    floors: dict[int, float] = {}
+    """Steps at which it ends if it is below these values of the objective until then."""
+
+
+def entries(params: Mapping[str, Any], project: Path) -> dict[str, SegmentConfig]:
+    """Return the segments of params.yaml by name, then the trials of its sweeps: of a search those that it has decided on by now.
 
     Raises:
         ConfigError: one sentence for each thing that is wrong with their form.
@@ -41,7 +52,7 @@ def entries(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
         if name in segments:
             problems.append(f"{SOURCE}: sweeps.{name}: there is a segment of that name: choose another for the sweep")
         try:
-            found |= trials(name, sweep)
+            found |= decided(name, sweep, decisions.read(project, params, name, sweep)) if sweep.search else trials(name, sweep)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -70,15 +81,58 @@ def trials(sweep: str, config: SweepConfig) -> dict[str, SegmentConfig]:
             name = f"{sweep}/{_name({shown[path]: value for path, value in values.items()})}"
             if name in found:
                 raise ConfigError([f"{where}: two trials are called {name}: name each value once"])
-            override = dict(config.override)
-            for path, value in values.items():
-                override = merged_value(override, path, value)
-            found[name] = SegmentConfig.model_validate(
-                {"from": config.from_, "until": config.until, "override": override, "keep": config.keep}
-            )
+            found[name] = _with_values(config, values)
     if unknown := [name for name in config.skip if f"{sweep}/{name}" not in found]:
         raise ConfigError([f"{where}.skip names {unknown[0]!r}, which is no trial of it (such as {next(iter(found)).partition('/')[2]})"])
     return {name: entry for name, entry in found.items() if name.partition("/")[2] not in config.skip}
+
+
+def decided(sweep: str, config: SweepConfig, log: decisions.Log) -> dict[str, SegmentConfig]:
+    """Return the trials that a sweep has decided on by their whole names, without those that diverged: there is nothing of them.
+
+    Raises:
+        ConfigError: the sweep has trials of other kinds, too.
+    """
+    where = f"{SOURCE}: sweeps.{sweep}"
+    if problems := list(_problems(where, config, [])):
+        raise ConfigError(problems)
+    found: dict[str, SegmentConfig] = {}
+    for name, facts in log.trials.items():
+        if name not in config.skip and not facts.get("diverged"):
+            floors = {int(step): value for step, value in facts["floors"].items()}
+            found[f"{sweep}/{name}"] = _with_values(config, facts["values"], facts.get("until"), log=log.path, floors=floors)
+    return found
+
+
+def samples(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
+    """Return trials that searches could draw, by names such as theirs, so that what is wrong with their values is said at once.
+
+    Those of each search: one of all lowest values or first choices, one of all highest or last, and one for each other choice.
+    """
+    found: dict[str, SegmentConfig] = {}
+    for sweep, config in parse_sweeps(params, source=SOURCE).items():
+        if config.search:
+            ends = {path: one.choices or [one.low, one.high] for path, one in config.search.space.items()}
+            drawn = [{path: values[end] for path, values in ends.items()} for end in (0, -1)]
+            drawn += [{**drawn[0], path: value} for path, values in ends.items() for value in values[1:-1]]
+            found |= {f"{sweep}/{values_name(values)}": _with_values(config, values) for values in drawn}
+    return found
+
+
+def values_name(values: Mapping[str, Any]) -> str:
+    """Return values by the ends of their paths, such as `learning_rate=0.001-layers=2`."""
+    shown = _short_names([*values])
+    return _name({shown[path]: value for path, value in values.items()})
+
+
+def _with_values(config: SweepConfig, values: Mapping[str, Any], until: int | None = None, **decided: Any) -> SegmentConfig:
+    override = dict(config.override)
+    for path, value in values.items():
+        override = merged_value(override, path, value)
+    entry = {"from": config.from_, "until": until or config.until, "override": override, "keep": config.keep}
+    if until:
+        entry["keep"] = [step for step in config.keep if step <= until]
+    return (Decided if decided else SegmentConfig).model_validate({**entry, **decided})
 
 
 def merged_value(override: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -95,9 +149,12 @@ def split(name: str) -> tuple[str | None, str]:
 
 
 def _problems(where: str, config: SweepConfig, varied: Sequence[str]) -> Iterator[str]:
-    if not varied and not config.trials:
-        yield f"{where} varies nothing: give it a grid, trials or seeds"
-    for path in [*varied, *(path for trial in config.trials for path in trial)]:
+    space = [*config.search.space] if config.search else []
+    if config.search and (config.grid or config.trials or config.seeds):
+        yield f"{where} has a search, which draws its trials itself: leave grid, trials and seeds out"
+    if not varied and not config.trials and not space:
+        yield f"{where} varies nothing: give it a grid, trials, seeds or a search"
+    for path in [*varied, *(path for trial in config.trials for path in trial), *space]:
         if path.partition(".")[0] in ("segments", "sweeps"):
             yield f"{where}: {path} is no parameter that a trial can change"
         if path.startswith("env.options."):
