@@ -459,6 +459,20 @@ class SearchConfig(Section):
     )  # fmt: skip
 
 
+class PopulationConfig(Section):
+    """Members that train side by side; at each boundary the worst quarter goes on as copies of the best, with other values."""
+
+    size: int = field("how many members", branch="free", shapes=False, ge=2, le=1000)
+    interval: int = field("environment steps from one boundary to the next", branch="free", shapes=False, ge=1)
+    mutate: dict[str, Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]] = field(
+        "factors by the path of a parameter: a copy, and a member at the start, has the value times one of them",
+        branch="free",
+        shapes=False,
+        min_length=1,
+    )
+    seed: int = field("seed of the draws", branch="free", shapes=False, ge=0, lt=2**63, default=0)
+
+
 class SweepConfig(Section):
     """Trials that differ in some values: each goes from one checkpoint to one step, as a segment does."""
 
@@ -475,6 +489,12 @@ class SweepConfig(Section):
     skip: list[str] = Field(default_factory=list, description="names of trials that are left out, such as one that diverges")
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay in every trial")
     search: SearchConfig | None = Field(default=None, description="draw the trials one after the other, in place of grid, trials and seeds")
+    population: PopulationConfig | None = Field(default=None, description="let the worst members copy the best, in place of the others")
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether its trials become known while they are trained."""
+        return self.search is not None or self.population is not None
 
 
 class Config(Section):

@@ -8,15 +8,16 @@ A problem is one sentence with the field's full path; what else a machine must h
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from matwm import step_names
 from matwm.changes import Change, changes
-from matwm.config import Config, ConfigError, SegmentConfig, SweepConfig
+from matwm.config import Config, ConfigError, SegmentConfig, SweepConfig, leaves
 from matwm.params_yaml import parse_config, parse_sweeps
+from matwm.spelling import nearest
 from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline.keys import segment_key
@@ -181,9 +182,9 @@ class _Graph:
         for name, config in self.configs.items():
             sweep = sweeps.split(name)[0]
             search = found[sweep].search if sweep else None
-            if search and not config.objectives:
+            if sweep and found[sweep].is_decided and not config.objectives:
                 yield (
-                    f"{SOURCE}: {_where(name)} has nothing to search by: {config.env.name} has no objective of its own: set "
+                    f"{SOURCE}: {_where(name)} has nothing to tell by who is better: {config.env.name} has no objective of its own: set "
                     "evaluation.objective"
                 )
             if search and search.prune is not None and not self.segment(name).judged:
@@ -192,6 +193,8 @@ class _Graph:
                     f"(evaluation.interval is {config.evaluation.interval}) and saved (run.save_interval is {config.run.save_interval}): "
                     "make the first a multiple of the second"
                 )
+            if sweep and (population := found[sweep].population):
+                yield from _immutable(f"{SOURCE}: sweeps.{sweep}.population.mutate", config, list(population.mutate))
 
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_
@@ -279,6 +282,18 @@ def _where(name: str) -> str:
     """Return where params.yaml describes a segment or a trial."""
     sweep, own = sweeps.split(name)
     return f"sweeps.{sweep} (trial {own})" if sweep else f"segments.{own}"
+
+
+def _immutable(where: str, config: Config, paths: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each parameter that copies in a population could not have another value of."""
+    known = {path: (value, marks) for path, value, marks in leaves(config)}
+    for path in paths:
+        if path not in known:
+            yield f"{where}.{path} is no parameter{nearest(path, list(known))}"
+        elif known[path][1]["branch"] == "fixed":
+            yield f"{where}.{path} cannot change in a copy, which goes on from another member's state: mutate something else"
+        elif isinstance(known[path][0], bool) or not isinstance(known[path][0], int | float) or path == "seed":
+            yield f"{where}.{path} is {known[path][0]!r}, which no factor makes another value of the kind: mutate a number"
 
 
 def _once(problems: list[str]) -> list[str]:

@@ -42,7 +42,7 @@ def sweep(project: Path, name: str, jobs: int, interruption: Interruption) -> in
     for folder in ("plots", "metrics", "checkpoints"):  # outputs of the stage, also while nothing is in them
         (project / folder / name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        queue = _Queue(project, name, is_decided=known[name].search is not None)
+        queue = _Queue(project, name, is_decided=known[name].is_decided)
         if queue.is_decided:
             stack.enter_context(_opened_search(project, name))
         queue.refresh()
@@ -67,7 +67,7 @@ class _Queue:
     """The trials of a sweep: those that wait to be trained, and those that are finished."""
 
     def __init__(self, project: Path, name: str, *, is_decided: bool) -> None:
-        """With `is_decided`, the trials become known while they are trained (see search.py)."""
+        """With `is_decided`, the trials become known while they are trained (see search.py and population.py)."""
         self.project, self.name, self.is_decided = project, name, is_decided
         self.trials: dict[str, ResolvedSegment] = {}
         self.waiting: dict[str, ResolvedSegment] = {}
@@ -76,34 +76,56 @@ class _Queue:
 
     def refresh(self) -> None:
         """Decide what can be decided now, and take in the trials that are new; put back those of them that are finished."""
-        from matwm.params_yaml import read_params
-        from pipeline import finished_trials, search
+        from matwm.params_yaml import parse_sweeps, read_params
+        from pipeline import population, search
         from pipeline import project as places
-        from pipeline.job import Job, open_start
         from pipeline.segments import resolve_all
 
+        decide = population.decide if parse_sweeps(read_params(self.project / places.PARAMS))[self.name].population else search.decide
         is_news = True
         while is_news:
             if self.is_decided:
-                search.decide(self.project, self.name, self.finished.__contains__)
+                decide(self.project, self.name, self.finished.__contains__)
             graph = resolve_all(read_params(self.project / places.PARAMS), self.project)
-            new = {name: one for name, one in graph.items() if name.startswith(f"{self.name}/") and name not in self.trials}
+            own = {name: one for name, one in graph.items() if name.startswith(f"{self.name}/")}
+            new = {name: one for name, one in own.items() if name not in self.trials or one.until > self.trials[name].until}
             for name, segment in new.items():
                 self.notify = segment.config.tracking.notify
-                if finished_trials.restore(Job(self.project, segment, open_start(self.project, segment, graph), None)):
+                self.finished.discard(name)
+                if self._is_put_back(segment, graph):
                     self.finished.add(name)
                 else:
                     self.waiting[name] = segment
             self.trials |= new
             is_news = self.is_decided and any(name in self.finished for name in new)
 
-    def has_come_to_nothing(self, trial: str) -> bool:
-        """Return whether a trial that failed has diverged, which a search takes for an answer."""
-        from matwm.params_yaml import read_params
-        from pipeline import project as places
-        from pipeline.segments import resolve_all
+    def can_begin(self, segment: "ResolvedSegment") -> bool:
+        """Return whether the checkpoint is there that a trial starts from; if not, another trial makes it."""
+        from matwm.manifest import MANIFEST
 
-        return self.is_decided and trial not in resolve_all(read_params(self.project / places.PARAMS), self.project)
+        return (self.project / segment.origin.folder / MANIFEST).is_file() or segment.origin.segment not in self.trials
+
+    def _is_put_back(self, segment: "ResolvedSegment", graph: "Mapping[str, ResolvedSegment]") -> bool:
+        from pipeline import finished_trials
+        from pipeline.job import Job, open_start
+
+        if not self.can_begin(segment):
+            return False
+        job = Job(self.project, segment, open_start(self.project, segment, graph), None)
+        if finished_trials.restore(job):
+            return True
+        finished_trials.publish_starts(job)
+        return False
+
+    def has_come_to_nothing(self, trial: str) -> bool:
+        """Return whether a trial that failed has diverged, which a search or a population takes for an answer."""
+        from matwm.params_yaml import parse_sweeps, read_params
+        from pipeline import project as places
+        from pipeline.params import decisions
+
+        params = read_params(self.project / places.PARAMS)
+        log = decisions.read(self.project, params, self.name, parse_sweeps(params)[self.name])
+        return bool(log.trials.get(trial.partition("/")[2], {}).get("diverged"))
 
 
 @contextlib.contextmanager
@@ -141,11 +163,15 @@ def _train_all(project: Path, name: str, queue: _Queue, jobs: int, interruption:
         if interruption.signal is not None:
             return _end(running)
         for trial in list(queue.waiting):
+            if not queue.can_begin(queue.waiting[trial]):
+                continue
             if not room.has(queue.waiting[trial].config, queue.waiting[trial].until):
                 break
             segment = queue.waiting.pop(trial)
             room.take(trial, segment.config, segment.until)
             running[trial] = subprocess.Popen([sys.executable, "-m", "pipeline.trial", trial], env=environment, cwd=project)
+        if not running:  # What they start from is not to be had.
+            return {**failed, **dict.fromkeys(queue.waiting, 1)}
         if not is_told and room.shortage:
             sys.stderr.write(f"sweep {name}: {room.shortage}\n")
             is_told = True

@@ -155,7 +155,9 @@ def _status(project: Path, options: argparse.Namespace) -> int:
     known = parse_sweeps(params)
     if not known or options.name not in (None, *known):
         raise ProjectError(f"params.yaml has no sweep {options.name or ''}: it has {', '.join(known) or 'none'}".replace("  ", " "))
-    logs = {name: decisions.read(project, params, name, one) for name, one in known.items() if one.search and options.name in (None, name)}
+    logs = {
+        name: decisions.read(project, params, name, one) for name, one in known.items() if one.is_decided and options.name in (None, name)
+    }
     rows = [_row(name, run, catalog, logs) for name, run in wanted.items()]
     for sentence in dict.fromkeys([*said, *catalog.trouble]):
         sys.stderr.write(f"{sentence}\n")
@@ -167,14 +169,19 @@ def _status(project: Path, options: argparse.Namespace) -> int:
 
 
 def _searched(name: str, log: decisions.Log, sweep: SweepConfig) -> str:
-    """Say in a line how far a search is."""
-    assert sweep.search is not None
+    """Say in a line how far a search or a population is."""
     trials = log.trials
-    told = [f"{len(trials)} of {sweep.search.trials} trials drawn"]
+    if sweep.search:
+        told = [f"search {name}: {len(trials)} of {sweep.search.trials} trials drawn"]
+    else:
+        reached = max((row["boundary"] for row in log.rows[1:] if "boundary" in row), default=0)
+        told = [f"population {name}: decided up to step {reached} of {sweep.until}"]
+        if copies := [f"{facts['instead_of'][:3]} by {trial[:3]}" for trial, facts in trials.items() if "instead_of" in facts]:
+            told.append(f"replaced: {few(copies, at_most=8)}")
     for what in ("pruned", "diverged"):
         if found := [trial for trial, facts in trials.items() if facts.get(what)]:
             told.append(f"{len(found)} {what} ({few(found, at_most=4)})")
-    return f"search {name}: {'; '.join(told)}\n"
+    return f"{'; '.join(told)}\n"
 
 
 def _row(name: str, run: Run, catalog: Catalog, logs: Mapping[str, decisions.Log]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ trials.jsonl    a line a decision, on the disk itself before anything acts on it
     {"trial": "000-learning_rate=0.0012", "values": {…}, "floors": {"40": -9.1}}     it begins with these values
     {"trial": "000-learning_rate=0.0012", "until": 40, "pruned": true}               its last checkpoint is that of step 40
     {"trial": "000-learning_rate=0.0012", "value": -8.7, "curve": {"40": -9.2}}      it is finished, and how good it was
+    {"boundary": 5000, "trials": [{…}, {…}]}                                         several at once, of a population
 
 What counts is `.matwm/sweeps/<sweep>-<definition>/trials.jsonl`: DVC deletes a stage's outputs before it calls the stage. The copy in
 `metrics/<sweep>/` is for git, from which a clone goes on.
@@ -44,20 +45,23 @@ class Log:
         """All that is decided about each trial, in the order in which they began."""
         found: dict[str, Row] = {}
         for row in self.rows[1:]:
-            found.setdefault(str(row["trial"]), {}).update(row)
+            for one in row.get("trials", [row]):
+                found.setdefault(str(one["trial"]), {}).update(one)
         return found
 
 
 def definition(params: Mapping[str, Any], name: str, sweep: SweepConfig) -> str:
     """Return the digest of all that shapes the decisions about a sweep: another one is another search, and begins anew.
 
-    How many trials it has is no part of it, and so more of them go on with the same search.
+    How many trials a search has, and how far a population trains, is no part of it, and so more goes on with the same one.
 
     Raises:
         ConfigError: the sections of params.yaml are not valid.
     """
     base = parse_config(params)
     own = sweep.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"skip": True, "keep": True, "search": {"trials"}})
+    if sweep.population:
+        del own["until"]  # Another boundary is reached, and those before it stay.
     judging = base.evaluation
     judged = [judging.episodes, judging.seed, judging.modes, judging.interval, [str(one) for one in base.objectives]]
     return _digest([NUMERICS, name, base.shaping(), base.run.save_interval, judged, own])
@@ -146,7 +150,7 @@ def _parsed(data: bytes) -> tuple[Row, ...]:
             row = json.loads(line)
         except ValueError:
             break
-        if not isinstance(row, dict) or (rows and not isinstance(row.get("trial"), str)):
+        if not isinstance(row, dict) or (rows and not isinstance(row.get("trial"), str) and not isinstance(row.get("trials"), list)):
             break
         rows.append(row)
     return tuple(rows)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.learning import REPOSITORY
-from matwm.config import Config, RangeConfig, SearchConfig, SegmentConfig, SweepConfig
+from matwm.config import Config, PopulationConfig, RangeConfig, SearchConfig, SegmentConfig, SweepConfig
 from matwm.params_yaml import load_config, preset_path
 from pipeline import cli
 from pipeline.commands import COMMANDS, parsed
@@ -150,6 +150,7 @@ def test_the_parameters_are_those_of_the_schema(site):
 
     known = [*keys(Config), *keys(SegmentConfig, "segments.NAME."), *keys(SweepConfig, "sweeps.NAME.")]
     known += [*keys(SearchConfig, "sweeps.NAME.search."), *keys(RangeConfig, "sweeps.NAME.search.space.KEY.")]
+    known += keys(PopulationConfig, "sweeps.NAME.population.")
     assert sorted(rows) == sorted(known)
     meaning, kind, branch, *values = rows["replay.capacity"]
     assert (kind, branch) == ("integer, ≥ 2", "adapt") and "rows kept" in meaning

@@ -284,6 +284,7 @@ def test_a_trial_below_its_floor_ends_at_a_checkpoint_and_the_log_says_so(projec
 
 
 def test_a_trial_that_diverges_is_an_answer_and_the_search_goes_on(project: Path) -> None:
+    write(project, with_search(space={**SPACE, RATE: {"low": 1.0e-4, "high": 1.0e31, "log": True}}))
     begin(project, {"trial": "000-a", "values": {RATE: 1.0e30, EPOCHS: 1}, "floors": {}})
     assert run_trial(project, "tune/000-a", Interruption()) == 1
     assert log_of(project).trials["000-a"]["diverged"] is True
