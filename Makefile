@@ -22,7 +22,7 @@ dev: $(DEV)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pipeline,s3,ssh,butterfly,export,video]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[pipeline,s3,ssh,butterfly,export,video,tune]'
 	touch $@
 
 $(DEV): $(READY)

@@ -8,12 +8,21 @@ and so belongs in the segment key and in a checkpoint's manifest.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from matwm import scenarios
 from matwm.errors import UserError
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _checked_number(value: Any, check: ValidatorFunctionWrapHandler) -> int | float:
+    number = check(value)
+    return value if isinstance(value, int) else number
+
+
+Number = Annotated[float, WrapValidator(_checked_number)]
+"""A number that stays whole if it is written so."""
 Branch = Literal["free", "adapt", "fixed"]
 
 
@@ -402,6 +411,68 @@ class SegmentConfig(Section):
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay whatever the retention")
 
 
+class RangeConfig(Section):
+    """What a search may draw for one parameter: one of some choices, or a number of a range."""
+
+    choices: list[Any] | None = field("values to choose from", branch="free", shapes=False, min_length=2, default=None)
+    low: Number | None = field("least value; whole, if both ends are", branch="free", shapes=False, default=None)
+    high: Number | None = field("greatest value", branch="free", shapes=False, default=None)
+    log: bool = field("draw evenly on a logarithmic scale", branch="free", shapes=False, default=False)
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if self.choices is not None:
+            if (self.low, self.high, self.log) != (None, None, False):
+                raise ValueError("there are choices and a range: leave one of them out")
+            if any(value in self.choices[:number] for number, value in enumerate(self.choices)):
+                raise ValueError(f"choices are {self.choices}: name each value once")
+        elif self.low is None or self.high is None:
+            raise ValueError("give it choices, or low and high")
+        elif self.low >= self.high:
+            raise ValueError(f"low is {self.low}, high {self.high}: the first must be smaller")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low}, which has no logarithm: raise it above 0, or set log to false")
+        return self
+
+
+class SearchConfig(Section):
+    """Trials whose values are drawn one after the other, by what became of those before (Optuna's TPE)."""
+
+    space: dict[str, RangeConfig] = field("what is drawn, by the path of a parameter", branch="free", shapes=False, min_length=1)
+    trials: int = field("how many trials; more of them go on with the same search", branch="free", shapes=False, ge=1, le=10_000)
+    seed: int = field("seed of the draws", branch="free", shapes=False, ge=0, lt=2**63, default=0)
+    startup: int = field(
+        "trials that are drawn at random and not pruned, before others learn from them", branch="free", shapes=False, ge=1, default=10
+    )
+    prune: float | None = field(
+        "share of the finished trials that a trial must not fall below where it is evaluated and saved, else it ends there; 0.5: their "
+        "median; null: none is ended",
+        branch="free",
+        shapes=False,
+        gt=0,
+        lt=1,
+        default=None,
+    )
+    parallel: int = field(
+        "trials that are drawn without knowing of each other's end, and so can be trained at a time", branch="free", shapes=False, ge=1,
+        le=1000, default=1,
+    )  # fmt: skip
+
+
+class PopulationConfig(Section):
+    """Members that train side by side; at each boundary the worst quarter goes on as copies of the best, with other values."""
+
+    size: int = field("how many members", branch="free", shapes=False, ge=2, le=1000)
+    interval: int = field("environment steps from one boundary to the next", branch="free", shapes=False, ge=1)
+    mutate: dict[str, Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]] = field(
+        "factors by the path of a parameter: a copy, and a member at the start, has the value times one of them",
+        branch="free",
+        shapes=False,
+        min_length=1,
+    )
+    seed: int = field("seed of the draws", branch="free", shapes=False, ge=0, lt=2**63, default=0)
+
+
 class SweepConfig(Section):
     """Trials that differ in some values: each goes from one checkpoint to one step, as a segment does."""
 
@@ -417,6 +488,13 @@ class SweepConfig(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=list, description="the same as `seed` in the grid")
     skip: list[str] = Field(default_factory=list, description="names of trials that are left out, such as one that diverges")
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay in every trial")
+    search: SearchConfig | None = Field(default=None, description="draw the trials one after the other, in place of grid, trials and seeds")
+    population: PopulationConfig | None = Field(default=None, description="let the worst members copy the best, in place of the others")
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether its trials become known while they are trained."""
+        return self.search is not None or self.population is not None
 
 
 class Config(Section):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -64,10 +64,12 @@ def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...], also_know
     """Return the keys that the section at a location knows."""
     current: Any = schema
     for part in location:
+        if not isinstance(current, type) or not issubclass(current, BaseModel):  # a key or an index: what it leads to is known
+            continue
         for name, info in current.model_fields.items():
             if part in (name, info.alias):
                 current = info.annotation
-        if getattr(current, "__origin__", None) is list:
-            current = current.__args__[0]
+        while arguments := get_args(current):  # a list's or a dict's sections, or a section that may be null
+            current = next((one for one in arguments if get_args(one) or (isinstance(one, type) and issubclass(one, BaseModel))), None)
     keys = [info.alias or name for name, info in current.model_fields.items()]
     return keys if location else [*keys, *also_known]

@@ -4,6 +4,7 @@ puts it back: no training, no evaluation, no word to MLflow.
 .matwm/work/<sweep>~<trial>-<key>/outcome/    metrics/  plots/  mark.json, which says what it is the outcome of
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -62,6 +63,14 @@ def restore(job: Job) -> bool:
         if (folder / kind).is_dir():
             _copy(folder / kind, target)
     return True
+
+
+def publish_starts(job: Job) -> None:
+    """Publish of a training that is not finished what other trials start from: DVC may have deleted it."""
+    store, target = LocalStore(job.work / "checkpoints"), places.published_folder(job.project, job.segment.name)
+    for step in {*job.segment.needed} & {*store.steps()} - {*places.steps_in(target), job.segment.until}:
+        with contextlib.suppress(CheckpointError):  # It is made again.
+            publish(store.folder / places.step_folder(step), target / places.step_folder(step))
 
 
 def _sources(job: Job) -> dict[str, Path]:

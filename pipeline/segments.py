@@ -1,21 +1,23 @@
 """Resolves the segments of params.yaml: where each starts, with which configuration it trains, what it saves, and its key.
 
-Pure: the result depends on params.yaml and on the manifests of imported checkpoints, which lie in git beside their pointers. No
-checkpoint, cache or server is asked, and the cost is linear in the number of segments. A problem is one sentence with the field's
-full path; what else a machine must have for the segments to be trained is checked in `pipeline/validate.py`.
+Pure: the result depends on params.yaml, on the manifests of imported checkpoints, which lie in git beside their pointers, and on what
+searches have decided (`params/decisions.py`). No checkpoint, cache or server is asked, and the cost is linear in the number of segments.
+A problem is one sentence with the field's full path; what else a machine must have for the segments to be trained is checked in
+`pipeline/validate.py`.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from matwm import step_names
 from matwm.changes import Change, changes
-from matwm.config import Config, ConfigError, SegmentConfig
-from matwm.params_yaml import parse_config
+from matwm.config import Config, ConfigError, SegmentConfig, SweepConfig, leaves
+from matwm.params_yaml import parse_config, parse_sweeps
+from matwm.spelling import nearest
 from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline.keys import segment_key
@@ -55,10 +57,25 @@ class ResolvedSegment:
     """Those of them that stay whatever the retention: what other segments start from, what `keep` names, and the last one."""
     changed: tuple[Change, ...] = ()
     """Every value that differs from the configuration of the checkpoint it starts from; none at a root."""
+    log: Path | None = None
+    """Where decisions about a trial are recorded whose sweep decides while it runs (see `params/decisions.py`)."""
+    floors: Mapping[int, float] = field(default_factory=dict)
+    """Steps at which such a trial ends if its objective is worse than this."""
 
     def key(self, parent_digest: str) -> str:
         """Return the segment key (see `segment_key`)."""
         return segment_key(NUMERICS, self.config.shaping(), parent_digest)
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Steps before the last one that are saved, and evaluated while it trains."""
+        interval = self.config.evaluation.interval
+        return tuple(step for step in self.saves if interval and step < self.until and step % interval == 0)
+
+    def ending(self, step: int) -> "ResolvedSegment":
+        """Return the segment with one of the steps that it saves as its last."""
+        needed = {*(one for one in self.needed if one <= step), step}
+        return replace(self, until=step, saves=tuple(one for one in self.saves if one <= step), needed=tuple(sorted(needed)))
 
 
 def resolve(params: Mapping[str, Any], name: str, project: Path) -> ResolvedSegment:
@@ -79,6 +96,20 @@ def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedS
     Raises:
         ConfigError: one sentence for each thing that is wrong.
     """
+    return _resolve(params, project)[0]
+
+
+def sample_of(params: Mapping[str, Any], project: Path, sweep: str) -> ResolvedSegment:
+    """Return a trial as a search could draw it: all but the drawn values holds for every one of its trials.
+
+    Raises:
+        ConfigError: one sentence for each thing that is wrong.
+    """
+    return next(one for name, one in _resolve(params, project)[1].items() if sweeps.split(name)[0] == sweep)
+
+
+def _resolve(params: Mapping[str, Any], project: Path) -> tuple[dict[str, ResolvedSegment], dict[str, ResolvedSegment]]:
+    """Return all segments and trials, and samples of what searches could draw."""
     problems: list[str] = []
     base, entries = None, None
     try:
@@ -86,15 +117,16 @@ def resolve_all(params: Mapping[str, Any], project: Path) -> dict[str, ResolvedS
     except ConfigError as error:
         problems += error.problems
     try:
-        entries = sweeps.entries(params)
+        entries = sweeps.entries(params, project)
     except ConfigError as error:
         problems += error.problems
     if base is None or entries is None:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    samples = sweeps.samples(params)
+    graph = _Graph(base, {**samples, **entries}, project)
+    if problems := _once([*graph.problems(), *graph.unsearchable(parse_sweeps(params))]):
         raise ConfigError(problems)
-    graph = _Graph(base, entries, project)
-    if problems := _once(graph.problems()):
-        raise ConfigError(problems)
-    return {name: graph.segment(name) for name in entries}
+    return {name: graph.segment(name) for name in entries}, {name: graph.segment(name) for name in samples}
 
 
 @dataclass
@@ -141,7 +173,28 @@ class _Graph:
         every = config.run.save_interval
         needed = {until, *self.starts[name], *self.entries[name].keep}
         steps = set(range((origin.step // every + 1) * every, until, every)) | needed
-        return ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)), self.changed.get(name, ()))
+        found = ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)), self.changed.get(name, ()))
+        entry = self.entries[name]
+        return replace(found, log=entry.log, floors=entry.floors) if isinstance(entry, sweeps.Decided) else found
+
+    def unsearchable(self, found: Mapping[str, SweepConfig]) -> Iterator[str]:
+        """Yield a sentence for each search that could not tell which trial is better, or could never prune where it is to."""
+        for name, config in self.configs.items():
+            sweep = sweeps.split(name)[0]
+            search = found[sweep].search if sweep else None
+            if sweep and found[sweep].is_decided and not config.objectives:
+                yield (
+                    f"{SOURCE}: {_where(name)} has nothing to tell by who is better: {config.env.name} has no objective of its own: set "
+                    "evaluation.objective"
+                )
+            if search and search.prune is not None and not self.segment(name).judged:
+                yield (
+                    f"{SOURCE}: {_where(name)}: search.prune is {search.prune}, but no step before the last is both evaluated "
+                    f"(evaluation.interval is {config.evaluation.interval}) and saved (run.save_interval is {config.run.save_interval}): "
+                    "make the first a multiple of the second"
+                )
+            if sweep and (population := found[sweep].population):
+                yield from _immutable(f"{SOURCE}: sweeps.{sweep}.population.mutate", config, list(population.mutate))
 
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_
@@ -229,6 +282,18 @@ def _where(name: str) -> str:
     """Return where params.yaml describes a segment or a trial."""
     sweep, own = sweeps.split(name)
     return f"sweeps.{sweep} (trial {own})" if sweep else f"segments.{own}"
+
+
+def _immutable(where: str, config: Config, paths: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each parameter that copies in a population could not have another value of."""
+    known = {path: (value, marks) for path, value, marks in leaves(config)}
+    for path in paths:
+        if path not in known:
+            yield f"{where}.{path} is no parameter{nearest(path, list(known))}"
+        elif known[path][1]["branch"] == "fixed":
+            yield f"{where}.{path} cannot change in a copy, which goes on from another member's state: mutate something else"
+        elif isinstance(known[path][0], bool) or not isinstance(known[path][0], int | float) or path == "seed":
+            yield f"{where}.{path} is {known[path][0]!r}, which no factor makes another value of the kind: mutate a number"
 
 
 def _once(problems: list[str]) -> list[str]:

@@ -6,11 +6,12 @@ A trial that fails does not keep the others from being trained; the stage then e
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,29 +32,24 @@ def sweep(project: Path, name: str, jobs: int, interruption: Interruption) -> in
     Raises:
         ConfigError, ProjectError, CheckpointError: one sentence that a person can act on.
     """
-    from matwm.params_yaml import read_params
-    from pipeline import finished_trials, segments
+    from matwm.params_yaml import parse_sweeps, read_params
     from pipeline import project as places
-    from pipeline.job import Job, open_start
     from pipeline.notify import notify
 
-    graph = segments.resolve_all(read_params(project / places.PARAMS), project)
-    chosen = {trial: segment for trial, segment in graph.items() if trial.startswith(f"{name}/")}
-    if not chosen:
-        known = dict.fromkeys(trial.partition("/")[0] for trial in graph if "/" in trial)
+    known = parse_sweeps(read_params(project / places.PARAMS))
+    if name not in known:
         raise places.ProjectError(f"params.yaml has no sweep {name!r}: it has {', '.join(known) or 'none'}")
     for folder in ("plots", "metrics", "checkpoints"):  # outputs of the stage, also while nothing is in them
         (project / folder / name).mkdir(parents=True, exist_ok=True)
-    finished = {
-        trial
-        for trial, segment in chosen.items()
-        if finished_trials.restore(Job(project, segment, open_start(project, segment, graph), None))
-    }
-    if finished:
-        sys.stderr.write(f"sweep {name}: {len(finished)} of {len(chosen)} trials are finished\n")
-    waiting = {trial: segment for trial, segment in chosen.items() if trial not in finished}
-    with interruption.deferred():
-        failed = _train_all(project, name, waiting, jobs, interruption)
+    with contextlib.ExitStack() as stack:
+        queue = _Queue(project, name, is_decided=known[name].is_decided)
+        if queue.is_decided:
+            stack.enter_context(_opened_search(project, name))
+        queue.refresh()
+        if queue.finished:
+            sys.stderr.write(f"sweep {name}: {len(queue.finished)} of {len(queue.trials)} trials are finished\n")
+        stack.enter_context(interruption.deferred())
+        failed = _train_all(project, name, queue, jobs, interruption)
     if interruption.signal is not None:
         sys.stderr.write(f"sweep {name} is interrupted: the same command goes on where its trials were\n")
         return interruption.exit_code
@@ -62,12 +58,99 @@ def sweep(project: Path, name: str, jobs: int, interruption: Interruption) -> in
             f"trial {trial} failed (exit code {code}; its own sentence stands above): mend that and run the same command again, or leave "
             f"the trial out: skip: [{trial.partition('/')[2]}] in sweeps.{name}\n"
         )
-    facts = {"sweep": name, "trials": len(chosen), "failed": sorted(failed)}
-    notify(next(iter(chosen.values())).config.tracking.notify, "failed" if failed else "finished", facts)
+    facts = {"sweep": name, "trials": len(queue.trials), "failed": sorted(failed)}
+    notify(queue.notify, "failed" if failed else "finished", facts)
     return 1 if failed else 0
 
 
-def _train_all(project: Path, name: str, waiting: "dict[str, ResolvedSegment]", jobs: int, interruption: Interruption) -> dict[str, int]:
+class _Queue:
+    """The trials of a sweep: those that wait to be trained, and those that are finished."""
+
+    def __init__(self, project: Path, name: str, *, is_decided: bool) -> None:
+        """With `is_decided`, the trials become known while they are trained (see search.py and population.py)."""
+        self.project, self.name, self.is_decided = project, name, is_decided
+        self.trials: dict[str, ResolvedSegment] = {}
+        self.waiting: dict[str, ResolvedSegment] = {}
+        self.finished: set[str] = set()
+        self.notify: str | None = None
+
+    def refresh(self) -> None:
+        """Decide what can be decided now, and take in the trials that are new; put back those of them that are finished."""
+        from matwm.params_yaml import parse_sweeps, read_params
+        from pipeline import population, search
+        from pipeline import project as places
+        from pipeline.segments import resolve_all
+
+        decide = population.decide if parse_sweeps(read_params(self.project / places.PARAMS))[self.name].population else search.decide
+        is_news = True
+        while is_news:
+            if self.is_decided:
+                decide(self.project, self.name, self.finished.__contains__)
+            graph = resolve_all(read_params(self.project / places.PARAMS), self.project)
+            own = {name: one for name, one in graph.items() if name.startswith(f"{self.name}/")}
+            new = {name: one for name, one in own.items() if name not in self.trials or one.until > self.trials[name].until}
+            for name, segment in new.items():
+                self.notify = segment.config.tracking.notify
+                self.finished.discard(name)
+                if self._is_put_back(segment, graph):
+                    self.finished.add(name)
+                else:
+                    self.waiting[name] = segment
+            self.trials |= new
+            is_news = self.is_decided and any(name in self.finished for name in new)
+
+    def can_begin(self, segment: "ResolvedSegment") -> bool:
+        """Return whether the checkpoint is there that a trial starts from; if not, another trial makes it."""
+        from matwm.manifest import MANIFEST
+
+        return (self.project / segment.origin.folder / MANIFEST).is_file() or segment.origin.segment not in self.trials
+
+    def _is_put_back(self, segment: "ResolvedSegment", graph: "Mapping[str, ResolvedSegment]") -> bool:
+        from pipeline import finished_trials
+        from pipeline.job import Job, open_start
+
+        if not self.can_begin(segment):
+            return False
+        job = Job(self.project, segment, open_start(self.project, segment, graph), None)
+        if finished_trials.restore(job):
+            return True
+        finished_trials.publish_starts(job)
+        return False
+
+    def has_come_to_nothing(self, trial: str) -> bool:
+        """Return whether a trial that failed has diverged, which a search or a population takes for an answer."""
+        from matwm.params_yaml import parse_sweeps, read_params
+        from pipeline import project as places
+        from pipeline.params import decisions
+
+        params = read_params(self.project / places.PARAMS)
+        log = decisions.read(self.project, params, self.name, parse_sweeps(params)[self.name])
+        return bool(log.trials.get(trial.partition("/")[2], {}).get("diverged"))
+
+
+@contextlib.contextmanager
+def _opened_search(project: Path, name: str) -> Iterator[None]:
+    """Open the log of a search's decisions, and hold its lock.
+
+    Raises:
+        ProjectError: the checkpoint that trials start from is not there.
+    """
+    from matwm.params_yaml import parse_sweeps, read_params
+    from pipeline import project as places
+    from pipeline.job import open_start
+    from pipeline.params import decisions
+    from pipeline.process import exclusive
+    from pipeline.segments import resolve_all, sample_of
+
+    params = read_params(project / places.PARAMS)
+    config = parse_sweeps(params)[name]
+    start = open_start(project, sample_of(params, project, name), resolve_all(params, project)).parent.digest
+    with exclusive(decisions.lock_of(decisions.read(project, params, name, config)), f"sweep {name}"):
+        decisions.open_log(project, params, name, config, start)
+        yield
+
+
+def _train_all(project: Path, name: str, queue: _Queue, jobs: int, interruption: Interruption) -> dict[str, int]:
     """Run a process for each trial; return the exit codes of those that failed. After a signal all are ended, and none is begun."""
     from pipeline.params.room import Room
 
@@ -76,15 +159,19 @@ def _train_all(project: Path, name: str, waiting: "dict[str, ResolvedSegment]", 
     room = Room(project, jobs)
     environment = {**os.environ, "MATWM_PARENT": str(os.getpid()), "MATWM_PLAIN_PROGRESS": "1" if jobs > 1 else ""}
     is_told = False
-    while waiting or running:
+    while queue.waiting or running:
         if interruption.signal is not None:
             return _end(running)
-        for trial in list(waiting):
-            if not room.has(waiting[trial].config, waiting[trial].until):
+        for trial in list(queue.waiting):
+            if not queue.can_begin(queue.waiting[trial]):
+                continue
+            if not room.has(queue.waiting[trial].config, queue.waiting[trial].until):
                 break
-            segment = waiting.pop(trial)
+            segment = queue.waiting.pop(trial)
             room.take(trial, segment.config, segment.until)
             running[trial] = subprocess.Popen([sys.executable, "-m", "pipeline.trial", trial], env=environment, cwd=project)
+        if not running:  # What they start from is not to be had.
+            return {**failed, **dict.fromkeys(queue.waiting, 1)}
         if not is_told and room.shortage:
             sys.stderr.write(f"sweep {name}: {room.shortage}\n")
             is_told = True
@@ -93,8 +180,12 @@ def _train_all(project: Path, name: str, waiting: "dict[str, ResolvedSegment]", 
             if (code := process.poll()) is not None:
                 del running[trial]
                 room.give_back(trial)
-                if code:
+                if code == 0:
+                    queue.finished.add(trial)
+                elif interruption.signal is None and not queue.has_come_to_nothing(trial):
                     failed[trial] = code if code > 0 else 128 - code
+                if queue.is_decided and interruption.signal is None:
+                    queue.refresh()
     return failed
 
 

@@ -82,6 +82,8 @@ def _run(session: "Session", interruption: Interruption) -> int:
         session.close("KILLED" if is_killed else "FAILED", interruption)
         sentence = f"segment {session.segment.name}: {error}; {session.last_good()}"
         sys.stderr.write(f"{sentence}\n")
+        if isinstance(error, NonFiniteLossError):
+            session.note_divergence()
         if not is_killed:
             what = "diverged" if isinstance(error, NonFiniteLossError) else "failed"
             notify(session.config.tracking.notify, what, {**session.facts(), "sentence": sentence})

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 
 from matwm.config import ConfigError
 from matwm.errors import run_program
-from matwm.params_yaml import read_params
+from matwm.params_yaml import parse_sweeps, read_params
 from matwm.version import NUMERICS
 from matwm.yaml_text import read_yaml
 from pipeline import dvc_files, runs, source_code
@@ -46,6 +47,8 @@ def validate(project: Path, *, retrains: bool = False) -> dict[str, ResolvedSegm
     problems = [*dropped_origins(project, segments, params), *missing_devices(segments), *refused_pushes(project, segments)]
     problems += [damage] if (damage := dvc_files.damage(project)) else []
     problems += [*unknown_objectives(segments), *unusable_store(project), *shadowed_code(project)]
+    if any(sweep.search for sweep in parse_sweeps(params).values()) and (missing := missing_optuna()):
+        problems.append(f"{places.PARAMS}: {missing}")
     problems += [*stale_numerics(project), *unplayable_environments(project, segments)]
     if not retrains:
         problems += numerics.refusal(numerics.of_other_numerics(project, segments))
@@ -149,6 +152,11 @@ def unknown_objectives(segments: Mapping[str, ResolvedSegment]) -> list[str]:
         elif (roles := known[objective.matchup]) is not None and objective.role not in (None, *roles):
             problems.append(f"{where} who learns in {objective.matchup} of {config.env.name} is {', '.join(roles)}")
     return problems
+
+
+def missing_optuna() -> str | None:
+    """Return a sentence if Optuna is not installed."""
+    return None if find_spec("optuna") else 'a search needs Optuna, which is not installed: pip install -c constraints.txt -e ".[tune]"'
 
 
 def unusable_store(project: Path) -> list[str]:

@@ -18,7 +18,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from matwm.config import Config, SegmentConfig, SweepConfig
+from matwm.config import Config, PopulationConfig, RangeConfig, SearchConfig, SegmentConfig, SweepConfig
 from matwm.params_yaml import load_config, preset_path
 from pipeline.commands import COMMANDS, parser_of
 
@@ -47,6 +47,8 @@ def parameters() -> str:
         _section(f"{path}.", model, {name: _at(values, path) for name, values in configs.items()}) for path, model in _models(Config)
     ]
     parts += [_section("segments.NAME.", SegmentConfig, {}), _section("sweeps.NAME.", SweepConfig, {})]
+    parts += [_section("sweeps.NAME.search.", SearchConfig, {}), _section("sweeps.NAME.search.space.KEY.", RangeConfig, {})]
+    parts += [_section("sweeps.NAME.population.", PopulationConfig, {})]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -37,7 +37,7 @@ def described(project: Path) -> Described:
     """Read params.yaml. What segments from the root changed is said against the base sections: several would look the same otherwise."""
     try:
         params = read_params(project / places.PARAMS)
-        entries = sweeps.entries(params)
+        entries = sweeps.entries(params, project)
     except ConfigError as error:
         return Described(project, error=error)
     try:

@@ -116,7 +116,7 @@ def _restore_facts(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:
 
 def _look_for_outputs(project: Path, params: Mapping[str, Any]) -> None:
     """Stop before DVC trains again what is only not pulled; where there is nothing to pull from, say what will happen."""
-    lost = [name for name in sweeps.entries(params) if _is_lost(project, name, params)]
+    lost = [name for name in sweeps.entries(params, project) if _is_lost(project, name, params)]
     if not lost:
         return
     named = ", ".join(lost)

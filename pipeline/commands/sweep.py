@@ -6,18 +6,19 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matwm.params_yaml import read_params
+from matwm.config import SweepConfig
+from matwm.params_yaml import parse_sweeps, read_params
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.overview import best_of
 from pipeline.commands import repro
 from pipeline.commands.table import table
 from pipeline.metrics import best
-from pipeline.params import assignments, params_file, sweeps
+from pipeline.params import assignments, decisions, params_file, sweeps
 from pipeline.params.forecast import forecast
 from pipeline.project import ProjectError
 from pipeline.run import Run
@@ -25,7 +26,10 @@ from pipeline.runs import TrackingError
 from pipeline.segments import resolve_all
 from pipeline.stopping import declare, told
 from pipeline.sweep import JOBS
+from pipeline.validate import missing_optuna
+from pipeline.wording import few
 
+RANGE = re.compile(r"(?P<low>[^,]+?)\.\.(?P<high>[^,]+?)(?P<log>:log)?")
 SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
@@ -39,6 +43,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="several values: a trial for each, and for each combination with those of other keys; one value: it holds in all trials",
     )  # fmt: skip
     add.add_argument("--seeds", type=_seeds, default=[], metavar="0-4|0,3,7", help="a trial for each seed")
+    add.add_argument(
+        "--search", dest="space", action="append", default=[], metavar="KEY=LOW..HIGH[:log]|KEY=A,B…",
+        help="draw this value for each trial by what became of those before it, instead of trying all; repeat it for more",
+    )  # fmt: skip
+    add.add_argument("--trials", type=_count, metavar="N", help="with --search: how many")
+    add.add_argument(
+        "--prune", type=float, metavar="SHARE", help="with --search: end trials that fall below this share of others; 0.5: the median"
+    )
     add.add_argument("--until", type=int, required=True, metavar="N", help="environment step to train every trial to")
     add.add_argument("--from", dest="start", default=places.ROOT_CHECKPOINT, metavar="FOLDER", help="checkpoint folder to start from")
     add.add_argument("--dry-run", action="store_true", help="check and show the change, and write nothing")
@@ -71,15 +83,18 @@ def _add(project: Path, options: argparse.Namespace) -> int:
     whole = {**params, "sweeps": {**(params.get("sweeps") or {}), options.name: entry}}
     graph = resolve_all(whole, project)
     names = [name for name in graph if name.startswith(f"{options.name}/")]
+    if options.space and (missing := missing_optuna()):
+        raise ProjectError(missing)
     for warning in forecast(project, graph, whole, remembers=False).warnings:
         sys.stderr.write(f"{warning}\n")
+    count = options.trials if options.space else len(names)
     changed = params_file.with_entry(text, "sweeps", options.name, entry)
     sys.stdout.write("".join(f"{name}\n" for name in names))
     if options.dry_run:
         sys.stdout.write(f"nothing is written: params.yaml would get\n{params_file.lines(options.name, entry)}")
         return 0
     places.write_text(path, changed)
-    sys.stdout.write(f'{len(names)} trials; next: "matwm sweep run {options.name} -j N" (or "matwm repro"); for git: git add params.yaml\n')
+    sys.stdout.write(f'{count} trials; next: "matwm sweep run {options.name} -j N" (or "matwm repro"); for git: git add params.yaml\n')
     return 0
 
 
@@ -97,7 +112,25 @@ def _entry(options: argparse.Namespace) -> dict[str, Any]:
             override = sweeps.merged_value(override, path, values[0])
     entry |= {"override": override} if override else {}
     entry |= {"grid": varied} if (varied := {path: values for path, values in grid.items() if len(values) > 1}) else {}
+    if bool(options.space) != (options.trials is not None) or (options.prune is not None and not options.space):
+        raise ProjectError("--search, --trials and --prune belong together: a search needs at least --search KEY=LOW..HIGH and --trials N")
+    if options.space:
+        space = dict(map(_range, options.space))
+        if len(space) < len(options.space):
+            raise ProjectError("--search names a parameter twice: once is enough")
+        entry["search"] = {"space": space, "trials": options.trials, **({"prune": options.prune} if options.prune is not None else {})}
     return entry | ({"seeds": options.seeds} if options.seeds else {})
+
+
+def _range(word: str) -> tuple[str, dict[str, Any]]:
+    """Return the path and what may be drawn of `KEY=LOW..HIGH`, `KEY=LOW..HIGH:log` or `KEY=A,B`."""
+    path, _, text = word.partition("=")
+    found = RANGE.fullmatch(text.strip())
+    if found is None:
+        path, values = assignments.several(word)
+        return path, {"choices": values}
+    (path, (low,)), (_, (high,)) = (assignments.several(f"{path}={found[end]}") for end in ("low", "high"))
+    return path, {"low": low, "high": high, **({"log": True} if found["log"] else {})}
 
 
 def _run(project: Path, options: argparse.Namespace) -> int:
@@ -118,23 +151,49 @@ def _status(project: Path, options: argparse.Namespace) -> int:
     catalog = Catalog(project)
     found = {str(run.segment): run for run in catalog.lineage.runs.values() if run.is_current and "/" in str(run.segment)}
     wanted = {name: run for name, run in found.items() if options.name in (None, sweeps.split(name)[0])}
-    if not wanted:
-        known = dict.fromkeys(str(sweeps.split(name)[0]) for name in found)
+    params = read_params(project / places.PARAMS)
+    known = parse_sweeps(params)
+    if not known or options.name not in (None, *known):
         raise ProjectError(f"params.yaml has no sweep {options.name or ''}: it has {', '.join(known) or 'none'}".replace("  ", " "))
-    rows = [_row(name, run, catalog) for name, run in wanted.items()]
+    logs = {
+        name: decisions.read(project, params, name, one) for name, one in known.items() if one.is_decided and options.name in (None, name)
+    }
+    rows = [_row(name, run, catalog, logs) for name, run in wanted.items()]
     for sentence in dict.fromkeys([*said, *catalog.trouble]):
         sys.stderr.write(f"{sentence}\n")
     sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n" if options.json else _shown(rows))
+    if not options.json:
+        for name, log in logs.items():
+            sys.stdout.write(_searched(name, log, known[name]))
     return 0
 
 
-def _row(name: str, run: Run, catalog: Catalog) -> dict[str, Any]:
+def _searched(name: str, log: decisions.Log, sweep: SweepConfig) -> str:
+    """Say in a line how far a search or a population is."""
+    trials = log.trials
+    if sweep.search:
+        told = [f"search {name}: {len(trials)} of {sweep.search.trials} trials drawn"]
+    else:
+        reached = max((row["boundary"] for row in log.rows[1:] if "boundary" in row), default=0)
+        told = [f"population {name}: decided up to step {reached} of {sweep.until}"]
+        if copies := [f"{facts['instead_of'][:3]} by {trial[:3]}" for trial, facts in trials.items() if "instead_of" in facts]:
+            told.append(f"replaced: {few(copies, at_most=8)}")
+    for what in ("pruned", "diverged"):
+        if found := [trial for trial, facts in trials.items() if facts.get(what)]:
+            told.append(f"{len(found)} {what} ({few(found, at_most=4)})")
+    return f"{'; '.join(told)}\n"
+
+
+def _row(name: str, run: Run, catalog: Catalog, logs: Mapping[str, decisions.Log]) -> dict[str, Any]:
     try:
         judged = best_of(run)
     except TrackingError as error:
         catalog.note(str(error))
         judged = ()
     row = {"trial": name, "state": run.state, "step": run.step, "until": run.until, "run_id": run.run_id}
+    sweep, own = sweeps.split(name)
+    if log := logs.get(str(sweep)):
+        row |= {key: log.trials.get(own, {}).get(key) for key in ("values", "value", "pruned")}
     return row | {"best": [one._asdict() for one in judged]}
 
 

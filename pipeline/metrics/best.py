@@ -114,17 +114,32 @@ def of_history(found: Iterable[Objective], mode: str, points: Iterable[TimedPoin
 
     An evaluation done again counts instead of the first. Steps at which one of the role's agents is absent do not count.
     """
+    history = list(points)
+    best: list[Best] = []
+    for objective in found:
+        means = [Best(step, mode, mean, str(objective)) for step, mean in curve(objective, mode, history, after).items()]
+        best += [max(means, key=lambda one: objective.goodness(one.mean))] if means else []
+    return tuple(best)
+
+
+def curve(objective: Objective, mode: str, points: Iterable[TimedPoint], after: int) -> dict[int, float]:
+    """Return an objective's values by step beyond `after`, ascending; the rules are those of `of_history`."""
     values: dict[str, dict[int, float]] = {}
     for point in sorted(points, key=lambda point: point.timestamp_ms):
         if point.step > after:
             values.setdefault(point.key, {})[point.step] = point.value
-    best: list[Best] = []
-    for objective in found:
-        curves = [values[name] for name in keys(values, mode, objective)]
-        steps = sorted(set.intersection(*map(set, curves))) if curves else []
-        means = [Best(step, mode, sum(curve[step] for curve in curves) / len(curves), str(objective)) for step in steps]
-        best += [max(means, key=lambda one: objective.goodness(one.mean))] if means else []
-    return tuple(best)
+    curves = [values[name] for name in keys(values, mode, objective)]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    return {step: sum(one[step] for one in curves) / len(curves) for step in steps}
+
+
+def below(objective: Objective, judged: Mapping[int, float], floors: Mapping[int, float]) -> int | None:
+    """Return the first step at which the best value until then is worse than its floor, None if there is none so far."""
+    for step in sorted({*floors} & {*judged}):
+        best_until_now = max(objective.goodness(value) for at, value in judged.items() if at <= step)
+        if best_until_now < objective.goodness(floors[step]):
+            return step
+    return None
 
 
 def of_record(evaluation: Mapping[str, Any], found: Iterable[Objective]) -> tuple[Best, ...]:

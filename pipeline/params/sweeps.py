@@ -9,18 +9,30 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from matwm.config import ConfigError, SegmentConfig, SweepConfig, merge
 from matwm.params_yaml import parse_segments, parse_sweeps
+from matwm.step_names import step_of
+from pipeline.params import decisions
 
 SOURCE = "params.yaml"
 LONGEST_NAME = 100
 MOST_TRIALS = 10_000
 
 
-def entries(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
-    """Return the segments of params.yaml by name, then the trials of its sweeps.
+class Decided(SegmentConfig):
+    """A trial that its sweep has decided on while it ran."""
+
+    log: Path
+    """Where decisions about it are recorded."""
+    floors: dict[int, float] = {}
+    """Steps at which it ends if it is below these values of the objective until then."""
+
+
+def entries(params: Mapping[str, Any], project: Path) -> dict[str, SegmentConfig]:
+    """Return the segments of params.yaml by name, then the trials of its sweeps: of a search those that it has decided on by now.
 
     Raises:
         ConfigError: one sentence for each thing that is wrong with their form.
@@ -41,7 +53,7 @@ def entries(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
         if name in segments:
             problems.append(f"{SOURCE}: sweeps.{name}: there is a segment of that name: choose another for the sweep")
         try:
-            found |= trials(name, sweep)
+            found |= decided(name, sweep, decisions.read(project, params, name, sweep)) if sweep.is_decided else trials(name, sweep)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -70,15 +82,66 @@ def trials(sweep: str, config: SweepConfig) -> dict[str, SegmentConfig]:
             name = f"{sweep}/{_name({shown[path]: value for path, value in values.items()})}"
             if name in found:
                 raise ConfigError([f"{where}: two trials are called {name}: name each value once"])
-            override = dict(config.override)
-            for path, value in values.items():
-                override = merged_value(override, path, value)
-            found[name] = SegmentConfig.model_validate(
-                {"from": config.from_, "until": config.until, "override": override, "keep": config.keep}
-            )
+            found[name] = _with_values(config, values)
     if unknown := [name for name in config.skip if f"{sweep}/{name}" not in found]:
         raise ConfigError([f"{where}.skip names {unknown[0]!r}, which is no trial of it (such as {next(iter(found)).partition('/')[2]})"])
     return {name: entry for name, entry in found.items() if name.partition("/")[2] not in config.skip}
+
+
+def decided(sweep: str, config: SweepConfig, log: decisions.Log) -> dict[str, SegmentConfig]:
+    """Return the trials that a sweep has decided on by their whole names, without those that diverged: there is nothing of
+    them, or of a member of a population what it was at the last boundary.
+
+    Raises:
+        ConfigError: the sweep has trials of other kinds, too.
+    """
+    where = f"{SOURCE}: sweeps.{sweep}"
+    if problems := list(_problems(where, config, [])):
+        raise ConfigError(problems)
+    found: dict[str, SegmentConfig] = {}
+    for name, facts in log.trials.items():
+        until = facts.get("step") if facts.get("diverged") else facts.get("until", config.until)
+        if until is not None and name not in config.skip:
+            floors = {int(step): value for step, value in facts.get("floors", {}).items()}
+            start = facts.get("from", config.from_)
+            found[f"{sweep}/{name}"] = _with_values(config, facts["values"], (start, until), log=log.path, floors=floors)
+    return found
+
+
+def samples(params: Mapping[str, Any]) -> dict[str, SegmentConfig]:
+    """Return trials that searches could draw, by names such as theirs, so that what is wrong with their values is said at once.
+
+    Those of each search: one of all lowest values or first choices, one of all highest or last, and one for each other choice. Of a
+    population its first member.
+    """
+    found: dict[str, SegmentConfig] = {}
+    for sweep, config in parse_sweeps(params, source=SOURCE).items():
+        if config.search:
+            ends = {path: one.choices or [one.low, one.high] for path, one in config.search.space.items()}
+            drawn = [{path: values[end] for path, values in ends.items()} for end in (0, -1)]
+            drawn += [{**drawn[0], path: value} for path, values in ends.items() for value in values[1:-1]]
+            found |= {f"{sweep}/{values_name(values)}": _with_values(config, values) for values in drawn}
+        elif config.population:
+            found[f"{sweep}/000"] = _with_values(config, {})
+    return found
+
+
+def values_name(values: Mapping[str, Any]) -> str:
+    """Return values by the ends of their paths, such as `learning_rate=0.001-layers=2`."""
+    shown = _short_names([*values])
+    return _name({shown[path]: value for path, value in values.items()})
+
+
+def _with_values(config: SweepConfig, values: Mapping[str, Any], reach: tuple[str, int] | None = None, **decided: Any) -> SegmentConfig:
+    """Return a trial; `reach` is from where to which step, if not the sweep's own."""
+    override = dict(config.override)
+    for path, value in values.items():
+        override = merged_value(override, path, value)
+    start, until = reach or (config.from_, config.until)
+    began = (step_of(PurePosixPath(start).name) or 0) if reach else 0
+    keep = [step for step in config.keep if began < step <= until] if reach else config.keep
+    entry = {"from": start, "until": until, "override": override, "keep": keep}
+    return (Decided if decided else SegmentConfig).model_validate({**entry, **decided})
 
 
 def merged_value(override: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -95,9 +158,14 @@ def split(name: str) -> tuple[str | None, str]:
 
 
 def _problems(where: str, config: SweepConfig, varied: Sequence[str]) -> Iterator[str]:
-    if not varied and not config.trials:
-        yield f"{where} varies nothing: give it a grid, trials or seeds"
-    for path in [*varied, *(path for trial in config.trials for path in trial)]:
+    space = [*(config.search.space if config.search else ()), *(config.population.mutate if config.population else ())]
+    kinds = [kind for kind in ("search", "population") if getattr(config, kind)]
+    if kinds and (config.grid or config.trials or config.seeds or len(kinds) > 1):
+        others = "grid, trials, seeds and population" if len(kinds) > 1 else "grid, trials and seeds"
+        yield f"{where} has a {kinds[0]}, which draws its trials itself: leave {others} out"
+    if not varied and not config.trials and not space:
+        yield f"{where} varies nothing: give it a grid, trials, seeds, a search or a population"
+    for path in [*varied, *(path for trial in config.trials for path in trial), *space]:
         if path.partition(".")[0] in ("segments", "sweeps"):
             yield f"{where}: {path} is no parameter that a trial can change"
         if path.startswith("env.options."):

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from matwm.changes import as_yaml
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
@@ -21,7 +23,7 @@ from pipeline.job import Job
 from pipeline.metrics import best, records, words
 from pipeline.metrics.mismatches import Mismatch
 from pipeline.metrics.recorded import TIMES, write_recorded
-from pipeline.params import sweeps
+from pipeline.params import decisions, sweeps
 from pipeline.params.retention import retained_by
 from pipeline.process import Interruption, allowance
 from pipeline.run import CHANGED, PARENT, SHOWN_BELOW, SWEEP
@@ -147,6 +149,10 @@ class Session:
         if self.pusher:
             self.pusher.close(left=left)
 
+    def note_divergence(self) -> None:
+        """Record that a search's trial has come to nothing, so that the search goes on without it."""
+        self._decide({"diverged": True})
+
     def leave(self) -> None:
         """Leave the run to the process that owns it: how this one ended is no news of it."""
         with self.run.state.change() as run:
@@ -191,12 +197,35 @@ class Session:
     def _train_all(self, display: Display, interruption: Interruption) -> bool:
         trainer: Trainer | None = None
         for target in self._targets():
+            if self._has_ended(target):
+                break
             # To load a large replay takes long. Later there is something to save, and `_train_to` looks for signals.
             with interruption.prompt() if trainer is None else contextlib.nullcontext():
                 trainer = self._at_most(target, trainer, display)
             if not self._train_to(target, trainer, display, interruption):
                 return False
         return True
+
+    def _has_ended(self, target: int) -> bool:
+        """Return whether the training is not to reach a step, by what its evaluations before it say; this is recorded first."""
+        if not self.segment.floors:
+            return False
+        objective, mode = self.config.objectives[0], self.config.evaluation.modes[0]
+        judged = best.curve(objective, mode, self.run.records.points(), self.job.start.parent.step)
+        step = best.below(objective, judged, self.segment.floors)
+        if step is None or target <= step:
+            return False
+        self._decide({"until": step, "pruned": True})
+        self.segment = self.segment.ending(step)
+        self.job = replace(self.job, segment=self.segment)
+        self.run.tag({"matwm.until": str(step)})
+        sys.stderr.write(f"{self.segment.name} ends at step {step}: it is below the search's floor\n")
+        return True
+
+    def _decide(self, decision: dict[str, Any]) -> None:
+        """Record what is decided about a trial, if its sweep decides while it runs."""
+        if self.segment.log is not None:
+            decisions.append(self.segment.log, [{"trial": sweeps.split(self.segment.name)[1], **decision}])
 
     def _at_most(self, target: int, trainer: Trainer | None, display: Display) -> Trainer:
         """Return the trainer, or one from the newest sound checkpoint on the way to `target` if that is farther."""

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.learning import REPOSITORY
-from matwm.config import Config, SegmentConfig, SweepConfig
+from matwm.config import Config, PopulationConfig, RangeConfig, SearchConfig, SegmentConfig, SweepConfig
 from matwm.params_yaml import load_config, preset_path
 from pipeline import cli
 from pipeline.commands import COMMANDS, parsed
@@ -148,7 +148,10 @@ def test_the_parameters_are_those_of_the_schema(site):
             if child is not None:
                 yield from keys(child, f"{path}.")
 
-    assert sorted(rows) == sorted([*keys(Config), *keys(SegmentConfig, "segments.NAME."), *keys(SweepConfig, "sweeps.NAME.")])
+    known = [*keys(Config), *keys(SegmentConfig, "segments.NAME."), *keys(SweepConfig, "sweeps.NAME.")]
+    known += [*keys(SearchConfig, "sweeps.NAME.search."), *keys(RangeConfig, "sweeps.NAME.search.space.KEY.")]
+    known += keys(PopulationConfig, "sweeps.NAME.population.")
+    assert sorted(rows) == sorted(known)
     meaning, kind, branch, *values = rows["replay.capacity"]
     assert (kind, branch) == ("integer, ≥ 2", "adapt") and "rows kept" in meaning
     assert values == [f"`{load_config(preset_path(name)).replay.capacity}`" for name in site.PRESETS]
