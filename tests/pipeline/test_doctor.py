@@ -221,7 +221,7 @@ def test_versions_outside_the_pins_are_found(project: Project, monkeypatch: pyte
     monkeypatch.setattr(surroundings, "version", lambda library: "2.12.1+cpu")
     said = [(one.check, one.finding.what) for one in found(project)]
     assert said == [
-        ("mlflow-version", "MLflow 3.18.0 is installed, but this project needs >=3.17.2,<3.18"),
+        ("mlflow-version", "MLflow 3.18.0 is installed, but this project needs >=3.16,<3.18"),
         ("torch", "torch 2.12.1 is installed, but this project pins 2.13.0"),
     ]
 
