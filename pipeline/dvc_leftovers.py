@@ -12,24 +12,39 @@ from typing import Any
 
 from pipeline import project as places
 
+PATH = ".dvc/tmp/rwlock"
 
-def clear(project: Path) -> str | None:
-    """Keep what processes of DVC that live have in the list; return a sentence if it was damaged.
+
+def stale(project: Path) -> str | None:
+    """Return what a dead dvc has left there, None if there is nothing."""
+    listed, kept = _read(project)
+    if kept is None:
+        return f"{PATH}, in which DVC lists what it works on, is damaged"
+    return None if kept == listed else f"{PATH} names processes of DVC that are dead by now"
+
+
+def clear(project: Path) -> str:
+    """Keep what processes of DVC that live have in the list, and return what was done.
 
     Another dvc may edit it at this very moment, as any two may: DVC reports that by itself.
     """
-    path = project / ".dvc/tmp/rwlock"
+    _, kept = _read(project)
+    if kept:
+        places.write_json(project / PATH, kept)
+        return f"{PATH} has what processes of DVC have that live"
+    (project / PATH).unlink(missing_ok=True)
+    return f"{PATH} is deleted"
+
+
+def _read(project: Path) -> tuple[Any, dict[str, Any] | None]:
+    """Return the list, and what processes have there that live; None if it is damaged."""
     try:
-        listed = json.loads(path.read_bytes())
-        kept = {mode: found for mode, paths in listed.items() if (found := _of_the_living(paths))}
+        listed = json.loads((project / PATH).read_bytes())
+        return listed, {mode: found for mode, paths in listed.items() if (found := _of_the_living(paths))}
     except FileNotFoundError:
-        return None
+        return {}, {}
     except (ValueError, AttributeError, TypeError, KeyError):
-        path.unlink()
-        return f"{path.relative_to(project)}, in which DVC lists what it works on, was damaged by a crash: it is removed"
-    if kept != listed:
-        places.write_json(path, kept)
-    return None
+        return None, None
 
 
 def _of_the_living(paths: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Checks of DVC: how it keeps files, where it sends them, and what would make it lose or repeat training."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import dvc_files
+from pipeline import dvc_files, dvc_leftovers
 from pipeline import project as places
 from pipeline.checks.finding import Finding, Patient
 from pipeline.stores import remote
@@ -85,21 +84,12 @@ def outputs_kept(patient: Patient) -> Iterator[Finding]:
 
 def stale_locks(patient: Patient) -> Iterator[Finding]:
     """No dead process holds DVC's lock."""
-    path = patient.project / ".dvc" / "tmp" / "rwlock"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8") or "{}")
-    except FileNotFoundError:
-        return
-    except ValueError:
-        data = None
-    holders = [] if data is None else [*data.get("write", {}).values(), *(one for held in data.get("read", {}).values() for one in held)]
-    dead = sorted({holder["pid"] for holder in holders if not _is_process(holder["pid"])})
-    if data is None or dead:
+    if said := dvc_leftovers.stale(patient.project):
         yield Finding(
-            ".dvc/tmp/rwlock cannot be read" if data is None else f".dvc/tmp/rwlock names process {few(list(map(str, dead)))}, dead by now",
-            "DVC may refuse to run, or say that it waits for a process that will never end",
-            'run "matwm doctor --fix", or delete .dvc/tmp/rwlock while no dvc runs',
-            mend=lambda: _remove_lock(path, [holder["pid"] for holder in holders]),
+            said,
+            "DVC may refuse to run, or wait for a process that will never end",
+            'run "matwm doctor --fix", or "matwm repro", which does the same',
+            mend=lambda: dvc_leftovers.clear(patient.project),
         )
 
 
@@ -184,23 +174,6 @@ def _outputs(stage: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
         for out in stage.get(kind) or []:
             if isinstance(out, Mapping):
                 yield from ((path, options or {}) for path, options in out.items())
-
-
-def _remove_lock(path: Path, holders: list[int]) -> str:
-    if alive := [pid for pid in holders if _is_process(pid)]:
-        return f"not mended: process {few(list(map(str, alive)))} uses DVC; wait for it"
-    path.unlink(missing_ok=True)
-    return ".dvc/tmp/rwlock is deleted"
-
-
-def _is_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def _device(path: Path) -> int:

@@ -20,7 +20,7 @@ from pipeline.tracking.difference import difference_of
 from pipeline.tracking.local_run import LocalRun
 from pipeline.wording import few
 
-PINNED = ">=3.17.2,<3.18"
+PINNED = ">=3.16,<3.18"
 
 
 def mlflow_version(patient: Patient) -> Iterator[Finding]:

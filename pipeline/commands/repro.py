@@ -75,8 +75,8 @@ def _reproduce(project: Path, options: argparse.Namespace) -> int:
     with Path(os.devnull).open("rb") as nothing:  # DVC would ask, and nobody would answer.
         os.dup2(nothing.fileno(), 0)
     os.chdir(project)
-    if said := dvc_leftovers.clear(project):
-        sys.stderr.write(f"{said}\n")
+    if said := dvc_leftovers.stale(project):
+        sys.stderr.write(f"{said}: {dvc_leftovers.clear(project)}\n")
     sys.stdout.flush()
     dvc, before = places.tool("dvc"), recorded(project)
     with places.scratch_folder(project) as scratch:

@@ -436,14 +436,13 @@ def test_locks_that_a_dead_dvc_has_left_are_cleared(project: Path, content: str)
         path = project / ".dvc/tmp/rwlock"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(entries) if content == "of another process" else content, encoding="utf-8")
-        said = dvc_leftovers.clear(project)
+        said = dvc_leftovers.stale(project)
+        dvc_leftovers.clear(project)
         other.kill()
-    if content == "of another process":
-        assert (said, json.loads(path.read_bytes())) == (None, {})
-    else:
-        assert said is not None
-        assert ".dvc/tmp/rwlock" in said
-        assert not path.exists()
+    assert said is not None
+    assert ".dvc/tmp/rwlock" in said
+    assert not path.exists()
+    assert dvc_leftovers.stale(project) is None
 
 
 def test_locks_of_a_dvc_that_lives_are_kept(project: Path) -> None:
@@ -451,7 +450,9 @@ def test_locks_of_a_dvc_that_lives_are_kept(project: Path) -> None:
         until(lambda: b"dvc" in Path(f"/proc/{other.pid}/cmdline").read_bytes())
         entry, dead = {"pid": other.pid, "cmd": "dvc repro"}, {"pid": 2**22 + 1, "cmd": "dvc repro"}
         places.write_json(project / ".dvc/tmp/rwlock", {"read": {"a": [entry, dead], "b": [dead]}, "write": {"c": entry, "d": dead}})
-        assert dvc_leftovers.clear(project) is None
+        assert dvc_leftovers.stale(project) is not None
+        dvc_leftovers.clear(project)
+        assert dvc_leftovers.stale(project) is None
         other.kill()
     assert places.read_json(project / ".dvc/tmp/rwlock") == {"read": {"a": [entry]}, "write": {"c": entry}}
 
