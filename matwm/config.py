@@ -409,6 +409,9 @@ class SegmentConfig(Section):
     until: int = field("environment step to reach", branch="free", shapes=False, ge=1, lt=10**9)
     override: dict[str, Any] = Field(default_factory=dict, description="what differs from the parent's parameters")
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay whatever the retention")
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="end at a checkpoint when so many evaluations in a row are not better than those before them; null: never"
+    )
 
 
 class RangeConfig(Section):
@@ -488,6 +491,7 @@ class SweepConfig(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=list, description="the same as `seed` in the grid")
     skip: list[str] = Field(default_factory=list, description="names of trials that are left out, such as one that diverges")
     keep: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list, description="environment steps that stay in every trial")
+    patience: Annotated[int, Field(ge=1)] | None = Field(default=None, description="as of a segment, for every trial")
     search: SearchConfig | None = Field(default=None, description="draw the trials one after the other, in place of grid, trials and seeds")
     population: PopulationConfig | None = Field(default=None, description="let the worst members copy the best, in place of the others")
 

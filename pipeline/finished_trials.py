@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from matwm import durable
@@ -54,6 +55,8 @@ def restore(job: Job) -> bool:
     folder = job.work / "outcome"
     if (places.read_json(folder / MARK) or {}).get("of") != _of(job):
         return False
+    stopped = (places.read_json(folder / "metrics" / "train.json") or {}).get("stopped_at")
+    job = replace(job, segment=job.segment.ending(stopped)) if stopped else job
     try:
         publish_checkpoints(job, LocalStore(job.work / "checkpoints"))
     except CheckpointError:
@@ -79,9 +82,10 @@ def _sources(job: Job) -> dict[str, Path]:
 
 def _of(job: Job) -> str:
     """Digest all that decides what a training leaves."""
-    segment = job.segment
+    segment = job.segment.planned or job.segment
     decides = [job.key, segment.until, segment.saves, segment.needed]
     decides += [part.model_dump(mode="json") for part in (segment.config.retention, segment.config.evaluation)]
+    decides += [segment.patience] if segment.patience else []
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

@@ -61,6 +61,10 @@ class ResolvedSegment:
     """Where decisions about a trial are recorded whose sweep decides while it runs (see `params/decisions.py`)."""
     floors: Mapping[int, float] = field(default_factory=dict)
     """Steps at which such a trial ends if its objective is worse than this."""
+    patience: int | None = None
+    """How many evaluations without a better one end it at a checkpoint; None: it trains to its last step whatever they say."""
+    planned: "ResolvedSegment | None" = None
+    """The segment as params.yaml has it, if this one has ended before its last step for that reason."""
 
     def key(self, parent_digest: str) -> str:
         """Return the segment key (see `segment_key`)."""
@@ -175,12 +179,16 @@ class _Graph:
         steps = set(range((origin.step // every + 1) * every, until, every)) | needed
         found = ResolvedSegment(name, origin, until, config, tuple(sorted(steps)), tuple(sorted(needed)), self.changed.get(name, ()))
         entry = self.entries[name]
-        return replace(found, log=entry.log, floors=entry.floors) if isinstance(entry, sweeps.Decided) else found
+        found = replace(found, patience=entry.patience)
+        if isinstance(entry, sweeps.Decided):
+            found = replace(found, log=entry.log, floors=entry.floors)
+        return replace(found.ending(end), planned=found) if (end := self._end(name)) < until else found
 
     def unsearchable(self, found: Mapping[str, SweepConfig]) -> Iterator[str]:
         """Yield a sentence for each search that could not tell which trial is better, or could never prune where it is to."""
         for name, config in self.configs.items():
             sweep = sweeps.split(name)[0]
+            yield from self._impatient(name, config)
             search = found[sweep].search if sweep else None
             if sweep and found[sweep].is_decided and not config.objectives:
                 yield (
@@ -195,6 +203,31 @@ class _Graph:
                 )
             if sweep and (population := found[sweep].population):
                 yield from _immutable(f"{SOURCE}: sweeps.{sweep}.population.mutate", config, list(population.mutate))
+
+    def _impatient(self, name: str, config: Config) -> Iterator[str]:
+        """Yield a sentence if a segment is to stop early and never could."""
+        segment = self.segment(name)
+        if segment.patience is None:
+            return
+        where = f"{SOURCE}: {_where(name)}.patience is {segment.patience}, but"
+        if not config.objectives:
+            yield f"{where} {config.env.name} has no objective of its own: set evaluation.objective"
+        elif not (segment.planned or segment).judged:
+            yield (
+                f"{where} no step before the last is both evaluated (evaluation.interval is {config.evaluation.interval}) and saved "
+                f"(run.save_interval is {config.run.save_interval}): make the first a multiple of the second"
+            )
+
+    def _end(self, name: str) -> int:
+        """Return the last step of a segment: that of params.yaml, or where its evaluations have ended it, as `metrics/` records it."""
+        entry = self.entries[name]
+        if entry.patience is None:
+            return entry.until
+        record = places.read_json(places.metrics_folder(self.project, name) / "train.json") or {}
+        step = record.get("stopped_at")
+        if not isinstance(step, int) or record.get("patience") != entry.patience or step < max(entry.keep, default=0):
+            return entry.until
+        return step if self.origins[name].step < step < entry.until else entry.until
 
     def _origin(self, name: str) -> Origin:
         text = self.entries[name].from_
@@ -248,6 +281,11 @@ class _Graph:
                 raise _ProblemError(
                     f".from is {entry.from_!r}, but {_where(origin.segment)} goes from step {start} to {end} and has no step {origin.step}"
                 )
+        if origin.segment is not None and origin.step > (end := self._end(origin.segment)):
+            raise _ProblemError(
+                f".from is {entry.from_!r}, but {_where(origin.segment)} was stopped early at step {end} (patience is "
+                f"{self.entries[origin.segment].patience}): start from a step up to that, or add keep: [{origin.step}] to it"
+            )
         if entry.until <= origin.step:
             raise _ProblemError(f".until is {entry.until}, which is not beyond step {origin.step} of {origin.folder}: raise it")
         if outside := [step for step in entry.keep if not origin.step < step <= entry.until]:

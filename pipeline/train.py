@@ -52,7 +52,9 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     origin = graph[name].origin
     if origin.segment and (project / origin.folder / MANIFEST).is_file():
         restore_run_facts(project, origin.segment, read_manifest(project / origin.folder))
-    job = Job(project, graph[name], open_start(project, graph[name], graph), launcher)
+    # What has stopped early may not do so by the rule of now: its evaluations are asked again.
+    segment = graph[name].planned or graph[name]
+    job = Job(project, segment, open_start(project, segment, graph), launcher)
     if places.run_record(project, name).get("key") not in (None, job.key):
         (places.metrics_folder(project, name) / "run.json").unlink()  # Of an earlier training, whose checkpoints DVC has removed.
     with exclusive(job.work / "lock", f"segment {name}"), interruption.deferred():

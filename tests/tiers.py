@@ -40,6 +40,7 @@ ONLY_IN_TEST_ALL = (
     "tests/pipeline/test_machines.py",
     "tests/pipeline/test_mid_episode.py",
     "tests/pipeline/test_notebook.py",
+    "tests/pipeline/test_patience.py",
     "tests/pipeline/test_population.py",
     "tests/pipeline/test_pure.py::test_no_command_parses_them_twice",
     "tests/pipeline/test_search.py",

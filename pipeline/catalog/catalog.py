@@ -139,7 +139,7 @@ class Catalog:
         nodes: dict[str, Run] = {}
         for name, entry in self.params.entries.items():  # in the order of params.yaml, then of time
             run = current[name] = current.get(name) or Run(segment=name, parent_step=origin(entry.from_)[2] or None)
-            run.is_current, run.until = True, entry.until
+            run.is_current, run.until = True, self.params.graph[name].until if name in self.params.graph else entry.until
             nodes[run.id] = run
         for run in reversed(found):
             nodes.setdefault(run.id, run)

@@ -20,7 +20,7 @@ from pipeline.commands.table import printable
 from pipeline.job import Job, open_start
 from pipeline.params import params_file, sweeps
 from pipeline.process import OWNED_NOTE, run_to_the_end
-from pipeline.segments import ResolvedSegment
+from pipeline.segments import ResolvedSegment, resolve_all
 from pipeline.stopping import declare, told
 from pipeline.tracking import upkeep
 from pipeline.tracking.heartbeat import EXIT_CODE
@@ -84,6 +84,8 @@ def _reproduce(project: Path, options: argparse.Namespace) -> int:
         environment |= {numerics.RETRAINS: "1"} if options.retrain else {}
         code = run_to_the_end([dvc, "repro", *options.rest], environment)
         code = EXIT_CODE if code and (scratch / "owned").exists() else code
+    if not code:
+        segments = resolve_all(read_params(project / places.PARAMS), project)  # Some may have ended early, or be new trials of a search.
     _restore_facts(project, segments)  # Of what DVC's run cache has brought back just now.
     if not code and not IDLE & set(options.rest):
         sys.stdout.write(printable(outcome(project, segments, before)))

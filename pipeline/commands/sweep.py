@@ -161,7 +161,7 @@ def _status(project: Path, options: argparse.Namespace) -> int:
     rows = [_row(name, run, catalog, logs) for name, run in wanted.items()]
     for sentence in dict.fromkeys([*said, *catalog.trouble]):
         sys.stderr.write(f"{sentence}\n")
-    sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n" if options.json else _shown(rows))
+    sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n" if options.json else _shown(rows) if rows else "")
     if not options.json:
         for name, log in logs.items():
             sys.stdout.write(_searched(name, log, known[name]))

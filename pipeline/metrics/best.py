@@ -1,7 +1,8 @@
 """Says how good a run was at its best, by each of its objectives, from the evaluations that MLflow or git has of it."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from matwm import scenarios
@@ -138,6 +139,17 @@ def below(objective: Objective, judged: Mapping[int, float], floors: Mapping[int
     for step in sorted({*floors} & {*judged}):
         best_until_now = max(objective.goodness(value) for at, value in judged.items() if at <= step)
         if best_until_now < objective.goodness(floors[step]):
+            return step
+    return None
+
+
+def stalled(objective: Objective, judged: Mapping[int, float], patience: int, steps: Container[int]) -> int | None:
+    """Return the first of some steps at which so many evaluations in a row were not better than the best before them, None if none is."""
+    best_until_now, since = -math.inf, 0
+    for step in sorted(judged):
+        good = objective.goodness(judged[step])
+        best_until_now, since = (good, 0) if good > best_until_now else (best_until_now, since + 1)
+        if since >= patience and step in steps:
             return step
     return None
 

@@ -24,13 +24,16 @@ BESIDE_LOSSES = ("teammate_accuracy",)
 """What `dvc metrics show` has of the world model beside its loss and every term of it; everything else is in the curves."""
 
 
-def write_curves(folder: Path, history: State, agents: Sequence[str], step: int) -> None:
-    """Write the cumulative curves and episodes of a checkpoint, and their last values: a pure function of the history."""
+def write_curves(folder: Path, history: State, agents: Sequence[str], step: int, stopped: Mapping[str, int] | None = None) -> None:
+    """Write the cumulative curves and episodes of a checkpoint, and their last values: a pure function of the history.
+
+    `stopped` is added to the last values: at which step, and by which rule, training was stopped early.
+    """
     past = History.from_state(history)
     places.write_text(folder / "training.csv", _table(["step", *_curve_names(past)], _curves(past)))
     columns = ["step", "length", *(f"return/{agent}" for agent in agents)]
     places.write_text(folder / "episodes.csv", _table(columns, ([e.end_step, e.length, *e.returns] for e in past.episodes)))
-    places.write_json(folder / "train.json", _summary(past, agents, step))
+    places.write_json(folder / "train.json", {**_summary(past, agents, step), **(stopped or {})})
 
 
 def loss_terms(metrics: Collection[str]) -> list[str]:

@@ -140,7 +140,7 @@ def _with_values(config: SweepConfig, values: Mapping[str, Any], reach: tuple[st
     start, until = reach or (config.from_, config.until)
     began = (step_of(PurePosixPath(start).name) or 0) if reach else 0
     keep = [step for step in config.keep if began < step <= until] if reach else config.keep
-    entry = {"from": start, "until": until, "override": override, "keep": keep}
+    entry = {"from": start, "until": until, "override": override, "keep": keep, "patience": config.patience}
     return (Decided if decided else SegmentConfig).model_validate({**entry, **decided})
 
 
@@ -170,6 +170,8 @@ def _problems(where: str, config: SweepConfig, varied: Sequence[str]) -> Iterato
             yield f"{where}: {path} is no parameter that a trial can change"
         if path.startswith("env.options."):
             yield f"{where}: {path}: the options count as one value: vary env.options, with all that differ from the scenario's own"
+    if config.population and config.patience:
+        yield f"{where} has a population, whose members end at its boundaries: leave patience out"
     if "seed" in config.grid and config.seeds:
         yield f"{where} has seeds twice, in seeds and in grid: leave one of them out"
     for path in {path for trial in config.trials for path in trial} & {*varied}:

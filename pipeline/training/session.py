@@ -68,6 +68,7 @@ class Session:
         self._missing: tuple[int, ...] = ()
         self._newest: int | None = None
         self._is_open = False
+        self._stopped: dict[str, int] = {}
 
     def open(self) -> None:
         """Find out what is left to do, bringing back what was lost, and open the run in MLflow."""
@@ -204,23 +205,45 @@ class Session:
                 trainer = self._at_most(target, trainer, display)
             if not self._train_to(target, trainer, display, interruption):
                 return False
+        else:
+            self._has_ended(self.segment.until)  # A rule that came after the training.
         return True
 
     def _has_ended(self, target: int) -> bool:
         """Return whether the training is not to reach a step, by what its evaluations before it say; this is recorded first."""
-        if not self.segment.floors:
+        early = self._early_end()
+        if early is None or target <= early[0]:
             return False
-        objective, mode = self.config.objectives[0], self.config.evaluation.modes[0]
-        judged = best.curve(objective, mode, self.run.records.points(), self.job.start.parent.step)
-        step = best.below(objective, judged, self.segment.floors)
-        if step is None or target <= step:
-            return False
-        self._decide({"until": step, "pruned": True})
+        step, is_pruned = early
+        if is_pruned:
+            self._decide({"until": step, "pruned": True})
+            why = "it is below the search's floor"
+        else:
+            self._stopped = {"stopped_at": step, "patience": self.segment.patience or 0}
+            self.run.tag({"matwm.stopped_at": str(step)})
+            why = f"no evaluation of the latest {self.segment.patience} is better than those before them"
         self.segment = self.segment.ending(step)
         self.job = replace(self.job, segment=self.segment)
         self.run.tag({"matwm.until": str(step)})
-        sys.stderr.write(f"{self.segment.name} ends at step {step}: it is below the search's floor\n")
+        sys.stderr.write(f"{self.segment.name} ends at step {step}: {why}\n")
         return True
+
+    def _early_end(self) -> tuple[int, bool] | None:
+        """Return at which step the recorded evaluations end the training, and whether a search's floor does; None if they do not."""
+        segment = self.segment
+        if not segment.patience and not segment.floors:
+            return None
+        objective, mode = self.config.objectives[0], self.config.evaluation.modes[0]
+        judged = best.curve(objective, mode, self.run.records.points(), self.job.start.parent.step)
+        found: list[tuple[int, bool]] = []
+        if (step := best.below(objective, judged, segment.floors)) is not None:
+            found.append((step, True))
+        if segment.patience:
+            asked_for = max((step for step in segment.needed if step < segment.until), default=0)  # It does not end before these.
+            steps = [step for step in segment.judged if step >= asked_for]
+            if (step := best.stalled(objective, judged, segment.patience, steps)) is not None:
+                found.append((step, False))
+        return min(found, key=lambda one: one[0], default=None)
 
     def _decide(self, decision: dict[str, Any]) -> None:
         """Record what is decided about a trial, if its sweep decides while it runs."""
@@ -374,7 +397,7 @@ class Session:
 
     def _write_records(self, last: Checkpoint) -> None:
         folder = places.metrics_folder(self.job.project, self.segment.name)
-        records.write_curves(folder, last.history(), last.spec.agents, last.step)
+        records.write_curves(folder, last.history(), last.spec.agents, last.step, self._stopped)
         write_recorded(folder / TIMES, self.run.records.points())
         with self.run.state.change() as run:
             if run.until != self.segment.until or run.finished is None:
@@ -413,6 +436,8 @@ class Session:
             tags |= {SHOWN_BELOW: self.job.start.run_id} if "/" not in self.segment.name else {}  # Else it is below its sweep.
         if sweep := sweeps.split(self.segment.name)[0]:
             tags |= {SWEEP: sweep}
+        if self.segment.patience:
+            tags |= {"matwm.stopped_at": ""}
         if self._code["commit"]:
             tags |= {"matwm.git_commit": self._code["commit"], "matwm.git_dirty": str(self._code["dirty"]).lower()}
             tags["mlflow.source.git.commit"] = self._code["commit"]

@@ -73,7 +73,7 @@ def test_a_trial_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({}, "params.yaml: sweeps.x varies nothing: give it a grid, trials or seeds"),
+        ({}, "params.yaml: sweeps.x varies nothing: give it a grid, trials, seeds, a search or a population"),
         ({"seeds": [1, 1]}, "params.yaml: sweeps.x: two trials are called x/seed=1: name each value once"),
         ({"seeds": [1], "grid": {"seed": [2]}}, "params.yaml: sweeps.x has seeds twice, in seeds and in grid: leave one of them out"),
         ({"seeds": [1], "skip": ["seed=2"]}, "params.yaml: sweeps.x.skip names 'seed=2', which is no trial of it (such as seed=1)"),
