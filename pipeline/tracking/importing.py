@@ -13,6 +13,7 @@ from matwm.config import Config
 from pipeline import project as places
 from pipeline import runs
 from pipeline.keys import manifest_key
+from pipeline.metrics import best
 from pipeline.metrics.points import TimedPoint
 from pipeline.metrics.recorded import read_recorded
 from pipeline.params import imports
@@ -90,10 +91,13 @@ def import_all(project: Path, records: Iterable[Record], experiment: str) -> dic
     """
     found: dict[str, Imported] = {}
     ids: dict[str, str] = {}
+    """Of the runs imported, by their IDs in git and by the digests of their checkpoints: a parent may have had an ID that git never saw."""
     for record in sorted(records, key=lambda record: record.parent.get("step") or 0):  # A parent begins before its children do.
         parent = record.parent.get("run_id")
-        found[record.segment] = _import(project, record, experiment, parent and (ids.get(parent) or runs.id_today(parent)))
-        ids[record.run_id] = found[record.segment].run_id
+        there = ids.get(parent or "") or ids.get(record.parent.get("digest") or "")
+        found[record.segment] = _import(project, record, experiment, there or (parent and runs.id_today(parent)))
+        digests = [read_manifest(folder).digest for folder in record.checkpoints.values()]
+        ids |= dict.fromkeys([record.run_id, *digests], found[record.segment].run_id)
     return found
 
 
@@ -154,6 +158,9 @@ def _tags(record: Record, parent: str | None, there: Run | None) -> dict[str, st
     tags |= {str(key): str(value) for key, value in (facts.get("tags") or {}).items()}
     if parent:
         tags |= {PARENT: parent, SHOWN_BELOW: parent, "matwm.parent_step": str(record.parent["step"])}
+    if mode := best.mode_of({point.key for point in record.points}, tags.get(best.MODES_TAG)):
+        # The stage `evaluate` sets it in MLflow, after run.json was written.
+        tags |= best.tag(best.of_history(best.objectives(tags), mode, record.points, record.parent.get("step") or 0))
     if there is None:
         commit = (facts.get("git") or {}).get("commit")
         tags |= {ORIGINAL: record.run_id, "matwm.imported_from": f"git, trained at commit {commit}" if commit else "git"}

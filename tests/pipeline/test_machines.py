@@ -147,7 +147,8 @@ def artifacts(uri: str, run: str, folder: str | None = None) -> set[str]:
 def test_git_and_the_remote_are_enough_to_import_the_runs(tmp_path: Path, store_template: Path, reference: Project) -> None:
     first = Project(tmp_path / "first")
     shutil.copytree(reference.path, first.path, symlinks=True)
-    first.matwm("doctor", "--fix")  # A copy's database leads to the original's artifacts.
+    shutil.copy(store_template, first.path / "mlflow.db")  # A copy's database leads to the original's artifacts.
+    first.matwm("doctor", "--fix")
     runs_of_reference = everything(reference, run_id(reference))
     add_remote(first, tmp_path / "remote")
     first.matwm("continue", f"{run_id(first)[:10]}@120", "--until", "160")
