@@ -39,7 +39,7 @@ def clear(project: Path) -> str:
 def _read(project: Path) -> tuple[Any, dict[str, Any] | None]:
     """Return the list, and what processes have there that live; None if it is damaged."""
     try:
-        listed = json.loads((project / PATH).read_bytes())
+        listed = {mode: paths for mode, paths in json.loads((project / PATH).read_bytes()).items() if paths}
         return listed, {mode: found for mode, paths in listed.items() if (found := _of_the_living(paths))}
     except FileNotFoundError:
         return {}, {}
