@@ -58,7 +58,10 @@ Matwm = Callable[..., tuple[int, str, str]]
 
 def test_outside_a_project_it_says_so(tmp_path: Path, matwm: Matwm) -> None:
     code, _, errors = matwm(tmp_path, "validate")
-    assert (code, errors) == (1, f"{tmp_path} is not inside a MATWM project: no folder at or above it has a dvc.yaml\n")
+    assert (code, errors) == (
+        1,
+        f'{tmp_path} is not inside a MATWM project: no folder at or above it has a dvc.yaml; "matwm init DIR" makes one\n',
+    )
 
 
 def test_a_preset_replaces_a_preset_but_no_work(tmp_path: Path, matwm: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from pipeline.project import ProjectError
 from pipeline.run import Run
 from pipeline.stores import remote
 from pipeline.stores.folder_hash import hashed_files, tree_of
+from pipeline.stores.mlflow import MlflowStore
 from pipeline.stores.remote import Remote, RemoteError
 from pipeline.tracking import committed
 from pipeline.training import background, elsewhere
@@ -421,7 +422,7 @@ def test_a_remote_that_never_answers_is_not_waited_for(
     runs.configure(project)
     monkeypatch.setattr(elsewhere, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(Remote, "steps", lambda self, run: held.wait(300) and [])
-    assert elsewhere.offers(project, RUN, ["remote"]) == []
+    assert elsewhere.offers(project, RUN, [Remote]) == []
     held.set()
     assert "has not answered" in caplog.text
 
@@ -436,11 +437,11 @@ def test_an_mlflow_that_never_answers_is_not_waited_for(
     with silent_server() as uri, monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setattr(runs, "knock", lambda: knock(seconds=0.1))
-        assert [offer.store.name for offer in elsewhere.offers(project, RUN, ["mlflow", "remote"])] == [store_of(project).name]
+        assert [offer.store.name for offer in elsewhere.offers(project, RUN, [MlflowStore, Remote])] == [store_of(project).name]
     assert (asked, f"MLflow at {uri} does not answer" in caplog.text) == ([], True), caplog.text
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(elsewhere, "PATIENCE_SECONDS", 0.05)
-    assert elsewhere.offers(project, RUN, ["mlflow"]) == []  # a database on a file system that hangs, or a server that hears only
+    assert elsewhere.offers(project, RUN, [MlflowStore]) == []  # a database on a file system that hangs, or a server that hears only
     wait_until(lambda: asked)
     held.set()
     assert asked == [KEY]
