@@ -1,4 +1,4 @@
-"""Trains for hours on an environment that owns a process, and looks whether anything grows: `.venv/bin/python benchmarks/soak.py --hours 2`.
+"""Trains for hours on an environment that owns a process; does anything grow? `.venv/bin/python benchmarks/soak.py --hours 2`.
 
 Each episode starts a process of its own and talks to it through pipes. Every `--every` seconds the trainer is looked at: its
 children, threads, open files, memory, and the CPU time that a step takes. Exit code 1 if the last quarter has more of anything than the
