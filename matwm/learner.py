@@ -16,6 +16,7 @@ from matwm.actor_critic import Actors, Critics, ReturnBounds
 from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
 from matwm.actor_critic.losses import actor_loss, critic_loss, entropy, trajectory_weights
 from matwm.actor_critic.returns import lambda_returns
+from matwm.batches import Features, Rollout, Windows
 from matwm.config import ActorCriticConfig, Config
 from matwm.graphs import Graphed
 from matwm.imagination import Control, control_of, imagine
@@ -24,7 +25,7 @@ from matwm.optimizer import NamedAdam
 from matwm.precision import matrix_products
 from matwm.readings import Readings
 from matwm.stateful import State, save_parts
-from matwm.types import EnvSpec, Features, Rollout, Windows
+from matwm.types import EnvSpec
 from matwm.world_model import WorldModel
 
 DataT = TypeVar("DataT", Rollout, Windows, Control)

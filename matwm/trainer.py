@@ -12,6 +12,7 @@ import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
 from matwm.acting import EpisodeContext, choose_actions, decide, in_memory, legal_on, random_actions
+from matwm.batches import Windows
 from matwm.checkpoint import Checkpoint, Parent
 from matwm.collector import Collector
 from matwm.config import Config, ConfigError
@@ -26,7 +27,7 @@ from matwm.rng import generator_for, seed_torch
 from matwm.settings import check_in_force, too_few_rows, unplayable
 from matwm.stateful import State, copied, save_parts
 from matwm.store import LocalStore
-from matwm.types import EnvSpec, Windows
+from matwm.types import EnvSpec
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tests import tiers
 
 CHECKED = (
     "types",
+    "batches",
     "nets",
     "world_model",
     "actor_critic",

@@ -11,7 +11,7 @@ from matwm.manifest import FormatError
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
-from pipeline.params.retention import Policy, history_of, reasons, retained_by, scores
+from pipeline.params.retention import Policy, reasons, retained_by, scores
 from pipeline.process import exclusive
 from pipeline.run import PINNED, Run
 from pipeline.segments import ResolvedSegment
@@ -184,7 +184,7 @@ def _rules(
     if newest is None:
         return {step: ["none is sound"] for step in steps}
     known = [step for step in steps if step <= newest.step]
-    scored = scores(history_of(newest), known) if policy.keep_best else {}
+    scored = scores(newest.history(), known) if policy.keep_best else {}
     found = reasons(steps, policy, [], scored, start=run.parent_step or 0)
     found.setdefault(newest.step, []).append("newest sound")
     if segment:

@@ -73,13 +73,8 @@ def retained_by(segment: "ResolvedSegment", newest: "Checkpoint") -> tuple[int, 
     All but the best is known from params.yaml. Scores do not change later, so what is not among the best now never will be.
     """
     config, until_now = segment.config.retention, [step for step in segment.saves if step <= newest.step]
-    found = scores(history_of(newest), until_now) if config.keep_best else {}
+    found = scores(newest.history(), until_now) if config.keep_best else {}
     return tuple(step for step in retained(segment.saves, config, segment.needed, found, start=segment.origin.step) if step <= newest.step)
-
-
-def history_of(checkpoint: "Checkpoint") -> History:
-    """Return what a checkpoint says of its lineage's episodes and curves."""
-    return History.from_state(checkpoint.history())
 
 
 def _every(steps: list[int], interval: int, start: int) -> set[int]:

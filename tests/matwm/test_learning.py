@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from matwm.acting import random_actions
+from matwm.batches import Windows
 from matwm.collector import Collector
 from matwm.envs.episode_log import EpisodeLog
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
-from matwm.types import EnvSpec, Tick, Windows
+from matwm.types import EnvSpec, Tick
 from matwm.world_model import model as model_module
 from tests.matwm.tiny import make_learner, make_trainer, make_windows, run, toy_config
 from tests.matwm.toy_envs import AnnouncedEnv, RingEnv

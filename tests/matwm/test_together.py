@@ -10,11 +10,12 @@ import torch
 from matwm.acting import EpisodeContext, choose_actions
 from matwm.actor_critic import Actors, networks
 from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
+from matwm.batches import Features, Rollout, Windows
 from matwm.config import ConfigError
 from matwm.imagination import Control, control_of, imagine, predicted_actions
 from matwm.nets.team import mates_beside, of_mates
 from matwm.rng import generator_for, seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
+from matwm.types import NO_ACTION, EnvSpec
 from matwm.world_model import model as model_module
 from tests.matwm.test_learning import LARGER, fit, likeliest, played
 from tests.matwm.test_replay import N, counter_step, fill, make_replay, row_numbers

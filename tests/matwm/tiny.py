@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from matwm.batches import Features, Rollout, Windows
 from matwm.collector import Collector
 from matwm.config import Config
 from matwm.envs.base import Env
@@ -20,7 +21,7 @@ from matwm.params_yaml import parse_config
 from matwm.replay import Replay
 from matwm.rng import seed_torch
 from matwm.trainer import Trainer, build_trainer, prepare_torch
-from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
+from matwm.types import NO_ACTION, EnvSpec
 
 TINY: dict[str, Any] = {
     "seed": 3,
