@@ -76,14 +76,12 @@ class Learner:
                 ("autoencoder",): config.world_model.autoencoder_learning_rate,
                 ("heads.reward", "heads.arrival"): config.world_model.reward_learning_rate or config.world_model.learning_rate,
             },
-            capturable=config.run.cuda_graphs,
         )
         self.agents_optimizer = NamedAdam(
             ((name, p) for name, p in self.agents.named_parameters() if p.requires_grad),
             learning_rate=ac.learning_rate,
             betas=ac.adam_betas,
             epsilon=ac.adam_epsilon,
-            capturable=config.run.cuda_graphs,
         )
         self._step_world_model: Callable[..., Readings] = self._world_model_step
         self._step_agents: Callable[..., Readings] = self._agents_step
@@ -205,7 +203,7 @@ class Learner:
     def _changing(self) -> list[Tensor]:
         """Return every tensor that updates change."""
         of_networks = [*self.world_model.state_dict().values(), *self.agents.state_dict().values()]
-        moments = [one.adam.state.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
+        moments = [one.moments.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
         return [*of_networks, *(tensor for states in moments for state in states for tensor in state.values()), self._has_diverged]
 
     def _agents_loss(

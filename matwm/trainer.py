@@ -256,6 +256,6 @@ def prepare_torch(config: Config) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False  # float32 is float32; products never round by default, convolutions do
     torch.set_num_threads(config.run.threads)
     torch.set_flush_denormal(True)  # tails of softmaxes and second moments are full of them, and each costs a hundred cycles
-    torch.use_deterministic_algorithms(mode=True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports the compiler besides, for two seconds
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] nothing here reads memory that it has not written
     return torch.device(config.run.device)

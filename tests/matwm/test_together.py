@@ -444,9 +444,9 @@ def test_what_is_new_is_not_in_checkpoints_of_those_who_do_without():
 def test_agents_wait_for_their_first_step():
     trainer = run(make_trainer(None, tiny_config({"schedule.agents_from": 20})), 19)
     assert not any("agents/" in key for key in trainer.parts()["history"])
-    assert not trainer.learner.agents_optimizer.adam.state[trainer.learner.actors.net.output_bias]["step"]
+    assert not trainer.learner.agents_optimizer.moments["actors.net.output_bias"]["step"]
     run(trainer, 1)
-    assert trainer.learner.agents_optimizer.adam.state[trainer.learner.actors.net.output_bias]["step"] == 1
+    assert trainer.learner.agents_optimizer.moments["actors.net.output_bias"]["step"] == 1
 
 
 @pytest.mark.parametrize(

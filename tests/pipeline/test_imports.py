@@ -50,3 +50,11 @@ def test_what_computes_nothing_needs_no_torch(copied: Project, matwm_in: Matwm) 
     validations = "call('validate'); call('cli', 'validate'); call('cli', 'repro', '--dry', 'validate')"
     assert imported(copied, validations) <= WITH_MLFLOW
     assert imported(copied, "call('plot')") == WITH_MLFLOW | {"matplotlib", "gymnasium"}
+
+
+def test_training_and_evaluation_need_no_compiler(made: Project) -> None:
+    """Torch imports it, for seconds, where an optimizer of its own is made."""
+    code = "from matwm.params_yaml import load_config; from matwm.trainer import build_trainer; import os\n"
+    code += "trainer = build_trainer(load_config(os.path.join(os.getcwd(), 'params.yaml')))\nfor _ in range(40): trainer.step()\n"
+    code += "assert 'torch._dynamo' not in sys.modules and 'torch._inductor' not in sys.modules"
+    assert imported(made, code) == {"torch", "gymnasium"}
