@@ -40,10 +40,10 @@ demo: venv
 	$(BIN)/python examples/demo.py
 
 test: venv
-	$(BIN)/python -m pytest -n 2 --quick $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --quick $(ARGS)
 
 test-all: venv
-	$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20 $(ARGS)
 
 check: venv
 	$(BIN)/ruff check
