@@ -47,10 +47,10 @@ demo: venv
 	$(BIN)/python examples/demo.py
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 2 --quick $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --quick $(ARGS)
 
 test-all: $(DEV)
-	$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20 $(ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff check

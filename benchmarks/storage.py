@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from measuring import at_least, ready_folder
 
+from matwm.arrays import decode_arrays
 from matwm.checkpoint import publish
 from matwm.errors import run_program
 from matwm.manifest import ROOT, chunk_file
 from matwm.params_yaml import load_config, preset_path
-from matwm.stateful import Chunk, decode_chunk
+from matwm.stateful import Chunk
 from matwm.step_names import step_name
 from matwm.store import LocalStore
 from matwm.trainer import build_trainer
@@ -92,7 +93,7 @@ def images(store: LocalStore, total_bytes: int) -> Iterator[None]:
         path = store.save(number * 1000, parts, parent=ROOT, config={}, spec=spec, policies={"agent_0": {"weight": weights[:10]}}).path
         files = {chunk.digest: path / chunk_file(str(chunk.digest)) for chunk in chunks}
         # What is on the disk is not held in memory, too.
-        chunks = [Chunk(lambda at=file: decode_chunk(at.read_bytes()), digest) for digest, file in files.items()]
+        chunks = [Chunk(lambda at=file: decode_arrays(at.read_bytes()), digest) for digest, file in files.items()]
         yield
 
 

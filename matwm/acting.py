@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from torch import Tensor
 
 from matwm.actor_critic import Actors
-from matwm.types import NO_ACTION, Windows, on_device
+from matwm.batches import Windows, on_device
+from matwm.types import NO_ACTION
 from matwm.world_model import WorldModel
 
 Seen = Float32[np.ndarray, "E n O"] | UInt8[np.ndarray, "E n channels height width"]

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from matwm import durable
 from matwm import manifest as manifests
+from matwm.arrays import decode_arrays
+from matwm.history import History
 from matwm.manifest import (
     MANIFEST,
     PARTS,
@@ -34,17 +34,13 @@ from matwm.manifest import (
     parse_json,
     policy_file,
 )
-from matwm.stateful import (
-    Chunk,
-    State,
-    chunks_in,
-    decode_chunk,
-    decode_tensors,
-    fingerprint,
-    join,
-)
 from matwm.types import EnvSpec
 from matwm.version import FORMAT
+
+if TYPE_CHECKING:  # Both import torch, for seconds: what looks at manifests alone does without.
+    from torch import Tensor
+
+    from matwm.stateful import Chunk, State
 
 ResultT = TypeVar("ResultT")
 
@@ -91,12 +87,14 @@ class Checkpoint:
         """Size of all files, also of those that it shares."""
         return sum(facts["size"] for facts in self.manifest["files"].values()) + (self.path / MANIFEST).stat().st_size
 
-    def load(self) -> dict[str, State]:
+    def load(self) -> "dict[str, State]":
         """Read the whole state by part, every byte and the fingerprint verified; chunks are read when they are looked at.
 
         Raises:
             CheckpointError: a file is absent or not what the manifest says.
         """
+        from matwm.stateful import chunks_in
+
         rest = self._progress()
         state = {part: self._part(part, rest) for part in PARTS}
         named = {f"replay/{chunk.digest}.safetensors" for chunk in chunks_in(state)}
@@ -107,7 +105,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} holds a state with the fingerprint {found}, its {MANIFEST} says {self.fingerprint}")
         return state
 
-    def policy(self, agent: str) -> dict[str, Tensor]:
+    def policy(self, agent: str) -> "dict[str, Tensor]":
         """Read one agent's policy.
 
         Raises:
@@ -115,33 +113,33 @@ class Checkpoint:
         """
         if agent not in self.spec.agents:
             raise CheckpointError(f"{self.path} has no agent {agent!r}: it has {', '.join(self.spec.agents)}")
-        return self._decoded(policy_file(agent), decode_tensors)
+        return self._tensors(policy_file(agent))
 
-    def world_model(self) -> dict[str, Tensor]:
+    def world_model(self) -> "dict[str, Tensor]":
         """Read the world model's weights alone.
 
         Raises:
             CheckpointError: its file is absent or damaged.
         """
-        return self._decoded(TENSOR_FILES["world_model"], decode_tensors)
+        return self._tensors(TENSOR_FILES["world_model"])
 
-    def agents(self) -> dict[str, Tensor]:
+    def agents(self) -> "dict[str, Tensor]":
         """Read actors, critics and what else of all agents is a tensor.
 
         Raises:
             CheckpointError: its file is absent or damaged.
         """
-        return self._decoded(TENSOR_FILES["agents"], decode_tensors)
+        return self._tensors(TENSOR_FILES["agents"])
 
-    def history(self) -> State:
+    def history(self) -> History:
         """Read the cumulative histories.
 
         Raises:
-            CheckpointError: a file is damaged.
+            CheckpointError: their file is damaged.
         """
-        return self._part("history", self._progress())
+        return History.from_arrays(self._decoded(TENSOR_FILES["history"], decode_arrays))
 
-    def replay(self) -> State:
+    def replay(self) -> "State":
         """Read the replay's state; its chunks are read when they are looked at.
 
         Raises:
@@ -171,18 +169,27 @@ class Checkpoint:
             raise CheckpointError(f"{self.path / PROGRESS} does not hold the parts {', '.join(PARTS)}")
         return rest
 
-    def _part(self, part: str, rest: Mapping[str, Any]) -> State:
-        tensors = self._decoded(TENSOR_FILES[part], decode_tensors) if part in TENSOR_FILES else {}
+    def _part(self, part: str, rest: Mapping[str, Any]) -> "State":
+        from matwm.stateful import join
+
+        tensors = self._tensors(TENSOR_FILES[part]) if part in TENSOR_FILES else {}
         try:
             return join(tensors, rest[part], self._chunk)
         except ValueError as error:
             raise CheckpointError(f"{self.path}: {part} does not fit together: {error}") from None
 
-    def _chunk(self, digest: str) -> Chunk:
+    def _tensors(self, name: str) -> "dict[str, Tensor]":
+        from matwm.stateful import decode_tensors
+
+        return self._decoded(name, decode_tensors)
+
+    def _chunk(self, digest: str) -> "Chunk":
+        from matwm.stateful import Chunk
+
         name = chunk_file(digest)
         if name not in self.manifest["files"]:
             raise CheckpointError(f"{self.path / PROGRESS} names the chunk {digest}, which {MANIFEST} does not list")
-        return Chunk(lambda: self._decoded(name, decode_chunk), digest)
+        return Chunk(lambda: self._decoded(name, decode_arrays), digest)
 
     def _decoded(self, name: str, decode: Callable[[bytes], ResultT]) -> ResultT:
         data = self._check(name, Path.read_bytes)
@@ -322,8 +329,10 @@ def _sound(path: Path) -> Checkpoint | None:
         return None
 
 
-def fingerprint_of(parts: Mapping[str, State]) -> str:
+def fingerprint_of(parts: "Mapping[str, State]") -> str:
     """Return the digest of a training state: of every part but the history."""
+    from matwm.stateful import fingerprint
+
     return fingerprint({part: state for part, state in parts.items() if part != "history"})
 
 

@@ -1,6 +1,5 @@
 """Launches on a GPU all that a function does at once: hundreds of small kernels take the host longer to launch than the GPU to run."""
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -49,8 +48,7 @@ class Graphed(Generic[OutputT]):
         before, draws = [tensor.clone() for tensor in self._state()], torch.cuda.get_rng_state()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*capturable=True")  # that Adam runs uncaptured: only here
+        with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 self._function(**self._inputs)
         torch.cuda.current_stream().wait_stream(aside)

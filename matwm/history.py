@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from matwm.stateful import State
+from matwm.arrays import Arrays, names_in
+
+if TYPE_CHECKING:  # It imports torch, for seconds: points and episodes do without.
+    from matwm.stateful import State
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,10 @@ class History:
     _pending: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
-    def from_state(cls, state: State) -> "History":
-        """Return a saved history."""
+    def from_arrays(cls, arrays: Arrays) -> "History":
+        """Return the history in a file of a checkpoint."""
         past = cls()
-        past.load_state_dict(state)
+        past._take({"/".join(names_in(path)): array for path, array in arrays.items()})
         return past
 
     def add(self, values: Mapping[str, float]) -> None:
@@ -167,9 +168,11 @@ class History:
             self.metrics.setdefault(point.key, Curve()).append(point.step, point.value)
         return points
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> "State":
         """Return everything as float64 and int64 arrays, which later points do not change; the cost does not grow with the run."""
-        state: dict[str, Tensor] = {}
+        import torch
+
+        state: dict[str, torch.Tensor] = {}
         for key, curve in self.metrics.items():
             state[f"metrics/{key}"] = torch.from_numpy(curve.view())
         for key, pending in self._pending.items():
@@ -178,16 +181,20 @@ class History:
             state[f"episodes/{name}"] = torch.from_numpy(column)
         return state
 
-    def load_state_dict(self, state: State, /) -> None:
+    def load_state_dict(self, state: "State", /) -> None:
         """Take over a saved history."""
+        from torch import Tensor
+
+        self._take({name: value.numpy() for name, value in state.items() if isinstance(value, Tensor)})
+
+    def _take(self, arrays: Arrays) -> None:
         self.metrics, self.episodes, self._pending = {}, Episodes(), {}
-        arrays = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         for name, array in arrays.items():
             kind, _, key = name.partition("/")
             if kind == "metrics":
-                self.metrics[key] = Curve(array.numpy())
+                self.metrics[key] = Curve(array)
             elif kind == "pending":
                 total, count = array.tolist()
                 self._pending[key] = (total, int(count))
         if "episodes/end_step" in arrays:
-            self.episodes = Episodes(*(arrays[f"episodes/{name}"].numpy() for name in ("end_step", "length", "returns")))
+            self.episodes = Episodes(*(arrays[f"episodes/{name}"] for name in ("end_step", "length", "returns")))

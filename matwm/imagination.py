@@ -12,10 +12,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from matwm.actor_critic import Actors
+from matwm.batches import Rollout, Windows
 from matwm.config import ImaginationConfig
 from matwm.nets.distributions import sample_index
 from matwm.nets.team import mate_actions
-from matwm.types import NO_ACTION, EnvSpec, Rollout, Windows
+from matwm.types import NO_ACTION, EnvSpec
 from matwm.world_model import FocalState, WorldModel
 
 ENDED = 0.5

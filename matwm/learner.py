@@ -16,6 +16,7 @@ from matwm.actor_critic import Actors, Critics, ReturnBounds
 from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
 from matwm.actor_critic.losses import actor_loss, critic_loss, entropy, trajectory_weights
 from matwm.actor_critic.returns import lambda_returns
+from matwm.batches import Features, Rollout, Windows
 from matwm.config import ActorCriticConfig, Config
 from matwm.graphs import Graphed
 from matwm.imagination import Control, control_of, imagine
@@ -24,7 +25,7 @@ from matwm.optimizer import NamedAdam
 from matwm.precision import matrix_products
 from matwm.readings import Readings
 from matwm.stateful import State, save_parts
-from matwm.types import EnvSpec, Features, Rollout, Windows
+from matwm.types import EnvSpec
 from matwm.world_model import WorldModel
 
 DataT = TypeVar("DataT", Rollout, Windows, Control)
@@ -75,14 +76,12 @@ class Learner:
                 ("autoencoder",): config.world_model.autoencoder_learning_rate,
                 ("heads.reward", "heads.arrival"): config.world_model.reward_learning_rate or config.world_model.learning_rate,
             },
-            capturable=config.run.cuda_graphs,
         )
         self.agents_optimizer = NamedAdam(
             ((name, p) for name, p in self.agents.named_parameters() if p.requires_grad),
             learning_rate=ac.learning_rate,
             betas=ac.adam_betas,
             epsilon=ac.adam_epsilon,
-            capturable=config.run.cuda_graphs,
         )
         self._step_world_model: Callable[..., Readings] = self._world_model_step
         self._step_agents: Callable[..., Readings] = self._agents_step
@@ -204,7 +203,7 @@ class Learner:
     def _changing(self) -> list[Tensor]:
         """Return every tensor that updates change."""
         of_networks = [*self.world_model.state_dict().values(), *self.agents.state_dict().values()]
-        moments = [one.adam.state.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
+        moments = [one.moments.values() for one in (self.world_model_optimizer, self.agents_optimizer)]
         return [*of_networks, *(tensor for states in moments for state in states for tensor in state.values()), self._has_diverged]
 
     def _agents_loss(

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from matwm.types import on_device
+from matwm.batches import on_device
 
 
 class Mirror:

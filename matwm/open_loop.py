@@ -15,13 +15,14 @@ from torch import Tensor
 
 from matwm import scenarios
 from matwm.acting import EpisodeContext, choose_actions
+from matwm.batches import Windows
 from matwm.envs import make_env
 from matwm.envs.base import Env
 from matwm.nets.distributions import sample_index, symexp
 from matwm.nets.team import mate_actions
 from matwm.policy import Networks
 from matwm.rng import seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Windows
+from matwm.types import NO_ACTION, EnvSpec
 from matwm.world_model import FocalState, WorldModel
 
 

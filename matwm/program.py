@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from matwm.actor_critic import Actors
+from matwm.batches import Features
 from matwm.nets.distributions import class_at
-from matwm.types import EnvSpec, Features
+from matwm.types import EnvSpec
 from matwm.world_model import WorldModel
 
 Observed = Float[Tensor, "B n O"] | UInt8[Tensor, "B n channels height width"]

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 
+from matwm.arrays import Arrays
+from matwm.batches import Windows
 from matwm.config import ReplayConfig
 from matwm.mirror import Mirror
-from matwm.stateful import Arrays, Chunk, State
-from matwm.types import NO_ACTION, EnvSpec, Step, Windows
+from matwm.stateful import Chunk, State
+from matwm.types import NO_ACTION, EnvSpec, Step
 
 MAX_REJECTIONS = 64
 """Overlapping windows refused before one is taken: early in training there is no room without overlap."""

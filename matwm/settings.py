@@ -34,10 +34,10 @@ def in_force(learner: Learner, replay: Replay, collector: Collector) -> Iterator
         yield from ((f"{section}.{path}", value) for path, value, _ in leaves(holder))
     of_reward = "learning_rate" if world_model.config.reward_learning_rate is None else "reward_learning_rate"
     for section, optimizer in (("world_model", learner.world_model_optimizer), ("actor_critic", learner.agents_optimizer)):
-        for rate, group in zip(("learning_rate", "autoencoder_learning_rate", of_reward), optimizer.adam.param_groups, strict=False):
-            yield f"{section}.{rate}", group["lr"]
-            yield f"{section}.adam_betas", list(group["betas"])
-            yield f"{section}.adam_epsilon", group["eps"]
+        for rate, group in zip(("learning_rate", "autoencoder_learning_rate", of_reward), optimizer.groups, strict=False):
+            yield f"{section}.{rate}", group.learning_rate
+            yield f"{section}.adam_betas", list(group.betas)
+            yield f"{section}.adam_epsilon", group.epsilon
     yield from ((f"world_model.loss_weights.{name}", weight) for name, weight in world_model.loss_weights.items())
     yield "world_model.unimix", world_model.autoencoder.unimix
     yield from (("world_model.dropout", part.dropout) for part in world_model.modules() if hasattr(part, "dropout"))

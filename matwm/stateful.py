@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-Arrays = Mapping[str, np.ndarray]
+from matwm.arrays import Arrays, escaped, names_in
 
 
 class Chunk:
@@ -97,7 +97,7 @@ def join(tensors: Mapping[str, Tensor], rest: Mapping[str, Plain], open_chunk: C
     """
     state = {key: _revive(value, open_chunk) for key, value in rest.items()}
     for path, tensor in tensors.items():
-        *above, name = (part.replace("~1", "/").replace("~0", "~") for part in path.split("/"))
+        *above, name = names_in(path)
         node: Any = state
         for key in above:
             node = node.get(key) if isinstance(node, dict) else None
@@ -137,18 +137,6 @@ def encode_chunk(chunk: Chunk) -> bytes:
         raise ValueError(f"a chunk named {chunk.digest} has bytes with the digest {digest}")
     chunk.digest = digest
     return data
-
-
-def decode_chunk(data: bytes) -> Arrays:
-    """Return the arrays of a chunk's bytes.
-
-    Raises:
-        ValueError: they are no safetensors file.
-    """
-    try:
-        return safetensors.numpy.load(data)
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"no safetensors file: {error}") from None
 
 
 def digest_of(chunk: Chunk) -> str:
@@ -265,8 +253,7 @@ def _below(path: str, key: object) -> str:
     """Return the path of a mapping's entry."""
     if not isinstance(key, str) or not key or key.startswith("$") or key == "__metadata__":
         raise ValueError(f"{path or 'the state'} has the key {key!r}: use a text that is not empty, no __metadata__, and begins without $")
-    name = key.replace("~", "~0").replace("/", "~1")
-    return f"{path}/{name}" if path else name
+    return f"{path}/{escaped(key)}" if path else escaped(key)
 
 
 def _not_state(value: object, path: str) -> ValueError:

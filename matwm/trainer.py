@@ -12,6 +12,7 @@ import torch.utils.deterministic
 from jaxtyping import Bool, Int
 
 from matwm.acting import EpisodeContext, choose_actions, decide, in_memory, legal_on, random_actions
+from matwm.batches import Windows
 from matwm.checkpoint import Checkpoint, Parent
 from matwm.collector import Collector
 from matwm.config import Config, ConfigError
@@ -26,7 +27,7 @@ from matwm.rng import generator_for, seed_torch
 from matwm.settings import check_in_force, too_few_rows, unplayable
 from matwm.stateful import State, copied, save_parts
 from matwm.store import LocalStore
-from matwm.types import EnvSpec, Windows
+from matwm.types import EnvSpec
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,6 @@ def prepare_torch(config: Config) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False  # float32 is float32; products never round by default, convolutions do
     torch.set_num_threads(config.run.threads)
     torch.set_flush_denormal(True)  # tails of softmaxes and second moments are full of them, and each costs a hundred cycles
-    torch.use_deterministic_algorithms(mode=True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports the compiler besides, for two seconds
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] nothing here reads memory that it has not written
     return torch.device(config.run.device)

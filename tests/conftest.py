@@ -1,8 +1,10 @@
-"""Checks every shape annotation of the method while tests run, keeps torch to one thread, and the surroundings out of the tests."""
+"""Checks every shape annotation of the method while its tests run, keeps torch to one thread, and the surroundings out of the tests."""
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -12,6 +14,7 @@ from tests import tiers
 
 CHECKED = (
     "types",
+    "batches",
     "nets",
     "world_model",
     "actor_critic",
@@ -33,6 +36,12 @@ install_import_hook([f"matwm.{name}" for name in CHECKED], TYPECHECKER)
 torch.set_num_threads(1)
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow one is no mistake
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check shapes in the tests of the method, which takes half of their time; all others train by the functions that these check."""
+    jaxtyping.config.update("jaxtyping_disable", Path(__file__).with_name("matwm") not in item.path.parents)
 
 
 @pytest.fixture(autouse=True)

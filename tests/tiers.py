@@ -35,6 +35,7 @@ ONLY_IN_TEST_ALL = (
     "tests/pipeline/test_dvc.py",
     "tests/pipeline/test_evaluate.py",
     "tests/pipeline/test_faults.py",
+    "tests/pipeline/test_imports.py",
     "tests/pipeline/test_keep.py",
     "tests/pipeline/test_kill.py",
     "tests/pipeline/test_machines.py",

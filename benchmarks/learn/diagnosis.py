@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.learn.fresh import Fresh, one_hots, play
 from matwm.actor_critic.joint import team_rewards
+from matwm.batches import Rollout, Windows
 from matwm.checkpoint import Checkpoint
 from matwm.config import Config
 from matwm.errors import UserError
@@ -20,7 +21,6 @@ from matwm.params_yaml import restored_config
 from matwm.rng import seed_torch
 from matwm.stateful import State
 from matwm.trainer import prepare_torch
-from matwm.types import Rollout, Windows
 
 IMAGES = "none: a diagnosis reads the entries of observations, and here agents see images"
 SAMPLES = 4

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from matwm.acting import EpisodeContext
+from matwm.batches import Windows
 from matwm.config import EnvConfig
 from matwm.envs import make_env
 from matwm.learner import Learner
 from matwm.nets.distributions import sample_index
 from matwm.rng import seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Tick, Windows
+from matwm.types import NO_ACTION, EnvSpec, Tick
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from matwm.batches import Features
 from matwm.nets.team import of_mates
-from matwm.types import Features
 
 
 def joint_size(feature_size: int, latent_size: int, num_agents: int, *, one_hot: bool) -> int:

@@ -5,10 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from matwm.batches import Features
 from matwm.config import ActorCriticConfig
 from matwm.nets.distributions import TwoHot, sample_index
 from matwm.nets.mlp import StackedMLP
-from matwm.types import Features
 
 
 class Actors(nn.Module):

@@ -1,14 +1,16 @@
 """Says what every environment is to the rest of MATWM: all agents at once, in a fixed order, padded to equal sizes."""
 
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from matwm.config import ConfigError
-from matwm.stateful import State
 from matwm.types import EnvSpec, Tick
+
+if TYPE_CHECKING:  # It imports torch, for seconds, and the tables of families are read by whatever reads params.yaml.
+    from matwm.stateful import State
 
 _SIGNALS = 128
 """A process that a signal ends exits with this and the signal's number."""
@@ -21,6 +23,10 @@ class EnvError(ConfigError):
 
     def __init__(self, problem: str) -> None:
         super().__init__([problem])
+
+
+class OverdueError(EnvError):
+    """A call of an environment does not come back."""
 
 
 class NoPictureError(RuntimeError):
@@ -67,11 +73,11 @@ class Env(Protocol):
 class SnapshotEnv(Env, Protocol):
     """An environment whose `spec.resume` is "snapshot"."""
 
-    def snapshot(self) -> State:
+    def snapshot(self) -> "State":
         """Return the state of the running episode as plain values."""
         ...
 
-    def restore(self, state: State) -> Tick:
+    def restore(self, state: "State") -> Tick:
         """Go on from a snapshot and return its tick.
 
         Raises:

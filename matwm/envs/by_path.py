@@ -71,7 +71,7 @@ def _factory(name: str) -> Callable[..., Any]:
 
 def _made(config: EnvConfig, factory: Callable[..., Any]) -> Any:
     """Make it with pictures if it can: some observe nothing without."""
-    from matwm.envs.guest import OverdueError
+    from matwm.envs.base import OverdueError
 
     given = ", ".join(f"{key}={value!r}" for key, value in config.options.items())
     what = f"env.name is {config.name}, and making it with ({given})"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from matwm import rng
-from matwm.envs.base import EnvError
+from matwm.envs.base import OverdueError
 
 CALLS = ("reset", "step", "render", "close")
 PATIENCE_SECONDS = 10.0
@@ -43,10 +43,6 @@ _LENT: Sequence[tuple[Callable[[], Any], Callable[[Any], object]]] = (
     (np.geterr, lambda kept: np.seterr(**kept)),
 )
 """What belongs to a whole process and everybody may change: how it is asked for, and how it is set."""
-
-
-class OverdueError(EnvError):
-    """A call of an environment does not come back."""
 
 
 class Stay:

@@ -1,9 +1,7 @@
 """Turns pictures of any size into small ones for the networks."""
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from torch.nn.functional import interpolate
 
 IMAGE_SHAPE = (3, 64, 64)
 """Channels, height and width of every image that agents see."""
@@ -20,5 +18,8 @@ def small(picture: UInt8[np.ndarray, "height width channels"]) -> UInt8[np.ndarr
 def _shrunk(picture: UInt8[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "channels 64 64"]:
     if picture.shape[:2] == IMAGE_SHAPE[1:]:
         return picture.transpose(2, 0, 1)
+    import torch  # Here: whatever reads params.yaml imports the families of environments, and torch takes seconds.
+    from torch.nn.functional import interpolate
+
     pixels = torch.from_numpy(picture if picture.flags.writeable else picture.copy()).permute(2, 0, 1)
     return interpolate(pixels[None], IMAGE_SHAPE[1:], mode="bilinear", antialias=True)[0].numpy()

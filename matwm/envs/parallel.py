@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from matwm.envs.base import EnvError, blaming
-from matwm.envs.guest import OverdueError
+from matwm.envs.base import EnvError, OverdueError, blaming
 from matwm.envs.spaces import as_numbers
 from matwm.manifest import AGENT
 

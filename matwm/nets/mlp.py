@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from matwm.types import Features
+from matwm.batches import Features
 
 
 def mlp(size_in: int, width: int, layers: int, size_out: int, *, zero_output: bool = False) -> nn.Sequential:

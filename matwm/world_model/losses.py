@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from matwm.batches import Windows
 from matwm.nets.distributions import TwoHot, categorical_kl, pick
-from matwm.types import Windows
 
 
 @dataclass(frozen=True)

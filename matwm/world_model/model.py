@@ -7,11 +7,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from matwm.batches import Features, Windows
 from matwm.config import WorldModelConfig
 from matwm.nets.distributions import reinmax, sample_index, straight_through, unimix_probs
 from matwm.nets.team import mates_beside
 from matwm.nets.transformer import Cache, CausalTransformer, layout
-from matwm.types import EnvSpec, Features, Windows
+from matwm.types import EnvSpec
 from matwm.world_model import losses
 from matwm.world_model.encoder import make_autoencoder
 from matwm.world_model.heads import Heads

@@ -9,7 +9,6 @@ from pipeline.catalog.catalog import Catalog
 from pipeline.metrics import best, words
 from pipeline.metrics.points import EVALUATION
 from pipeline.metrics.records import LATEST_EPISODES, latest_returns
-from pipeline.params.retention import history_of
 from pipeline.run import Run
 
 
@@ -41,7 +40,7 @@ def metrics_of(catalog: Catalog, run: Run | None, checkpoint: Checkpoint) -> dic
     Raises:
         CheckpointError: its history is damaged.
     """
-    past = history_of(checkpoint)
+    past = checkpoint.history()
     values = {name: curve[-1][1] for name, curve in sorted(past.metrics.items()) if len(curve)}
     for agent, mean in latest_returns(past, checkpoint.spec.agents).items():
         values[f"return of {LATEST_EPISODES} episodes/{agent}"] = mean

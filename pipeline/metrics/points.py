@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple, Protocol
 
 from matwm.history import History
-from matwm.stateful import State
 
 EVALUATION = "evaluation/"
 """Beginning of the keys of evaluations, which may be done again with another result."""
@@ -47,9 +46,8 @@ def same(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
-def curves_of(history: State, agents: tuple[str, ...]) -> Curves:
-    """Return every point that a checkpoint's history holds, of its whole lineage."""
-    past = History.from_state(history)
+def curves_of(past: History, agents: tuple[str, ...]) -> Curves:
+    """Return every point of a checkpoint's history, of its whole lineage."""
     curves = {(key, step): value for key, points in past.metrics.items() for step, value in points}
     for episode in past.episodes:
         curves["episode/length", episode.end_step] = float(episode.length)

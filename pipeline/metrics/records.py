@@ -7,12 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from matwm import scenarios
 from matwm.config import LossWeights
 from matwm.history import History
-from matwm.stateful import State
 from matwm.types import EnvSpec
 from pipeline import project as places
 
@@ -24,12 +21,11 @@ BESIDE_LOSSES = ("teammate_accuracy",)
 """What `dvc metrics show` has of the world model beside its loss and every term of it; everything else is in the curves."""
 
 
-def write_curves(folder: Path, history: State, agents: Sequence[str], step: int, stopped: Mapping[str, int] | None = None) -> None:
+def write_curves(folder: Path, past: History, agents: Sequence[str], step: int, stopped: Mapping[str, int] | None = None) -> None:
     """Write the cumulative curves and episodes of a checkpoint, and their last values: a pure function of the history.
 
     `stopped` is added to the last values: at which step, and by which rule, training was stopped early.
     """
-    past = History.from_state(history)
     places.write_text(folder / "training.csv", _table(["step", *_curve_names(past)], _curves(past)))
     columns = ["step", "length", *(f"return/{agent}" for agent in agents)]
     places.write_text(folder / "episodes.csv", _table(columns, ([e.end_step, e.length, *e.returns] for e in past.episodes)))
@@ -111,4 +107,8 @@ def _version(library: str) -> str | None:
 
 
 def _device(device: str) -> str:
-    return f"cuda {torch.cuda.get_device_name()}" if device == "cuda" and torch.cuda.is_available() else device
+    if device != "cuda":
+        return device
+    import torch  # It costs seconds, and is there already where a GPU computes.
+
+    return f"cuda {torch.cuda.get_device_name()}" if torch.cuda.is_available() else device

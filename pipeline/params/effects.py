@@ -5,8 +5,6 @@ from typing import Any
 from matwm.changes import Change
 from matwm.checkpoint import Checkpoint
 from matwm.config import Config
-from matwm.replay import rows_held
-from matwm.settings import too_few_rows
 
 
 def effect(change: Change, checkpoint: Checkpoint, parent: Config, config: Config) -> str:
@@ -39,11 +37,15 @@ def effect(change: Change, checkpoint: Checkpoint, parent: Config, config: Confi
 
 def misfit(checkpoint: Checkpoint, config: Config) -> str | None:
     """Return why a training with this configuration could not go on from the checkpoint's replay, None if it can."""
+    from matwm.settings import too_few_rows  # Both import torch, for seconds.
+
     return too_few_rows(config, checkpoint.step, rows_after(checkpoint, config))
 
 
 def rows_after(checkpoint: Checkpoint, config: Config) -> int:
     """Return how many rows of a checkpoint's replay a training with this configuration has to go on with."""
+    from matwm.replay import rows_held
+
     state: Any = checkpoint.replay()
     return rows_held(state["total_rows"], len(state["chunks"]), config.replay)
 

@@ -73,7 +73,7 @@ def scored(newest: "Checkpoint", objectives: Iterable[Objective], steps: Collect
 
     Training episodes have no match-ups and say no metrics: where such a one is the objective, or there is none, all agents count.
     """
-    roles, history = newest.spec.roles(), history_of(newest)
+    roles, history = newest.spec.roles(), newest.history()
     everybody = tuple(range(newest.spec.num_agents))
     wanted = {(tuple(roles.get(one.role or "", everybody)), one.is_least and one.role is not None) for one in objectives}
     return [
@@ -90,11 +90,6 @@ def retained_by(segment: "ResolvedSegment", newest: "Checkpoint") -> tuple[int, 
     config, until_now = segment.config.retention, [step for step in segment.saves if step <= newest.step]
     found = scored(newest, segment.config.objectives, until_now) if config.keep_best else []
     return tuple(step for step in retained(segment.saves, config, segment.needed, found, start=segment.origin.step) if step <= newest.step)
-
-
-def history_of(checkpoint: "Checkpoint") -> History:
-    """Return what a checkpoint says of its lineage's episodes and curves."""
-    return History.from_state(checkpoint.history())
 
 
 def _every(steps: list[int], interval: int, start: int) -> set[int]:

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from matwm.actor_critic import networks
+from matwm.batches import Features, Rollout, Windows
 from matwm.imagination import imagine
 from matwm.nets import attention
 from matwm.rng import seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
+from matwm.types import NO_ACTION, EnvSpec
 from matwm.world_model import model as model_module
 from tests.matwm.tiny import dense, make_learner, make_windows, toy_config
 

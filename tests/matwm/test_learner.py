@@ -278,9 +278,9 @@ def test_moments_are_copied_in_place_and_the_learning_rate_stays_the_configurati
     first(torch.ones(3)).sum().backward()
     source.step()
     target = NamedAdam(second.named_parameters(), learning_rate=0.5, betas=(0.9, 0.999), epsilon=1e-8)
-    places = [id(tensor) for state in target.adam.state.values() for tensor in state.values()]
+    places = [id(tensor) for state in target.moments.values() for tensor in state.values()]
     target.load_state_dict(source.state_dict())
-    assert [id(tensor) for state in target.adam.state.values() for tensor in state.values()] == places
+    assert [id(tensor) for state in target.moments.values() for tensor in state.values()] == places
     assert fingerprint({"o": target.state_dict()}) == fingerprint({"o": source.state_dict()})
     assert target.learning_rate == 0.5
     assert set(source.state_dict()["weight"]) == {"step", "exp_avg", "exp_avg_sq"}

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from matwm.acting import random_actions
+from matwm.batches import Windows
 from matwm.collector import Collector
 from matwm.envs.episode_log import EpisodeLog
 from matwm.replay import Replay
 from matwm.rng import generator_for, seed_torch
-from matwm.types import EnvSpec, Tick, Windows
+from matwm.types import EnvSpec, Tick
 from matwm.world_model import model as model_module
-from tests.matwm.tiny import make_learner, make_trainer, make_windows, run, toy_config
+from tests.matwm.tiny import make_learner, make_trainer, make_windows, repeating, run, toy_config
 from tests.matwm.toy_envs import AnnouncedEnv, RingEnv
 
 LARGER = {
@@ -47,7 +48,7 @@ def likeliest():
 
 
 def fit(learner, sample, updates):
-    for update in range(updates):
+    for update in repeating(updates, 2):
         seed_torch(0, "test", update)
         metrics = learner.update_world_model(sample(update))
     return {name.removeprefix("world_model/"): value for name, value in metrics.numbers.items()}
@@ -57,7 +58,7 @@ def played(env, choose, steps, config):
     """Fill a replay with what `choose(env, rng, mask)` does."""
     log = EpisodeLog(env)
     collector = Collector(log, Replay(log.spec, config.replay), seed=0, acting_context=1)
-    for step in range(steps):
+    for step in repeating(steps, 24):
         rng = generator_for(0, "test", step)
         collector.step(lambda _, mask, rng=rng: choose(rng, mask), env_step=step + 1)
     return collector.replay
@@ -202,7 +203,7 @@ def test_the_value_of_one_a_step_is_the_geometric_sum(continues, expected):
     changes = {"actor_critic.discount": 0.8, "actor_critic.learning_rate": 5e-3, "actor_critic.slow_decay": 0.8}
     learner = make_learner(spec, toy_config(spec, changes))
     constant_world(learner, 1.0, continues)
-    for update in range(250):
+    for update in repeating(250, 2):
         seed_torch(0, "test", update)
         metrics = learner.update_agents(make_windows(spec, per_agent=8, length=2, seed=update))
     values = [metrics[f"agents/{name}/value"] for name in spec.agents]

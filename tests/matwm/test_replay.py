@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matwm import replay as module
+from matwm.batches import Windows
 from matwm.config import ReplayConfig
 from matwm.replay import Replay
 from matwm.rng import generator_for
 from matwm.stateful import Chunk, encode_chunk, fingerprint
-from matwm.types import NO_ACTION, EnvSpec, Step, Windows
+from matwm.types import NO_ACTION, EnvSpec, Step
 
 N = 3
 SPEC = EnvSpec(name="counter", agents=("a_0", "a_1", "b_0"), obs_sizes=(2, 2, 1), num_actions=(4, 4, 3))

@@ -111,10 +111,10 @@ def test_the_optimizers_step_by_the_new_values_with_the_old_moments(parent: Chec
     trainer = branch(parent, tiny_config({**PARENT, **{f"{section}.{name}": value for name, value in values.items()}}))
     learner = trainer.learner
     optimizer = {"world_model": learner.world_model_optimizer, "actor_critic": learner.agents_optimizer}[section]
-    groups = optimizer.adam.param_groups
-    assert [(group["lr"], group["betas"], group["eps"]) for group in groups] == [(rate, (0.5, 0.75), 0.125) for rate in rates]
+    groups = optimizer.groups
+    assert [(group.learning_rate, group.betas, group.epsilon) for group in groups] == [(rate, (0.5, 0.75), 0.125) for rate in rates]
     if section == "world_model":
-        whose = [{name for name, p in optimizer.named.items() if any(p is one for one in group["params"])} for group in groups]
+        whose = [set(group.names) for group in groups]
         own = [
             {name for name in optimizer.named if name.startswith(below)}
             for below in (("autoencoder.",), ("heads.reward.", "heads.arrival."))
@@ -122,7 +122,7 @@ def test_the_optimizers_step_by_the_new_values_with_the_old_moments(parent: Chec
         assert whose == [optimizer.named.keys() - own[0] - own[1], *own]
     moments: Any = parent.load()["optimizers"]
     for name, moment in moments["world_model" if section == "world_model" else "agents"].items():
-        assert torch.equal(optimizer.adam.state[optimizer.named[name]]["exp_avg"], moment["exp_avg"])
+        assert torch.equal(optimizer.moments[name]["exp_avg"], moment["exp_avg"])
 
 
 # ---- the replay's capacity adapts
@@ -175,9 +175,9 @@ def overruled(trainer: Trainer, path: str) -> None:
     """Put another value in force, as a loading that knows too much would."""
     learner = trainer.learner
     acts: dict[str, Callable[[], Any]] = {
-        "world_model.learning_rate": lambda: learner.world_model_optimizer.adam.param_groups[0].update(lr=0.5),
-        "actor_critic.adam_betas": lambda: learner.agents_optimizer.adam.param_groups[0].update(betas=(0.1, 0.2)),
-        "actor_critic.adam_epsilon": lambda: learner.agents_optimizer.adam.param_groups[0].update(eps=1.0),
+        "world_model.learning_rate": lambda: setattr(learner.world_model_optimizer.groups[0], "learning_rate", 0.5),
+        "actor_critic.adam_betas": lambda: setattr(learner.agents_optimizer.groups[0], "betas", (0.1, 0.2)),
+        "actor_critic.adam_epsilon": lambda: setattr(learner.agents_optimizer.groups[0], "epsilon", 1.0),
         "world_model.dropout": lambda: setattr(learner.world_model.trunk.blocks[1], "dropout", 0.5),
         "world_model.unimix": lambda: setattr(learner.world_model.autoencoder, "unimix", 0.5),
         "world_model.loss_weights.reward": lambda: learner.world_model.loss_weights.update(reward=9.0),

@@ -10,11 +10,12 @@ import torch
 from matwm.acting import EpisodeContext, choose_actions
 from matwm.actor_critic import Actors, networks
 from matwm.actor_critic.joint import joint_size, team_rewards, with_mates_latents
+from matwm.batches import Features, Rollout, Windows
 from matwm.config import ConfigError
 from matwm.imagination import Control, control_of, imagine, predicted_actions
 from matwm.nets.team import mates_beside, of_mates
 from matwm.rng import generator_for, seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Features, Rollout, Windows
+from matwm.types import NO_ACTION, EnvSpec
 from matwm.world_model import model as model_module
 from tests.matwm.test_learning import LARGER, fit, likeliest, played
 from tests.matwm.test_replay import N, counter_step, fill, make_replay, row_numbers
@@ -443,9 +444,9 @@ def test_what_is_new_is_not_in_checkpoints_of_those_who_do_without():
 def test_agents_wait_for_their_first_step():
     trainer = run(make_trainer(None, tiny_config({"schedule.agents_from": 20})), 19)
     assert not any("agents/" in key for key in trainer.parts()["history"])
-    assert not trainer.learner.agents_optimizer.adam.state[trainer.learner.actors.net.output_bias]["step"]
+    assert not trainer.learner.agents_optimizer.moments["actors.net.output_bias"]["step"]
     run(trainer, 1)
-    assert trainer.learner.agents_optimizer.adam.state[trainer.learner.actors.net.output_bias]["step"] == 1
+    assert trainer.learner.agents_optimizer.moments["actors.net.output_bias"]["step"] == 1
 
 
 @pytest.mark.parametrize(

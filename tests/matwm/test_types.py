@@ -1,9 +1,13 @@
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
+import torch
 
+from matwm.actor_critic.returns import lambda_returns
 from matwm.types import AgentSpec, EnvSpec, Tick
+from tests.matwm.tiny import repeating
 
 SPEC = EnvSpec("mixed", ("wolf_0", "wolf_1", "grey_sheep_0", "dog"), (4, 2, 3, 1), (5, 2, 3, 3))
 
@@ -50,3 +54,16 @@ def test_the_facts_of_an_agent_are_its_column():
 
 def test_the_time_limit_is_no_part_of_what_must_agree():
     assert replace(SPEC, max_steps=7) == SPEC != replace(SPEC, resume="episode")
+
+
+def test_shapes_are_checked_while_these_tests_run_but_where_they_repeat_themselves():
+    row, too_long = torch.zeros(2, 3), torch.zeros(2, 5)
+
+    def is_refused() -> bool:
+        try:
+            return lambda_returns(row, row, too_long, discount=0.9, lambda_=0.9).shape != row.shape
+        except jaxtyping.TypeCheckError:
+            return True
+
+    assert [is_refused() for _ in repeating(3, 1)] == [True, False, False]
+    assert is_refused()

@@ -291,7 +291,7 @@ def test_what_is_only_not_pulled_is_not_trained_again(
     repro.run(Namespace(rest=["train@s00"], retrain=False, max_time=None, stop_at=None))
     assert called[0][1:] == ["repro", "train@s00"]
     assert "no DVC remote is set: it trains again" in capsys.readouterr().err
-    trained.project.dvc("remote", "add", "-d", "r", "/nowhere")
+    trained.project.add_remote("/nowhere")
     with pytest.raises(ProjectError, match=r'segment s00 is trained \(dvc\.lock\), but its checkpoints are not here: run "dvc pull"'):
         repro.run(Namespace(rest=[], retrain=False, max_time=None, stop_at=None))
     repro.run(Namespace(rest=["--pull"], retrain=False, max_time=None, stop_at=None))

@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 
 from matwm.step_names import step_name
+from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import Project, tiny_params
 
 ROOT = "checkpoints/root"
 
 
-def test_a_dropped_step_comes_back_from_mlflow_without_training(tmp_path: Path, store_template: Path) -> None:
+def test_a_dropped_step_comes_back_from_mlflow_without_training(tmp_path: Path, store_template: Path, matwm_in: Matwm) -> None:
     parent = {"s00": {"from": ROOT, "until": 120}}
     retention = {"retention": {"keep_last": 1}}
     project = Project.create(tmp_path / "p", tiny_params(retention, parent), store_template)
@@ -27,7 +28,7 @@ def test_a_dropped_step_comes_back_from_mlflow_without_training(tmp_path: Path, 
         "or add keep: [80] to segments.s00, which then brings that checkpoint back"
     )
     before = project.files()
-    assert project.matwm("validate", code=1) == project.matwm("repro", code=1) == f"{refusal}\n"
+    assert matwm_in(project, "validate") == matwm_in(project, "repro") == (1, "", f"{refusal}\n")
     assert refusal in project.dvc("repro", "train@s01", code=255)
     assert project.files() | {".params.ok"} == before, "validating neither downloads nor publishes; DVC removes its marker"
 

@@ -20,6 +20,7 @@ from pipeline.metrics.points import TimedPoint
 from pipeline.stores.mlflow import MlflowStore
 from pipeline.tracking.importing import import_all, read_record
 from tests.pipeline import in_mlflow
+from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import Project, processes_in, tiny_params, until
 
 ROOT = "checkpoints/root"
@@ -63,8 +64,7 @@ def are_single(points: list[TimedPoint]) -> bool:
 
 
 def add_remote(project: Project, url: Path | str) -> None:
-    project.dvc("remote", "add", "--default", "store", str(url))
-    project.dvc("remote", "modify", "store", "verify", "true")
+    project.add_remote(url, verify="true")
     project.git("commit", "-q", "-am", "remote")
 
 
@@ -144,14 +144,21 @@ def artifacts(uri: str, run: str, folder: str | None = None) -> set[str]:
     return found
 
 
-def test_git_and_the_remote_are_enough_to_import_the_runs(tmp_path: Path, store_template: Path, reference: Project) -> None:
+def test_git_and_the_remote_are_enough_to_import_the_runs(
+    tmp_path: Path, store_template: Path, reference: Project, matwm_in: Matwm
+) -> None:
+    def matwm(project: Project, *arguments: str, code: int = 0) -> str:
+        found, out, errors = matwm_in(project, *arguments)
+        assert found == code, errors
+        return out + errors * (code != 0)
+
     first = Project(tmp_path / "first")
     shutil.copytree(reference.path, first.path, symlinks=True)
     shutil.copy(store_template, first.path / "mlflow.db")  # A copy's database leads to the original's artifacts.
-    first.matwm("doctor", "--fix")
+    matwm(first, "doctor", "--fix")
     runs_of_reference = everything(reference, run_id(reference))
     add_remote(first, tmp_path / "remote")
-    first.matwm("continue", f"{run_id(first)[:10]}@120", "--until", "160")
+    matwm(first, "continue", f"{run_id(first)[:10]}@120", "--until", "160")
     first.dvc("repro", "train@s01", "evaluate@s01")
     child, parent = run_id(first, "s01"), run_id(first)
     first.dvc("push")
@@ -159,9 +166,9 @@ def test_git_and_the_remote_are_enough_to_import_the_runs(tmp_path: Path, store_
     trained = everything(first, child)
 
     second = first.clone(tmp_path / "second", store_template)
-    assert 'run "dvc pull" first' in second.matwm("import", code=1)
+    assert 'run "dvc pull" first' in matwm(second, "import", code=1)
     second.dvc("pull", "train@s00", "train@s01", "evaluate@s01")
-    rows = json.loads(second.matwm("import", "--json"))
+    rows = json.loads(matwm(second, "import", "--json"))
     assert [(row["original_run"], row["imported"]) for row in rows] == [(parent, True), (child, True)]
     new_parent, new_child = (row["run_id"] for row in rows)
     assert everything(second, new_child) == trained
@@ -172,12 +179,12 @@ def test_git_and_the_remote_are_enough_to_import_the_runs(tmp_path: Path, store_
     assert tags["matwm.original_run"] == child
     assert in_mlflow.steps(new_child, uri) == [160]
     database = (second.path / "mlflow.db").read_bytes()
-    assert [row["imported"] for row in json.loads(second.matwm("import", parent[:8], "s01", "--json"))] == [False, False]
+    assert [row["imported"] for row in json.loads(matwm(second, "import", parent[:8], "s01", "--json"))] == [False, False]
     assert (second.path / "mlflow.db").read_bytes() == database, "twice changes nothing"
-    assert [row["run_id"] for row in json.loads(second.matwm("runs", "--json"))] == [new_child, new_parent]
-    assert json.loads(second.matwm("show", f"{child[:9]}@final", "--json"))["run_id"] == new_child, "commands accept the old ID"
+    assert [row["run_id"] for row in json.loads(matwm(second, "runs", "--json"))] == [new_child, new_parent]
+    assert json.loads(matwm(second, "show", f"{child[:9]}@final", "--json"))["run_id"] == new_child, "commands accept the old ID"
 
-    second.matwm("continue", f"{child[:9]}@final", "--until", "200")
+    matwm(second, "continue", f"{child[:9]}@final", "--until", "200")
     second.dvc("repro", "train@s02")
     tags = runs.client(uri).get_run(run_id(second, "s02")).data.tags
     assert tags["mlflow.parentRunId"] == tags["matwm.parent_run"] == new_child

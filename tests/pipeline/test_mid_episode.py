@@ -1,9 +1,9 @@
-"""A training that is killed within an episode ends as one that was not, in every family that promises it: through `dvc repro`, by SIGKILL.
+"""A training that is killed within an episode ends as one that was not, in every family that promises it: the stage's process, by SIGKILL.
 
-Of `mpe` test_dvc.py and test_kill.py do the same.
+Of `mpe` test_dvc.py and test_kill.py do the same through `dvc repro`. This process trains on, which has trained undisturbed before;
+that an episode goes on in a process that knows nothing of it is in tests/matwm/envs/test_base.py.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -18,7 +18,10 @@ from matwm.envs import is_installed
 from matwm.evaluation import evaluate
 from matwm.params_yaml import parse_config
 from matwm.trainer import Trainer, build_trainer
-from tests.pipeline.projects import Project, fingerprint_of, tiny_params, until
+from pipeline.evaluate import evaluate as judge
+from pipeline.process import Interruption
+from pipeline.train import train
+from tests.pipeline.projects import HOLDING, Project, fingerprint_of, tiny_params, until
 from tests.readme import own_environment
 
 
@@ -82,15 +85,16 @@ def test_a_kill_within_an_episode_changes_nothing(
     whole, step = uninterrupted(case)
     project = Project.create(path, case.params(step), store_template)
 
-    dvc = project.start("dvc", "repro", "train@s00", **project.hold(step))
-    until(lambda: project.has_saved(step) or dvc.poll() is not None)
-    assert dvc.poll() is None, dvc.communicate()[0]
-    os.kill(project.trainer_pid(), signal.SIGKILL)
-    assert dvc.wait(timeout=300) != 0
-    said = project.dvc("repro", "evaluate@s00" if case.is_judged else "train@s00")
-    assert f"s00 goes on from its own checkpoint of step {step}\n" in said
+    trainer = project.start(sys.executable, str(HOLDING), "-m", "pipeline.train", "s00", **project.hold(step))
+    until(lambda: project.has_saved(step) or trainer.poll() is not None)
+    assert trainer.poll() is None, trainer.communicate()[0]
+    trainer.kill()
+    assert trainer.wait(timeout=300) == -signal.SIGKILL
+    assert train(path, "s00", Interruption()) == 0
+    assert project.json("metrics/s00/run.json")["resumed_at"] == [step]
     assert project.fingerprint_at(case.last) == fingerprint_of(whole)
     if case.is_judged:
+        judge(path, "s00")
         judged = project.json("metrics/s00/evaluation.json")
         assert win_rate_and_returns(whole) == (
             judged["metrics"]["sampled"]["self_play"]["win"]["mean"],

@@ -376,7 +376,7 @@ def test_what_a_save_costs_is_recorded_once_for_each(project: Path) -> None:
     ]
     assert all(point.value > 0 for point in points)
     last = open_checkpoint(checkpoint_at(project, 80))
-    assert not [name for name in last.history() if "checkpoint/" in name], "measured times are no part of a checkpoint"
+    assert not [name for name in last.history().metrics if "checkpoint/" in name], "measured times are no part of a checkpoint"
 
 
 @pytest.mark.parametrize(("long", "steps"), [(math.inf, [40, 43]), (0.0, [40])])

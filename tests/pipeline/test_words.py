@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from matwm import evaluation
-from matwm.history import History
 from matwm.policy import load_networks
 from matwm.scenarios.objective import parse
 from matwm.store import LocalStore
@@ -47,7 +46,7 @@ def test_words_are_judged_over_a_lineage_and_drawn(root: Path, monkeypatch: pyte
         assert evaluate.main([name]) == 0
 
     checkpoint = LocalStore(root / "checkpoints/s01").open(80)
-    assert not [key for key in History.from_state(checkpoint.history()).metrics if "words" in key or key.startswith("evaluation")]
+    assert not [key for key in checkpoint.history().metrics if "words" in key or key.startswith("evaluation")]
     networks = load_networks(checkpoint)
     (result,) = evaluation.evaluate(
         networks.world_model, networks.actors, networks.env,

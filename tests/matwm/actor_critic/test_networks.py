@@ -3,8 +3,8 @@ import torch
 
 from matwm.actor_critic import Actors, Critics
 from matwm.actor_critic.losses import entropy
+from matwm.batches import Features
 from matwm.rng import seed_torch
-from matwm.types import Features
 from tests.matwm.tiny import tiny_config
 
 N, F, A = 3, 10, 4

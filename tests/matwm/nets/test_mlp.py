@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from matwm.batches import Features
 from matwm.nets.mlp import FeatureLinear, LatentLinear, StackedMLP, mlp
 from matwm.rng import seed_torch
-from matwm.types import Features
 from tests.matwm.tiny import dense
 
 N, IN, WIDTH, OUT = 3, 11, 7, 4

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
+from matwm.batches import Features
 from matwm.nets.distributions import reinmax
 from matwm.nets.mlp import StackedMLP
-from matwm.types import EnvSpec, Features
+from matwm.types import EnvSpec
 from matwm.world_model.latents import OneHotCode, OrdinalCode, make_code
 from tests.matwm.tiny import make_learner, toy_config
 

@@ -4,10 +4,11 @@ import math
 import pytest
 import torch
 
+from matwm.batches import Windows
 from matwm.config import LossWeights
 from matwm.nets.distributions import symlog
 from matwm.rng import seed_torch
-from matwm.types import NO_ACTION, EnvSpec, Windows
+from matwm.types import NO_ACTION, EnvSpec
 from matwm.world_model import model as model_module
 from matwm.world_model.encoder import VectorAutoencoder
 from tests.matwm.tiny import dense, make_learner, make_windows, toy_config

@@ -46,10 +46,7 @@ class Case:
 
 
 def project_in(tmp_path: Path) -> Project:
-    project = Project(tmp_path / "project")
-    project.path.mkdir()
-    project.git("init", "-q")
-    project.dvc("init", "-q")
+    project = Project.empty(tmp_path / "project")
     (project.path / "dvc.yaml").write_text("", encoding="utf-8")
     return project
 
@@ -102,7 +99,7 @@ def dvc_cache(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
 
 def remote(tmp_path: Path, request: pytest.FixtureRequest) -> Case:
     project, run = project_in(tmp_path), Run(None, "s00", KEY)
-    project.dvc("remote", "add", "-q", "--default", "store", str(tmp_path / "remote"))
+    project.add_remote(tmp_path / "remote")
 
     def fill(checkpoint: Path) -> None:
         store = Remote.of(project.path)

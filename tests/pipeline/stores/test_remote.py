@@ -106,11 +106,8 @@ def test_only_what_is_new_is_sent(project: Path, save: Save, tmp_path: Path) -> 
 
 
 def test_dvc_finds_what_was_pushed(tmp_path: Path, save: Save) -> None:
-    project = Project(tmp_path / "dvc")
-    project.path.mkdir()
-    project.git("init", "-q")
-    project.dvc("init", "-q")
-    project.dvc("remote", "add", "-q", "--default", "store", str(tmp_path / "remote"))
+    project = Project.empty(tmp_path / "dvc")
+    project.add_remote(tmp_path / "remote")
     shutil.copytree(save(100).path, project.path / "data/step_000000100")
     store_of(project.path).put(RUN, project.path / "data/step_000000100")
     before = objects(tmp_path)
