@@ -16,7 +16,6 @@ from matwm.history import Episode, History
 from matwm.scenarios.objective import parse
 from matwm.step_names import step_name
 from pipeline import runs
-from pipeline.params import retention
 from pipeline.params.retention import reasons, retained, scored, scores
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import StopAfter
@@ -78,7 +77,7 @@ def test_the_objective_says_whose_returns_count_and_which_way(save: Callable[...
     newest = save(40)  # of agents wolf_0 and sheep_0
     history = History(episodes=[Episode(10, 10, (1.0, -1.0)), Episode(30, 20, (5.0, -9.0))])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retention, "history_of", lambda _: history)
+        patch.setattr(type(newest), "history", lambda _: history)
         wolf, sheep = {10: 1.0, 30: 3.0}, {10: -1.0, 30: -5.0}
         assert scored(newest, [parse("learned_v_random/wolf")], [10, 30]) == [wolf]
         assert scored(newest, [parse("min self_play/sheep")], [10, 30]) == [{10: 1.0, 30: 5.0}]
