@@ -46,11 +46,12 @@ def evaluate(project: Path, name: str) -> None:
     from matwm.params_yaml import read_params
     from matwm.store import LocalStore
     from pipeline import project as places
-    from pipeline import segments, tracking
+    from pipeline import tracking
     from pipeline.keys import manifest_key
     from pipeline.metrics import best, words
     from pipeline.metrics.points import TimedPoint
     from pipeline.metrics.recorded import EVALUATED, TIMES, read_recorded, write_recorded
+    from pipeline.params import segments
     from pipeline.tracking.committed import committed_records
     from pipeline.tracking.report import report
     from pipeline.tracking.run_facts import restore_run_facts

@@ -9,7 +9,7 @@ from matwm.checkpoint import Parent, is_root, open_parent, read_manifest
 from matwm.manifest import MANIFEST
 from pipeline import project as places
 from pipeline.params import imports
-from pipeline.segments import ResolvedSegment
+from pipeline.params.segments import ResolvedSegment
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.drawing.figures import Curve, Figure, Lineage
     from pipeline.drawing.scoreboard import Score
     from pipeline.drawing.words import Moment, Speaker
-    from pipeline.segments import ResolvedSegment
+    from pipeline.params.segments import ResolvedSegment
 
 SELF_PLAY = "self_play"
 UPKEEP_SECONDS = 30.0
@@ -39,8 +39,9 @@ def plot(project: Path) -> list[Path]:
     from matwm import durable
     from matwm.params_yaml import read_params
     from pipeline import project as places
-    from pipeline import segments, tracking
+    from pipeline import tracking
     from pipeline.drawing import figures
+    from pipeline.params import segments
     from pipeline.tracking import upkeep
     from pipeline.tracking.report import report
 

@@ -21,8 +21,8 @@ from pipeline import project as places
 from pipeline.metrics import best
 from pipeline.params import assignments, decisions, overrides, sweeps
 from pipeline.params.decisions import Row
+from pipeline.params.segments import ResolvedSegment, sample_of
 from pipeline.project import ProjectError
-from pipeline.segments import ResolvedSegment, sample_of
 
 
 def decide(project: Path, name: str, is_finished: Callable[[str], bool]) -> None:

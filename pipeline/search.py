@@ -25,8 +25,8 @@ from pipeline.metrics import best
 from pipeline.metrics.recorded import TIMES, read_recorded
 from pipeline.params import decisions, sweeps
 from pipeline.params.decisions import Row
+from pipeline.params.segments import ResolvedSegment, sample_of
 from pipeline.project import ProjectError
-from pipeline.segments import ResolvedSegment, sample_of
 from pipeline.validate import missing_optuna
 
 if TYPE_CHECKING:

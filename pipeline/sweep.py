@@ -19,7 +19,7 @@ from matwm.errors import run_program
 from pipeline.process import Interruption, follow_parent, leave
 
 if TYPE_CHECKING:
-    from pipeline.segments import ResolvedSegment
+    from pipeline.params.segments import ResolvedSegment
 
 JOBS = "MATWM_JOBS"
 """In the environment: how many trials may be trained at a time; default 1."""
@@ -79,7 +79,7 @@ class _Queue:
         from matwm.params_yaml import parse_sweeps, read_params
         from pipeline import population, search
         from pipeline import project as places
-        from pipeline.segments import resolve_all
+        from pipeline.params.segments import resolve_all
 
         decide = population.decide if parse_sweeps(read_params(self.project / places.PARAMS))[self.name].population else search.decide
         is_news = True
@@ -139,8 +139,8 @@ def _opened_search(project: Path, name: str) -> Iterator[None]:
     from pipeline import project as places
     from pipeline.job import open_start
     from pipeline.params import decisions
+    from pipeline.params.segments import resolve_all, sample_of
     from pipeline.process import exclusive
-    from pipeline.segments import resolve_all, sample_of
 
     params = read_params(project / places.PARAMS)
     config = parse_sweeps(params)[name]
@@ -152,7 +152,7 @@ def _opened_search(project: Path, name: str) -> Iterator[None]:
 
 def _train_all(project: Path, name: str, queue: _Queue, jobs: int, interruption: Interruption) -> dict[str, int]:
     """Run a process for each trial; return the exit codes of those that failed. After a signal all are ended, and none is begun."""
-    from pipeline.params.room import Room
+    from pipeline.estimates.room import Room
 
     running: dict[str, subprocess.Popen[bytes]] = {}
     failed: dict[str, int] = {}

@@ -31,7 +31,7 @@ def train(project: Path, name: str, interruption: Interruption) -> int:
     from pipeline import tracking
     from pipeline.catalog import numerics
     from pipeline.job import Job, open_start
-    from pipeline.segments import resolve_all
+    from pipeline.params.segments import resolve_all
     from pipeline.tracking.run_facts import restore_run_facts
     from pipeline.training.session import Session
     from pipeline.validate import missing_devices, refused_pushes, stale_numerics, validate

@@ -15,10 +15,11 @@ def run_trial(project: Path, name: str, interruption: Interruption) -> int:
         ConfigError, ProjectError, CheckpointError, TrackingError: one sentence that a person can act on.
     """
     from matwm.params_yaml import read_params
-    from pipeline import finished_trials, segments
+    from pipeline import finished_trials
     from pipeline import project as places
     from pipeline.evaluate import evaluate
     from pipeline.job import Job, open_start
+    from pipeline.params import segments
     from pipeline.train import train
 
     if code := train(project, name, interruption):

@@ -23,8 +23,8 @@ from matwm.yaml_text import read_yaml
 from pipeline import dvc_files, runs, source_code
 from pipeline import project as places
 from pipeline.catalog import numerics
-from pipeline.params.forecast import Forecast, forecast
-from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.estimates.forecast import Forecast, forecast
+from pipeline.params.segments import ResolvedSegment, resolve_all
 from pipeline.stores import remote
 
 MARKER = ".params.ok"

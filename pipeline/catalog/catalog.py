@@ -13,9 +13,9 @@ from pipeline import runs
 from pipeline.catalog.current import Described, current_runs, described, origin, unbroken
 from pipeline.catalog.lineage import Lineage
 from pipeline.catalog.sources import merged
+from pipeline.params.segments import ResolvedSegment
 from pipeline.project import ProjectError
 from pipeline.run import Run
-from pipeline.segments import ResolvedSegment
 from pipeline.wording import few
 
 

@@ -12,8 +12,8 @@ from matwm.params_yaml import parse_config, read_params
 from pipeline import project as places
 from pipeline.keys import manifest_key
 from pipeline.params import sweeps
+from pipeline.params.segments import CHECKPOINT, ResolvedSegment, resolve_all
 from pipeline.run import Run
-from pipeline.segments import CHECKPOINT, ResolvedSegment, resolve_all
 
 
 @dataclass

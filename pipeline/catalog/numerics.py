@@ -9,8 +9,8 @@ from pipeline import project as places
 from pipeline.catalog.current import may_be, parents_first
 from pipeline.catalog.sources import merged
 from pipeline.keys import segment_key
+from pipeline.params.segments import ResolvedSegment
 from pipeline.run import Run
-from pipeline.segments import ResolvedSegment
 from pipeline.wording import few
 
 RETRAINS = "MATWM_RETRAINS"

@@ -14,9 +14,9 @@ from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.metrics.best import objectives
 from pipeline.params.retention import Policy, reasons, retained_by, scored
+from pipeline.params.segments import ResolvedSegment
 from pipeline.process import exclusive
 from pipeline.run import PINNED, Run
-from pipeline.segments import ResolvedSegment
 from pipeline.stores.protocol import CanDelete
 from pipeline.stores.table import commonly_asked
 

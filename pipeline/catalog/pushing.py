@@ -6,9 +6,9 @@ In that order, and not the newest first: a machine that goes on trains again fro
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline import project as places
 from pipeline.catalog.sources import merged
 from pipeline.run import Run
+from pipeline.stores.folders import PublishedStore, WorkStore
 from pipeline.stores.remote import Remote, Sent
 
 
@@ -19,9 +19,9 @@ def trainings(project: Path) -> list[Run]:
 
 
 def checkpoints_of(project: Path, run: Run) -> dict[int, Path]:
-    """Return a run's checkpoints on this machine by step; the stores say the same, but take torch to be imported for it."""
-    homes = [run.published, (run.work or _work_folder(project, run)) / "checkpoints"]
-    return {step: home / places.step_folder(step) for home in homes if home for step in places.steps_in(home)}
+    """Return a run's checkpoints on this machine by step."""
+    stores = (PublishedStore(project), WorkStore(project))
+    return {step: folder for store in stores for step in store.steps(run) if (folder := store.folder(run, step))}
 
 
 def push_new(project: Path, run: Run, remote: Remote, steps: Iterable[int]) -> Iterator[tuple[int, Sent]]:
@@ -44,7 +44,3 @@ def _push(project: Path, run: Run, remote: Remote, steps: list[int], *, verify: 
     here = checkpoints_of(project, run)
     for step in steps:
         yield step, remote.put(run, here[step], verify=verify)
-
-
-def _work_folder(project: Path, run: Run) -> Path:
-    return places.work_folder(project, str(run.segment), str(run.key))

@@ -23,11 +23,11 @@ from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.catalog.importing import Import, imported
 from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.commands.table import table
+from pipeline.estimates.forecast import forecast
 from pipeline.params import assignments, effects, imports, overrides, params_file
-from pipeline.params.forecast import forecast
+from pipeline.params.segments import resolve_all
 from pipeline.project import ProjectError
 from pipeline.run import Run
-from pipeline.segments import resolve_all
 from pipeline.validate import missing_devices
 
 NEXT_NAME = re.compile(r"s(\d+)$")

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             "segment": record.segment,
             "imported": found[record.segment].is_new,
             "points": found[record.segment].number_of_points,
-            "checkpoints": sorted(record.checkpoints),
+            "checkpoints": record.steps,
         }
         for record in records
     ]

@@ -9,7 +9,7 @@ from matwm.checkpoint import CheckpointError, read_manifest
 from matwm.types import role_of
 from pipeline import project as places
 from pipeline.metrics.best import NOT_MODES
-from pipeline.segments import ResolvedSegment
+from pipeline.params.segments import ResolvedSegment
 
 FEW = 4
 """Segments that are described; the others are counted."""

@@ -17,9 +17,9 @@ from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.catalog.pruning import Bytes, Decision
 from pipeline.catalog.references import whole_run
 from pipeline.commands.table import table
+from pipeline.params.segments import ResolvedSegment
 from pipeline.project import ProjectError
 from pipeline.run import Run
-from pipeline.segments import ResolvedSegment
 from pipeline.wording import readable
 
 PUBLISHED = {pruning.TO_BE_PUBLISHED, "published"}

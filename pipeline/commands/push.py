@@ -11,6 +11,7 @@ from typing import Any
 from matwm.spelling import close
 from pipeline import project as places
 from pipeline.catalog import pushing
+from pipeline.catalog.current import current_runs, described
 from pipeline.catalog.sources import in_work
 from pipeline.commands.table import table
 from pipeline.run import Run
@@ -64,13 +65,14 @@ def _in_background(project: Path, options: argparse.Namespace) -> int:
 
 def _chosen(project: Path, references: list[str]) -> list[Run]:
     known = pushing.trainings(project)
+    current = _current(project, known)
     if not references:
-        return _current(project, known)
+        return current
     chosen: list[Run] = []
     for reference in references:
         found = [each for each in known if each.is_called(reference) or each.segment == reference]
         if len(found) > 1:
-            found = [each for each in _current(project, found) if each.segment == reference] or found
+            found = [each for each in current if each in found] or found
         if len(found) > 1:
             raise places.ProjectError(f"{len(found)} trainings here are called {reference!r}: {_listed(found)}: give more of the run's ID")
         if not found:
@@ -82,19 +84,16 @@ def _chosen(project: Path, references: list[str]) -> list[Run]:
 
 
 def _current(project: Path, known: list[Run]) -> list[Run]:
-    """Return those that params.yaml describes."""
-    from matwm.params_yaml import read_params
-    from pipeline.job import open_start
-    from pipeline.segments import resolve_all
+    """Return those that params.yaml describes.
 
-    graph = resolve_all(read_params(project / places.PARAMS), project)
-    keys: set[tuple[str, str]] = set()
-    for name, segment in graph.items():
-        try:
-            keys.add((name, segment.key(open_start(project, segment, graph).parent.digest)))
-        except places.ProjectError:
-            continue  # What it starts from is not here, so neither is it.
-    return [training for training in known if (training.segment, training.key) in keys]
+    Raises:
+        ConfigError: params.yaml is not valid.
+    """
+    params = described(project)
+    if params.error:
+        raise params.error
+    ids = {run.id for run in current_runs(params, known).values()}
+    return [run for run in known if run.id in ids]
 
 
 def _shown(rows: list[dict[str, Any]], there: remote.Remote) -> str:

@@ -19,8 +19,8 @@ from pipeline.commands.outcome import outcome, recorded
 from pipeline.commands.table import printable
 from pipeline.job import Job, open_start
 from pipeline.params import params_file, sweeps
+from pipeline.params.segments import ResolvedSegment, resolve_all
 from pipeline.process import OWNED_NOTE, run_to_the_end
-from pipeline.segments import ResolvedSegment, resolve_all
 from pipeline.stopping import declare, told
 from pipeline.tracking import upkeep
 from pipeline.tracking.heartbeat import EXIT_CODE

@@ -17,13 +17,13 @@ from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.overview import best_of
 from pipeline.commands import repro
 from pipeline.commands.table import table
+from pipeline.estimates.forecast import forecast
 from pipeline.metrics import best
 from pipeline.params import assignments, decisions, params_file, sweeps
-from pipeline.params.forecast import forecast
+from pipeline.params.segments import resolve_all
 from pipeline.project import ProjectError
 from pipeline.run import Run
 from pipeline.runs import TrackingError
-from pipeline.segments import resolve_all
 from pipeline.stopping import declare, told
 from pipeline.sweep import JOBS
 from pipeline.validate import missing_optuna

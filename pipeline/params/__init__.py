@@ -1,1 +1,1 @@
-"""What params.yaml says, besides `pipeline/segments.py`: changed values, what stays, what it will all take."""
+"""What params.yaml says: its segments and sweeps, changed values, which checkpoints stay."""

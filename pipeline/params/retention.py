@@ -10,7 +10,7 @@ from pipeline.metrics.records import LATEST_EPISODES
 
 if TYPE_CHECKING:
     from matwm.checkpoint import Checkpoint
-    from pipeline.segments import ResolvedSegment
+    from pipeline.params.segments import ResolvedSegment
 
 
 class Policy(Protocol):

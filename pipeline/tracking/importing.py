@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matwm.checkpoint import publish, read_manifest
 from matwm.config import Config
 from pipeline import project as places
 from pipeline import runs
-from pipeline.keys import manifest_key
 from pipeline.metrics import best
 from pipeline.metrics.points import TimedPoint
 from pipeline.metrics.recorded import read_recorded
 from pipeline.params import imports
 from pipeline.process import exclusive
 from pipeline.run import ORIGINAL, PARENT, SHOWN_BELOW, Run
+from pipeline.stores.folders import PublishedStore
+from pipeline.stores.protocol import is_of
 from pipeline.tracking.labels import params_of
 from pipeline.tracking.local_run import LocalRun, milliseconds
 from pipeline.tracking.sync import sync
@@ -30,7 +30,11 @@ class Record:
 
     segment: str
     facts: Mapping[str, Any]
-    checkpoints: dict[int, Path]
+    store: PublishedStore
+    run: Run
+    """The run as git knows it."""
+    steps: list[int]
+    """Of its checkpoints."""
     resume: str
     points: list[TimedPoint]
     params: Mapping[str, str]
@@ -62,23 +66,28 @@ def read_record(project: Path, segment: str, base: Config) -> Record:
         ProjectError: something of it is not here, or is of another training.
         CheckpointError: a checkpoint is damaged.
     """
-    metrics, published = places.metrics_folder(project, segment), places.published_folder(project, segment)
+    metrics = places.metrics_folder(project, segment)
     facts = places.run_record(project, segment)
     if not facts.get("run_id"):
         raise places.ProjectError(f"metrics/{segment}/run.json names no run: the segment was trained without MLflow, or not at all")
-    checkpoints = {step: published / places.step_folder(step) for step in places.steps_in(published)}
+    store = PublishedStore(project)
+    run = Run(facts["run_id"], segment, facts["key"], published=places.published_folder(project, segment))
+    steps = store.steps(run)
     last = (places.read_json(metrics / "train.json") or {}).get("step")
-    if last not in checkpoints:
+    if last not in steps:
         raise places.ProjectError(f'checkpoints/{segment}/ is not here, or has no step {last}: run "dvc pull" first')
-    for folder in checkpoints.values():
-        if manifest_key(read_manifest(folder).manifest) != facts["key"]:
-            raise places.ProjectError(f"{folder} is of another training than metrics/{segment}/run.json: check both out of one commit")
-    newest = read_manifest(checkpoints[last])
+    for step in steps:
+        checkpoint = store.open(run, step)
+        if not is_of(checkpoint, run, step):
+            raise places.ProjectError(
+                f"{checkpoint.path} is of another training than metrics/{segment}/run.json: check both out of one commit"
+            )
+    newest = store.open(run, last)
     try:
         config = imports.from_manifest(newest.manifest, base, f"checkpoints/{segment}")
     except imports.ImportedError as error:
         raise places.ProjectError(str(error)) from None
-    return Record(segment, facts, checkpoints, newest.spec.resume, read_recorded(metrics), params_of(config))
+    return Record(segment, facts, store, run, steps, newest.spec.resume, read_recorded(metrics), params_of(config))
 
 
 def import_all(project: Path, records: Iterable[Record], experiment: str) -> dict[str, Imported]:
@@ -96,7 +105,7 @@ def import_all(project: Path, records: Iterable[Record], experiment: str) -> dic
         parent = record.parent.get("run_id")
         there = ids.get(parent or "") or ids.get(record.parent.get("digest") or "")
         found[record.segment] = _import(project, record, experiment, there or (parent and runs.id_today(parent)))
-        digests = [read_manifest(folder).digest for folder in record.checkpoints.values()]
+        digests = [record.store.open(record.run, step).digest for step in record.steps]
         ids |= dict.fromkeys([record.run_id, *digests], found[record.segment].run_id)
     return found
 
@@ -133,8 +142,8 @@ def _run_of(record: Record, run_id: str, uri: str) -> Run | None:
 def _fill(run: LocalRun, project: Path, record: Record, experiment: str, parent: str | None, there: Run | None) -> None:
     """Make a work directory of what git and `checkpoints/` have; the run's name, which comes last, says that it is whole."""
     facts = record.facts
-    for folder in record.checkpoints.values():
-        publish(folder, run.work / "checkpoints" / folder.name)
+    for step in record.steps:
+        record.store.pull(record.run, step, run.work / "checkpoints")
     run.records.take(record.points, is_revision=True)
     run.records.flush()
     with run.state.change() as contents:
@@ -142,7 +151,7 @@ def _fill(run: LocalRun, project: Path, record: Record, experiment: str, parent:
         contents.segment, contents.key, contents.run_id = record.segment, facts["key"], there.run_id if there else None
         contents.name, contents.experiment = record.segment, str(facts.get("experiment") or experiment)
         contents.started, contents.finished = facts.get("started"), facts.get("finished")
-        contents.resume, contents.until, contents.has_inherited = record.resume, max(record.checkpoints), True
+        contents.resume, contents.until, contents.has_inherited = record.resume, record.steps[-1], True
         contents.resumed_at = list(facts.get("resumed_at") or [])
         contents.machine = {name: facts.get(name) for name in ("libraries", "device", "threads")}
         contents.params = {f"train.{key}": value for key, value in record.params.items()}

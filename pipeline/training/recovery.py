@@ -11,9 +11,9 @@ from matwm.store import LocalStore
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.params.retention import retained_by
+from pipeline.params.segments import ResolvedSegment
 from pipeline.run import Run
 from pipeline.runs import TrackingError
-from pipeline.segments import ResolvedSegment
 from pipeline.stores.folders import WorkStore
 from pipeline.stores.protocol import is_of, pulled
 from pipeline.stores.table import STORES

@@ -21,8 +21,8 @@ from matwm.world_model.losses import ForwardPass, Term
 from pipeline import cli, plot
 from pipeline import project as places
 from pipeline.evaluate import evaluate
+from pipeline.params.segments import resolve_all
 from pipeline.process import Interruption
-from pipeline.segments import resolve_all
 from pipeline.train import train
 from tests.pipeline.projects import SOURCE, tiny_params
 

@@ -23,8 +23,8 @@ from matwm.store import LocalStore
 from pipeline import evaluate, plot, runs, tracking
 from pipeline.drawing.animation import animate
 from pipeline.metrics import best
+from pipeline.params.segments import resolve_all
 from pipeline.process import Interruption
-from pipeline.segments import resolve_all
 from pipeline.tracking import report
 from pipeline.train import train
 from tests.matwm.arena import Arena

@@ -9,7 +9,7 @@ from matwm.params_yaml import read_params
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
 from pipeline.catalog.numerics import of_other_numerics
-from pipeline.segments import resolve_all
+from pipeline.params.segments import resolve_all
 from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import Project, tiny_params
 

@@ -18,8 +18,8 @@ from pipeline.evaluate import evaluate
 from pipeline.job import Job, open_start
 from pipeline.metrics import best
 from pipeline.metrics.recorded import TIMES, read_recorded
+from pipeline.params.segments import ResolvedSegment, resolve_all
 from pipeline.process import Interruption
-from pipeline.segments import ResolvedSegment, resolve_all
 from pipeline.train import train
 from pipeline.trial import run_trial
 from tests.pipeline.projects import SOURCE, StopAfter, tiny_params

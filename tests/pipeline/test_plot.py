@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline import plot
 from pipeline.drawing import figures, scoreboard
 from pipeline.drawing.scoreboard import Score
-from pipeline.segments import resolve_all
+from pipeline.params.segments import resolve_all
 from tests.pipeline.projects import tiny_params
 
 ROOT = "checkpoints/root"

@@ -15,8 +15,8 @@ from matwm.step_names import step_name
 from pipeline import population, tracking
 from pipeline import sweep as stage
 from pipeline.params import decisions
+from pipeline.params.segments import resolve_all
 from pipeline.process import Interruption
-from pipeline.segments import resolve_all
 from pipeline.trial import run_trial
 from tests.pipeline.projects import SOURCE, StopAfter, tiny_params
 

@@ -16,7 +16,7 @@ from matwm.step_names import step_name
 from matwm.version import NUMERICS
 from pipeline import cli, dvc_config, dvc_files, validate
 from pipeline.params import imports
-from pipeline.segments import resolve_all
+from pipeline.params.segments import resolve_all
 from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import SOURCE, Project, tiny_params
 

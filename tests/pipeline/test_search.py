@@ -18,8 +18,8 @@ from matwm.step_names import step_name, steps_in
 from pipeline import runs, search, tracking
 from pipeline.catalog.catalog import Catalog
 from pipeline.params import decisions
+from pipeline.params.segments import resolve_all
 from pipeline.process import Interruption
-from pipeline.segments import resolve_all
 from pipeline.train import train
 from pipeline.trial import run_trial
 from tests.pipeline.projects import SOURCE, Project, tiny_params

@@ -15,10 +15,10 @@ from matwm.step_names import step_name
 from pipeline import finished_trials, runs, tracking
 from pipeline import sweep as stage
 from pipeline.job import Job, open_start
+from pipeline.params.segments import resolve_all
 from pipeline.process import Interruption
 from pipeline.project import ProjectError
 from pipeline.run import SWEEP, SWEEP_RUN
-from pipeline.segments import resolve_all
 from pipeline.train import train
 from pipeline.trial import run_trial
 from tests.pipeline.projects import SOURCE, Project, tiny_params

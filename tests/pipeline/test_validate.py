@@ -14,7 +14,7 @@ from matwm.config import ConfigError
 from matwm.version import NUMERICS
 from pipeline import cli
 from pipeline import validate as stage
-from pipeline.segments import resolve_all
+from pipeline.params.segments import resolve_all
 from tests.pipeline.projects import SOURCE, Project, tiny_params
 
 S00 = {"from": "checkpoints/root", "until": 80}

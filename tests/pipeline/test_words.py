@@ -18,8 +18,8 @@ from pipeline.drawing import figures
 from pipeline.drawing import words as speaking
 from pipeline.metrics import best, words
 from pipeline.metrics.recorded import read_recorded
+from pipeline.params.segments import resolve_all
 from pipeline.process import Interruption
-from pipeline.segments import resolve_all
 from pipeline.train import train
 from tests.pipeline.projects import SOURCE, tiny_params
 

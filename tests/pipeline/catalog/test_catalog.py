@@ -18,9 +18,9 @@ from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.current import Described, current_runs, unbroken
 from pipeline.catalog.lineage import Lineage
 from pipeline.commands import tree
+from pipeline.params.segments import Origin, resolve_all
 from pipeline.process import exclusive
 from pipeline.run import Run
-from pipeline.segments import Origin, resolve_all
 from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import Project, tiny_params
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matwm.params_yaml import read_params
 from pipeline.commands.outcome import _results, outcome, recorded
-from pipeline.segments import resolve_all
+from pipeline.params.segments import resolve_all
 from tests.pipeline.projects import Project, tiny_params
 
 

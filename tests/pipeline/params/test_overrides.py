@@ -8,7 +8,7 @@ import pytest
 from matwm.config import ConfigError, leaves, merge
 from matwm.params_yaml import parse_config
 from pipeline.params.overrides import apply
-from pipeline.segments import ResolvedSegment, resolve_all
+from pipeline.params.segments import ResolvedSegment, resolve_all
 from tests.matwm.test_config import MOVES
 from tests.matwm.tiny import tiny_data
 

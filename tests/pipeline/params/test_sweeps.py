@@ -8,10 +8,10 @@ import yaml
 
 from matwm.config import ConfigError, SweepConfig
 from matwm.params_yaml import PRESETS, preset_text
+from pipeline.estimates.room import Room
 from pipeline.params import assignments, params_file, sweeps
-from pipeline.params.room import Room
+from pipeline.params.segments import resolve_all
 from pipeline.project import ProjectError
-from pipeline.segments import resolve_all
 from tests.pipeline.projects import tiny_params
 
 RATE = "actor_critic.learning_rate"

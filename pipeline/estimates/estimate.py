@@ -10,7 +10,7 @@ from typing import Any
 from matwm.config import Config
 from matwm.version import FORMAT, NUMERICS
 from pipeline import project as places
-from pipeline.segments import ResolvedSegment
+from pipeline.params.segments import ResolvedSegment
 
 CACHE = "estimates.json"
 POINT_BYTES, EPISODE_BYTES = 16, 16

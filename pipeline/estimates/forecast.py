@@ -12,9 +12,9 @@ from matwm.manifest import CheckpointError
 from pipeline import dvc_files, runs
 from pipeline import project as places
 from pipeline.addresses import database_of
-from pipeline.params import estimate
+from pipeline.estimates import estimate
 from pipeline.params.retention import retained
-from pipeline.segments import ResolvedSegment
+from pipeline.params.segments import ResolvedSegment
 from pipeline.wording import readable
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

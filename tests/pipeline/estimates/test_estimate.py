@@ -11,8 +11,8 @@ from matwm.params_yaml import parse_config
 from matwm.replay import Replay
 from matwm.step_names import step_name
 from matwm.trainer import build_trainer
-from pipeline.params import estimate
-from pipeline.segments import resolve
+from pipeline.estimates import estimate
+from pipeline.params.segments import resolve
 from tests.pipeline.projects import tiny_params
 from tests.pipeline.test_train import project, run, work, write
 

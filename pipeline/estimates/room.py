@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from matwm.config import Config
-from pipeline.params import estimate
-from pipeline.params.forecast import available_memory
+from pipeline.estimates import estimate
+from pipeline.estimates.forecast import available_memory
 from pipeline.wording import readable
 
 

@@ -12,7 +12,7 @@ import yaml
 from matwm.config import ConfigError
 from pipeline import validate as stage
 from pipeline.commands import validate as command
-from pipeline.params import forecast
+from pipeline.estimates import forecast
 from tests.pipeline.projects import SOURCE, StopAfter
 from tests.pipeline.test_train import project, run, write
 

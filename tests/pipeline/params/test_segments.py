@@ -11,7 +11,7 @@ from matwm.params_yaml import parse_config
 from matwm.version import NUMERICS
 from pipeline.keys import manifest_key, segment_key
 from pipeline.params import imports
-from pipeline.segments import ResolvedSegment, resolve, resolve_all
+from pipeline.params.segments import ResolvedSegment, resolve, resolve_all
 from tests.pipeline.projects import tiny_params
 
 ROOT = "checkpoints/root"
