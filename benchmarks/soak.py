@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from matwm.errors import run_program
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # The tests' project maker serves here, too.
 
 ENVIRONMENT = '''"""A walk on a line, whose place a process of each episode's own keeps."""
@@ -176,4 +178,4 @@ def say(looks: list[tuple[float, ...]]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run_program(main))

@@ -41,6 +41,9 @@ def replace(path: Path, data: bytes) -> None:
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o777)
         temporary.replace(target)
+    except OSError as error:
+        error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(target.parent)
@@ -119,10 +122,14 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _write_new(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)  # A full disk is reported without it.
+        raise
 
 
 def _once(path: Path, kind: str, digest: Callable[[Path], str]) -> str:

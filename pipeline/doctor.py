@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from matwm.errors import REFUSING, UserError
 from pipeline.checks import dvc, pins, store, surroundings
 from pipeline.checks.finding import Finding, Patient
 
@@ -46,12 +47,15 @@ class Diagnosis:
 
     check: str
     finding: Finding
-    mended: str | None = None
+    tried: str | None = None
+    """What came of mending it, None if that was not tried."""
+    is_mended: bool = False
+    """Whether the check does not find it any more."""
 
     @property
     def is_problem(self) -> bool:
         """Whether something is wrong, still."""
-        return not self.finding.is_hint and (self.mended is None or self.mended.startswith("not mended"))
+        return not self.finding.is_hint and not self.is_mended
 
 
 def examine(project: Path, *, is_deep: bool = False, is_fixing: bool = False) -> list[Diagnosis]:
@@ -64,9 +68,23 @@ def examine(project: Path, *, is_deep: bool = False, is_fixing: bool = False) ->
     for name, check in CHECKS.items():
         if name in NEEDS_STORE and not _has_store(patient, found):
             continue
-        for finding in check(patient):
-            found.append(Diagnosis(name, finding, finding.mend() if is_fixing and finding.mend else None))
+        findings = list(check(patient))
+        tried = [_mend(finding) if is_fixing else None for finding in findings]
+        left = list(check(Patient(project, dict(os.environ), is_deep))) if any(tried) else findings
+        found += [Diagnosis(name, finding, said, finding not in left) for finding, said in zip(findings, tried, strict=True)]
     return sorted(found, key=lambda diagnosis: diagnosis.finding.is_hint)
+
+
+def _mend(finding: Finding) -> str | None:
+    """Mend what a finding says, and return what came of it; None where only a person can."""
+    try:
+        return finding.mend() if finding.mend else None
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno not in REFUSING:
+            raise
+        return f"{error.filename or 'the disk'} cannot be used ({error.strerror})"
 
 
 def _has_store(patient: Patient, found: list[Diagnosis]) -> bool:

@@ -26,12 +26,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _for_people(one: Diagnosis) -> str:
-    kind = "mended " if one.mended and not one.is_problem else "hint   " if one.finding.is_hint else "PROBLEM"
+    kind = "mended " if one.is_mended else "hint   " if one.finding.is_hint else "PROBLEM"
     lines = [
         f"{kind} {one.finding.what} [{one.check}]",
         f"        why: {one.finding.why}",
-        f"        do:  {one.mended or one.finding.remedy}",
+        f"        do:  {one.tried if one.is_mended else one.finding.remedy}",
     ]
+    if one.tried and not one.is_mended:
+        lines.append(f"        tried: {one.tried}")
     return "\n".join(lines) + "\n"
 
 
@@ -43,5 +45,5 @@ def _as_json(one: Diagnosis) -> dict[str, object]:
         "why": one.finding.why,
         "remedy": one.finding.remedy,
         "can_fix": one.finding.mend is not None,
-        "mended": one.mended,
+        "mended": one.tried if one.is_mended else None,
     }

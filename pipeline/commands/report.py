@@ -12,10 +12,8 @@ from pipeline import project as places
 from pipeline import tracking
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.references import whole_run
-from pipeline.drawing import comparison
-from pipeline.drawing.figures import drawing, png
 from pipeline.project import ProjectError
-from pipeline.report import build, tables
+from pipeline.report import tables
 from pipeline.report.numbers import Training, gathered
 from pipeline.report.page import page
 from pipeline.run import Run
@@ -36,6 +34,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ProjectError: there is no such training, or it has no metrics.
     """
+    from pipeline.drawing import comparison
+    from pipeline.drawing.figures import drawing, png
+    from pipeline.report import build
+
     project = places.root()
     tracking.configure(project)
     catalog = Catalog(project)

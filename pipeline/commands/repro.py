@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def _reproduce(project: Path, options: argparse.Namespace) -> int:
     os.chdir(project)
     if said := dvc_leftovers.stale(project):
         sys.stderr.write(f"{said}: {dvc_leftovers.clear(project)}\n")
+    _write_beside_dvc(project)
     sys.stdout.flush()
     dvc, before = places.tool("dvc"), recorded(project)
     with places.scratch_folder(project) as scratch:
@@ -90,6 +92,24 @@ def _reproduce(project: Path, options: argparse.Namespace) -> int:
     if not code and not IDLE & set(options.rest):
         sys.stdout.write(printable(outcome(project, segments, before)))
     return code
+
+
+def _write_beside_dvc(project: Path) -> None:
+    """Write where DVC will have its locks: of a disk that refuses it says "unexpected error".
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    folder = project / ".dvc/tmp"
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileNotFoundError:
+        return  # It is no DVC project, which DVC says.
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def _settle(project: Path, graph: Mapping[str, ResolvedSegment]) -> None:

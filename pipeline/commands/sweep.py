@@ -153,8 +153,10 @@ def _status(project: Path, options: argparse.Namespace) -> int:
     wanted = {name: run for name, run in found.items() if options.name in (None, sweeps.split(name)[0])}
     params = read_params(project / places.PARAMS)
     known = parse_sweeps(params)
-    if not known or options.name not in (None, *known):
-        raise ProjectError(f"params.yaml has no sweep {options.name or ''}: it has {', '.join(known) or 'none'}".replace("  ", " "))
+    if not known:
+        raise ProjectError('params.yaml has no sweep: append one with "matwm sweep add"')
+    if options.name not in (None, *known):
+        raise ProjectError(f"params.yaml has no sweep {options.name!r}: it has {', '.join(known)}")
     logs = {
         name: decisions.read(project, params, name, one) for name, one in known.items() if one.is_decided and options.name in (None, name)
     }

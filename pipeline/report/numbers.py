@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from matwm.scenarios.objective import METRICS, SELF_PLAY, Objective
 from matwm.types import role_of
 from pipeline import project as places
-from pipeline.drawing.figures import Curve
 from pipeline.metrics import best
 from pipeline.metrics.recorded import read_recorded
 from pipeline.params import sweeps
 from pipeline.plot import read_curves
 from pipeline.project import ProjectError
+
+if TYPE_CHECKING:  # matplotlib
+    from pipeline.drawing.figures import Curve
 
 NOBODY = ("random", "still")
 """Tactics that no script deserves its name for."""
@@ -87,14 +90,14 @@ class Training:
         found = {match[1]: float(row["mean"]) for match, row in matches if match and "_v_" not in match[1]}
         return Reference(found.get("random"), {name: mean for name, mean in found.items() if name not in NOBODY})
 
-    def returns(self, role: str) -> Curve | None:
+    def returns(self, role: str) -> "Curve | None":
         """Return the mean return of a role's agents in its training episodes."""
         file = self.folder / "episodes.csv"
         curves = read_curves(file) if file.is_file() else {}
         own = [curve for name, curve in curves.items() if name.startswith("return/") and role_of(name.removeprefix("return/")) == role]
         return (own[0][0], np.mean([values for _, values in own], axis=0)) if own else None
 
-    def judged(self, objective: Objective) -> Curve | None:
+    def judged(self, objective: Objective) -> "Curve | None":
         """Return its evaluations over the steps, in the first mode."""
         points = read_recorded(self.folder)
         mode = best.mode_of({point.key for point in points}, self.facts.get(best.MODES_TAG))

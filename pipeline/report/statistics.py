@@ -1,12 +1,13 @@
 """Sums up scores over seeds: median, quartiles, interquartile mean, and bootstrap intervals (after Agarwal et al., 2021)."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from matwm.rng import generator_for
-from pipeline.drawing.figures import Curve
+if TYPE_CHECKING:  # matplotlib
+    from pipeline.drawing.figures import Curve
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -30,6 +31,8 @@ def interval(strata: Sequence[Float[np.ndarray, " S"]], statistic: Statistic) ->
 
     The draws are always the same: a report of the same numbers is the same report.
     """
+    from matwm.rng import generator_for  # torch
+
     if max(map(len, strata), default=0) < 2:
         return None
     rng = generator_for(0, "report", 0)
@@ -39,7 +42,7 @@ def interval(strata: Sequence[Float[np.ndarray, " S"]], statistic: Statistic) ->
     return float(low), float(high)
 
 
-def band(curves: Sequence[Curve], points: int = 60) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "3 P"]]:
+def band(curves: Sequence["Curve"], points: int = 60) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "3 P"]]:
     """Return steps and the quartiles of curves there: each curve is its mean over equal stretches of steps, where all have one."""
     last = min(curve[0][-1] for curve in curves)
     fewest = min(int((steps <= last).sum()) for steps, _ in curves)
@@ -49,14 +52,14 @@ def band(curves: Sequence[Curve], points: int = 60) -> tuple[Float[np.ndarray, "
     return edges[1:][there], np.quantile(rows[:, there], [0.25, 0.5, 0.75], axis=0)
 
 
-def aligned(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "3 P"]]:
+def aligned(curves: Sequence["Curve"]) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "3 P"]]:
     """Return the steps that all curves have, and their quartiles there."""
     steps = sorted(set.intersection(*(set(steps.tolist()) for steps, _ in curves)))
     rows = np.array([[dict(zip(*curve, strict=True))[step] for step in steps] for curve in curves])
     return np.array(steps), np.quantile(rows, [0.25, 0.5, 0.75], axis=0) if steps else np.zeros((3, 0))
 
 
-def _stretches(curve: Curve, edges: Float[np.ndarray, " E"]) -> Float[np.ndarray, " P"]:
+def _stretches(curve: "Curve", edges: Float[np.ndarray, " E"]) -> Float[np.ndarray, " P"]:
     steps, values = curve
     within = np.digitize(steps, edges, right=True) - 1
     return np.array([values[within == number].mean() if (within == number).any() else np.nan for number in range(len(edges) - 1)])

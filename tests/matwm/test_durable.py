@@ -149,8 +149,9 @@ def test_a_replacement_that_fails_leaves_the_file_and_nothing_else(tmp_path: Pat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as refusal:
         durable.replace(file, b"x")
+    assert refusal.value.filename == str(file)
     assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("run.json", "{}")]
 
 

@@ -306,8 +306,13 @@ def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pyte
         assert checks(project) == [], "a live process sends it itself"
     (one,) = found(project)
     assert (one.check, one.finding.is_hint) == ("owed", True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (one,) = [one for one in found(project, is_fixing=True) if one.check == "owed"]
+    assert not one.is_mended
+    assert "http://127.0.0.1:9" in str(one.tried)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (one,) = found(project, is_fixing=True)
-    assert one.mended == "everything is sent"
+    assert (one.tried, one.is_mended) == ("everything is sent", True)
     assert "owed" not in checks(project)
 
 
@@ -324,7 +329,7 @@ def test_points_that_mlflow_has_lost_are_found_and_sent(project: Project) -> Non
     assert (one_found.check, one_found.is_problem) == ("points", True)
     assert one_found.finding.what.endswith("are missing: 2, first world_model/loss at step 4")
     (mended,) = found(project, is_fixing=True)
-    assert mended.mended == "everything is sent"
+    assert mended.tried == "everything is sent"
     assert found(project) == []
     assert history(other.run_id) == plain(losses(range(1, 6)))
 
@@ -346,7 +351,7 @@ def test_old_work_is_named_and_leftovers_are_deleted(project: Project) -> None:
     tracker.close("FINISHED")
     (tracker.run.work / "run.json").write_text('{"finished": "x"}', encoding="utf-8")
     leftovers(project)
-    assert {one.check: one.mended for one in found(project, is_fixing=True)} == {"leftovers": "1 deleted", "old-work": None}
+    assert {one.check: one.tried for one in found(project, is_fixing=True)} == {"leftovers": "1 deleted", "old-work": None}
     assert checks(project) == ["old-work"]
 
 
@@ -354,5 +359,5 @@ def test_what_earlier_versions_and_killed_pulls_left_is_found_where_it_can_lie(p
     work = project.path / ".matwm/work/s00-0123"
     for name in (".pull-0f0f0f0f-40", "checkpoints/.pull-0f0f0f0f-40", "checkpoints/.remote-0f0f", "checkpoints/.fresh-0f0f"):
         (work / name).mkdir(parents=True)
-    assert {one.check: one.mended for one in found(project, is_fixing=True)} == {"leftovers": "4 deleted"}
+    assert {one.check: one.tried for one in found(project, is_fixing=True)} == {"leftovers": "4 deleted"}
     assert not list(work.rglob(".*"))

@@ -568,6 +568,11 @@ def test_every_program_that_writes_ends_in_one_sentence_where_the_project_is_rea
         ["continue", "s00@40", "--until", "200"],
         ["prune", "--keep-last", "1", "--yes"],
         ["doctor", "--fix"],
+        ["repro"],
+        ["pin", "s00@40"],
+        ["import"],
+        ["report", "s00"],
+        ["sweep", "add", "lr", "--seeds", "0-1", "--until", "80"],
     ]
     programs = [partial(cli.main, command) for command in commands]
     programs += [validate.main, partial(evaluate.main, ["s00"]), plot.main]
