@@ -37,7 +37,7 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = (), 
         for work in free:
             if known[work] in lost:
                 _forget_store(work, recreates)
-            missing, closed = _settle_one(work, max(0.1, end - time.monotonic()), timeout / 2)
+            missing, closed = _settle_one(work, max(0.1, end - time.monotonic()), min(timeout / 2, 30.0))
             said += ([missing] if missing else []) + ([_closed(closed)] if closed else [])
         said += [_closed(run) for run in _close_orphans(project)]
     except runs.TrackingError as error:

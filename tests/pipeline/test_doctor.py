@@ -18,6 +18,7 @@ from pipeline import cli, runs
 from pipeline.checks import dvc, store, surroundings
 from pipeline.doctor import Diagnosis, examine
 from pipeline.process import exclusive
+from pipeline.tracking import upkeep
 from pipeline.tracking.local_run import LocalRun
 from tests.pipeline import in_mlflow
 from tests.pipeline.projects import SOURCE, Project, tiny_params
@@ -306,11 +307,10 @@ def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pyte
         assert checks(project) == [], "a live process sends it itself"
     (one,) = found(project)
     assert (one.check, one.finding.is_hint) == ("owed", True)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    (one,) = [one for one in found(project, is_fixing=True) if one.check == "owed"]
-    assert not one.is_mended
-    assert "http://127.0.0.1:9" in str(one.tried)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "settle", lambda *_, **__: ["MLflow does not answer"])
+        (one,) = found(project, is_fixing=True)
+        assert (one.tried, one.is_mended) == ("MLflow does not answer", False)
     (one,) = found(project, is_fixing=True)
     assert (one.tried, one.is_mended) == ("everything is sent", True)
     assert "owed" not in checks(project)
