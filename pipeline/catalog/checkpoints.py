@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_manifest
+from matwm.errors import UserError
 from matwm.manifest import MANIFEST
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.references import chosen_step, split_reference
 from pipeline.keys import manifest_key
 from pipeline.project import ProjectError
 from pipeline.run import Run
-from pipeline.runs import TrackingError
-from pipeline.stores.folders import FolderStore
-from pipeline.stores.protocol import CheckpointStore, pulled
+from pipeline.stores.protocol import CheckpointStore, ForeignError, HasFolders, is_of, opened, pulled
 from pipeline.stores.table import commonly_asked
 
 logger = logging.getLogger(__name__)
@@ -76,15 +75,27 @@ class Target:
     """Where it lies, the first being meant; empty if it is known and not to be had."""
 
     def first(self) -> Copy:
-        """Return the copy that is meant.
+        """Return the copy that is meant: the first, unless it is another training's and there are more.
 
         Raises:
             ProjectError: there is none.
+            CheckpointError, TrackingError: its manifest is damaged, or cannot be had; or all are of other trainings.
         """
         if not self.copies:
             who = self.run.name if self.run else "the run"
             raise ProjectError(f'the checkpoint of step {self.step} of {who} is not here: run "dvc pull"')
-        return self.copies[0]
+        wrong: list[CheckpointError] = []
+        for copy in self.copies:
+            try:
+                if self.run and copy.store:
+                    opened(copy.store, self.run, self.step)
+                return copy
+            except CheckpointError as error:
+                if not wrong and not isinstance(error, ForeignError):
+                    raise
+                logger.warning("%s", error)
+                wrong.append(error)
+        raise wrong[0]
 
 
 class Checkpoints:
@@ -107,7 +118,7 @@ class Checkpoints:
                 try:
                     for step in store.steps(run):
                         found.setdefault(step, []).append(store)
-                except TrackingError as error:
+                except UserError as error:
                     if self._is_strict:
                         raise
                     self.catalog.note(str(error))
@@ -125,13 +136,13 @@ class Checkpoints:
         return [Copy(store, run, step, path) for store in self.stores if (path := store.folder(run, step)) or store in listed]
 
     def manifest(self, run: Run, step: int) -> Checkpoint | CheckpointError:
-        """Return a step's checkpoint with its manifest verified, or what is wrong with all copies."""
+        """Return a step's checkpoint with its manifest verified, or what is wrong with the first of its copies if none is the run's."""
         key = (run.id, step)
         if key not in self._manifests:
             wrong: list[CheckpointError] = []
             for store in self.where(run)[step]:
                 try:
-                    self._manifests[key] = store.open(run, step)
+                    self._manifests[key] = opened(store, run, step)
                     break
                 except CheckpointError as error:
                     wrong.append(error)
@@ -139,11 +150,28 @@ class Checkpoints:
                 self._manifests[key] = wrong[0]
         return self._manifests[key]
 
+    def is_foreign(self, run: Run, step: int) -> bool:
+        """Return whether a copy on this machine, or the only one there is, is of another training or step."""
+        if isinstance(self.manifest(run, step), ForeignError):
+            return True
+        for store in self.where(run)[step]:
+            if store.folder(run, step):
+                try:
+                    opened(store, run, step)
+                except ForeignError:
+                    return True
+                except CheckpointError:
+                    continue
+        return False
+
     def sound(self, run: Run, step: int, scratch: Path) -> Checkpoint | None:
         """Return a step's checkpoint, verified, from the first store where it is sound; `scratch` gets what is brought from a server."""
         for copy in self.copies(run, step):
             try:
-                return open_checkpoint(copy.whole(scratch))
+                checkpoint = open_checkpoint(copy.whole(scratch))
+                if is_of(checkpoint, run, step):
+                    return checkpoint
+                raise ForeignError(copy.store, run, step, checkpoint)
             except CheckpointError as error:
                 logger.warning("%s", error)
         return None
@@ -158,14 +186,14 @@ class Checkpoints:
         for store in self.where(run).get(step, []):
             try:
                 return pulled(store, run, step, target_dir), store
-            except (CheckpointError, TrackingError) as error:
+            except UserError as error:
                 wrong.append(error)
         raise wrong[0] if wrong else ProjectError(f'the checkpoint of step {step} of {run.name} is not here: run "dvc pull"')
 
     def by_digest(self, step: int, digest: str) -> Iterator[Copy]:
         """Yield the folders here that hold the checkpoint with a digest, whoever made it."""
         for store in self.stores:
-            for path in store.with_step(step) if isinstance(store, FolderStore) else ():
+            for path in store.with_step(step) if isinstance(store, HasFolders) else ():
                 try:
                     if read_manifest(path).digest == digest:
                         yield Copy(store, None, step, path)
@@ -216,7 +244,7 @@ class Checkpoints:
         """Return the run whose segment key a manifest gives, of several the one whose folder it lies in."""
         key, own = manifest_key(manifest), path.parent.resolve() if path else None
         made = [run for run in self.catalog.lineage.runs.values() if run.is_recorded and run.key == key]
-        homes = [store.home for store in self.stores if isinstance(store, FolderStore)]
+        homes = [store.home for store in self.stores if isinstance(store, HasFolders)]
         inside = [run for run in made if own in {folder.resolve() for home in homes if (folder := home(run))}]
         return next(iter([*inside, *(run for run in made if run.is_current), *made]), None)
 

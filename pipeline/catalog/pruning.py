@@ -17,7 +17,7 @@ from pipeline.params.retention import Policy, reasons, retained_by, scored
 from pipeline.params.segments import ResolvedSegment
 from pipeline.process import exclusive
 from pipeline.run import PINNED, Run
-from pipeline.stores.protocol import CanDelete
+from pipeline.stores.protocol import CanDelete, ForeignError
 from pipeline.stores.table import commonly_asked
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def needs_of(checkpoints: Checkpoints, runs: Iterable[Run]) -> Needs:
     for run in runs:
         who = f"{run.id[:12]} ({run.segment})" if run.segment else run.id[:12]
         manifests = [checkpoints.manifest(run, step) for step in checkpoints.where(run)]
-        found |= {one.parent.digest: who for one in manifests if isinstance(one, Checkpoint)}
+        whole = [one.checkpoint if isinstance(one, ForeignError) else one for one in manifests]
+        found |= {one.parent.digest: who for one in whole if isinstance(one, Checkpoint)}
         found |= dict.fromkeys([run.parent_digest or "", name_of(run.parent_run_id, run.parent_step or 0)], who)
     return Needs(found, {checkpoint.digest: folder for folder, checkpoint in published.items()})
 
@@ -89,11 +90,16 @@ def decide(
 
     Sound checkpoints are looked for only where something would go; `scratch` gets what is brought from a server for that.
     """
-    steps = list(checkpoints.where(run))
-    why = {step: list(_claims(run, step, checkpoints.manifest(run, step), needs, steps[-1])) for step in steps}
+    there = checkpoints.where(run)
+    foreign = {step for step in there if checkpoints.is_foreign(run, step)}
+    steps = [step for step in there if step not in foreign]
+    why = {
+        step: ["of another training"] if step in foreign else list(_claims(run, step, checkpoints.manifest(run, step), needs, steps[-1]))
+        for step in there
+    }
     if policy is None:
         return _decisions(run, {step: ["no policy"] for step in why}, why, {})
-    found = reasons(why, policy, [], [], start=run.parent_step or 0)
+    found = reasons(steps, policy, [], [], start=run.parent_step or 0)
     if any(step not in found and not why[step] for step in why):
         found = _rules(run, steps, lambda step: checkpoints.sound(run, step, scratch), policy, segment)
     return _decisions(run, found, why, NAMES if policy.keep_last is not None else {**NAMES, "last": "all"})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from matwm.checkpoint import Checkpoint, CheckpointError, fingerprint_of, open_checkpoint
 from matwm.config import Config, ConfigError
+from matwm.errors import UserError
 from matwm.params_yaml import restored_config
 from matwm.readings import NonFiniteLossError
 from matwm.stateful import Value, fingerprint
@@ -21,7 +22,6 @@ from pipeline.keys import manifest_key
 from pipeline.metrics import records
 from pipeline.project import ProjectError
 from pipeline.run import Run
-from pipeline.runs import TrackingError
 
 MOST_SHOWN = 20
 
@@ -94,7 +94,7 @@ def _before(checkpoints: Checkpoints, run: Run | None, checkpoint: Checkpoint, s
         for folder in [*folders, lambda _, beside=beside: beside]:
             try:
                 found = open_checkpoint(folder(scratch))
-            except (CheckpointError, TrackingError):
+            except UserError:
                 continue
             if manifest_key(found.manifest) == manifest_key(checkpoint.manifest) and found.step == step:
                 return found

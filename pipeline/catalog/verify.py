@@ -29,7 +29,7 @@ from pipeline.metrics.points import curves_of
 from pipeline.run import Run, git_of
 from pipeline.runs import TrackingError
 from pipeline.stores.folder_hash import md5s_of, tree_of
-from pipeline.stores.folders import FolderStore, ImportedStore, PublishedStore, WorkStore
+from pipeline.stores.folders import FolderStore, ImportedStore, PublishedStore
 from pipeline.tracking.difference import difference
 
 
@@ -180,10 +180,12 @@ class _Walk:
 
     def _earlier(self, run: Run | None, newest: Checkpoint, copy: Copy) -> None:
         """Verify the same run's earlier checkpoints in the same place: they must name the same parent."""
-        if not isinstance(copy.store, PublishedStore | WorkStore) or run is None:
+        if copy.store is None or run is None:
             return
-        for step in reversed([step for step in places.steps_in(newest.path.parent) if step < newest.step]):
-            path = newest.path.with_name(places.step_folder(step))
+        for step in reversed([step for step in copy.store.steps(run) if step < newest.step]):
+            path = copy.store.folder(run, step)
+            if path is None:
+                continue  # To fetch all of them would take long; those with which something goes on are fetched.
             earlier = self._checkpoint(run, step, Copy(copy.store, run, step, path), None)
             if earlier.parent != newest.parent:
                 raise WrongError(
@@ -241,7 +243,7 @@ class _Walk:
             name = other.store.name
             try:
                 theirs = other.manifest()
-            except (CheckpointError, TrackingError) as error:
+            except UserError as error:
                 self.report.warnings.append(f"{name}'s copy cannot be compared: {error}")
                 continue
             if theirs.digest != checkpoint.digest:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matwm.changes import as_yaml
-from matwm.checkpoint import Checkpoint, CheckpointError
+from matwm.checkpoint import Checkpoint
+from matwm.errors import UserError
 from matwm.manifest import RESERVATION, ROOT
 from pipeline import project as places
 from pipeline.catalog.catalog import Catalog
@@ -15,7 +16,6 @@ from pipeline.catalog.checkpoints import Checkpoints, Copy
 from pipeline.catalog.references import REFERENCE, REFERENCE_HELP
 from pipeline.commands.table import table
 from pipeline.run import Run
-from pipeline.runs import TrackingError
 from pipeline.wording import few
 
 FEW = 4
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 def _is_same(copy: Copy, checkpoint: Checkpoint) -> bool | None:
     try:
         return copy.manifest().digest == checkpoint.digest
-    except (CheckpointError, TrackingError):
+    except UserError:
         return None
 
 

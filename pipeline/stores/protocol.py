@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
+from matwm.manifest import CheckpointError
 from pipeline import project as places
 from pipeline.keys import manifest_key
 from pipeline.run import Run
@@ -111,6 +112,28 @@ class CanDelete(CheckpointStore, Protocol):
         ...
 
 
+@runtime_checkable
+class HasFolders(CheckpointStore, Protocol):
+    """A store whose checkpoints lie in folders of this project, whichever run made them."""
+
+    def home(self, run: Run) -> Path | None:
+        """Return where a run's checkpoints lie, None if nowhere here."""
+        ...
+
+    def with_step(self, step: int) -> Iterable[Path]:
+        """Return every folder that claims to be a checkpoint of a step."""
+        ...
+
+
+class ForeignError(CheckpointError):
+    """What a store has as a run's checkpoint of a step is another training's, or another step's; `checkpoint` is what it is."""
+
+    def __init__(self, store: CheckpointStore | None, run: Run, step: int, checkpoint: "Checkpoint") -> None:
+        what = f"what {store.name if store else checkpoint.path} has as step {step} of {run.name if run.run_id else 'this segment'}"
+        super().__init__(f"{what} is a checkpoint of another training")
+        self.checkpoint = checkpoint
+
+
 def is_of(checkpoint: "Checkpoint", run: Run, step: int) -> bool:
     """Return whether a checkpoint is of a training's step, as its own manifest says, so far as the run's key is known."""
     return checkpoint.step == step and run.key in (None, manifest_key(checkpoint.manifest))
@@ -122,14 +145,24 @@ def pulled(store: CheckpointStore, run: Run, step: int, target_dir: Path, near: 
     Raises:
         CheckpointError, UserError: as `CheckpointStore.pull`; or it is of another training, and nothing is left of it.
     """
-    from matwm.manifest import CheckpointError
-
     was_there = is_there(target_dir / places.step_folder(step))
     checkpoint = store.pull(run, step, target_dir, near)
     if not is_of(checkpoint, run, step):
         if not was_there:
             shutil.rmtree(checkpoint.path)
-        raise CheckpointError(f"what {store.name} has as step {step} of this segment is a checkpoint of another training")
+        raise ForeignError(store, run, step, checkpoint)
+    return checkpoint
+
+
+def opened(store: CheckpointStore, run: Run, step: int) -> "Checkpoint":
+    """Open a run's checkpoint in a store, and refuse another training's.
+
+    Raises:
+        CheckpointError, UserError: as `CheckpointStore.open`; or it is of another training (`ForeignError`).
+    """
+    checkpoint = store.open(run, step)
+    if not is_of(checkpoint, run, step):
+        raise ForeignError(store, run, step, checkpoint)
     return checkpoint
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from matwm.errors import UserError
 from matwm.manifest import CheckpointError
 from pipeline import project as places
 from pipeline import runs
@@ -42,7 +43,7 @@ def offers(project: Path, run: Run, stores: Iterable[type[CheckpointStore]]) -> 
     for store in stores:
         try:
             offer = _within(partial(_offer, project, run, store), f"the checkpoint store {store.kind}")
-        except (places.ProjectError, runs.TrackingError) as error:
+        except UserError as error:
             logger.warning("%s. What it may have of segment %s is not used", error, run.segment)
             continue
         found += [offer] if offer else []
@@ -60,7 +61,7 @@ def inherited_records(project: Path, run_id: str, until: int) -> list[TimedPoint
             return _until(read_recorded(folder), until)
     try:
         return _until(_within(lambda: _records_in_mlflow(run_id), "MLflow"), until)
-    except (places.ProjectError, runs.TrackingError) as error:
+    except UserError as error:
         logger.warning("%s. The evaluations before step %d are not shown with this run", error, until)
         return []
 

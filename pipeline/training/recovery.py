@@ -7,13 +7,13 @@ import sys
 from dataclasses import dataclass
 
 from matwm.checkpoint import CheckpointError, read_manifest
+from matwm.errors import UserError
 from matwm.store import LocalStore
 from pipeline import project as places
 from pipeline.job import Job
 from pipeline.params.retention import retained_by
 from pipeline.params.segments import ResolvedSegment
 from pipeline.run import Run
-from pipeline.runs import TrackingError
 from pipeline.stores.folders import WorkStore
 from pipeline.stores.protocol import is_of, pulled
 from pipeline.stores.table import STORES
@@ -111,7 +111,7 @@ def _bring(step: int, offered: list[elsewhere.Offer], store: LocalStore) -> bool
         if step in offer.steps:
             try:
                 pulled(offer.store, offer.run, step, store.folder, near)
-            except (CheckpointError, TrackingError, places.ProjectError) as error:
+            except UserError as error:
                 logger.warning("%s: it is not used", error)
             else:
                 sys.stderr.write(f"the checkpoint of step {step} comes from {offer.store.name}\n")

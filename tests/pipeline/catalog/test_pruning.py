@@ -27,6 +27,7 @@ from pipeline.catalog import pruning
 from pipeline.catalog.catalog import Catalog
 from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.catalog.pruning import Needs
+from pipeline.keys import manifest_key
 from pipeline.run import PIN, Run
 from pipeline.stores.folders import WorkStore
 from pipeline.stores.mlflow import MlflowStore
@@ -107,12 +108,13 @@ def build(folder: Path, plans: list[Plan]) -> list[Run]:
         parent = digests[plan.parent] if plan.parent else ROOT
         work, artifacts = (folder / f"{number}" / kind / "checkpoints" for kind in ("work", "artifacts"))
         store = LocalStore(work if plan.places[0] else artifacts)
+        key = "none"
         for step in plan.steps:
             checkpoint = make(store, step, parent, number)
-            digests[number, step] = Parent(step, checkpoint.digest)
+            digests[number, step], key = Parent(step, checkpoint.digest), manifest_key(checkpoint.manifest)
             if all(plan.places):
                 publish(checkpoint.path, artifacts / checkpoint.path.name)
-        run = Run(f"run{number}", f"s{number:02d}", "key", parent_digest=parent.digest, parent_step=parent.step)
+        run = Run(f"run{number}", f"s{number:02d}", key, parent_digest=parent.digest, parent_step=parent.step)
         run.status, run.parent_run_id = "RUNNING" if plan.is_live else "FINISHED", f"run{plan.parent[0]}" if plan.parent else None
         run.tags = {f"{PIN}{step_name(step)}": pruning.PINNED for step in plan.pins}
         run.work, run.artifact_uri = work.parent, str(artifacts.parent)
@@ -221,6 +223,35 @@ def test_the_newest_sound_one_stays_when_newer_ones_are_damaged(tmp_path: Path) 
         10: ("none is sound",),
         20: ("none is sound",),
     }
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_what_is_of_another_training_or_step_stays_and_counts_for_nothing(tmp_path: Path, is_renamed: bool) -> None:
+    run = one_run(tmp_path, [10, 20])
+    assert run.work is not None
+    folder = run.work / "checkpoints"
+    if is_renamed:
+        shutil.copytree(folder / step_name(10), folder / step_name(30))
+    else:
+        publish(make(LocalStore(tmp_path / "other"), 30, ROOT, seed=1).path, folder / step_name(30))
+    assert reasons_of(tmp_path, run, policy(keep_last=1)) == {
+        10: (),
+        20: ("newest", "keep_last", "newest sound"),
+        30: ("of another training",),
+    }
+    checkpoints = stores_of(tmp_path)
+    pruning.execute(decide_one(run, checkpoints, NOBODY, policy(keep_last=1)), checkpoints)
+    assert checkpoints.stores[0].steps(run) == [20, 30]
+    assert stores_of(tmp_path).sound(run, 20, tmp_path / "scratch")
+    assert stores_of(tmp_path).sound(run, 30, tmp_path / "scratch") is None
+
+
+def test_a_step_of_which_one_copy_is_another_trainings_stays(tmp_path: Path) -> None:
+    run = one_run(tmp_path, [10, 20])
+    other = make(LocalStore(tmp_path / "other"), 10, ROOT, seed=1)
+    shutil.rmtree(Path(str(run.artifact_uri)) / "checkpoints" / step_name(10))
+    publish(other.path, Path(str(run.artifact_uri)) / "checkpoints" / step_name(10))
+    assert reasons_of(tmp_path, run, policy(keep_last=1))[10] == ("of another training",)
 
 
 @pytest.mark.parametrize("manifests_gone", [0, 1, 2])

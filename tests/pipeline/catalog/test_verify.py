@@ -380,7 +380,7 @@ def test_an_interrupted_run_is_verified_where_it_lies(made: Project, copied: Pro
 def test_an_ancestor_that_is_not_here_is_found_in_mlflow(copied: Project, matwm_in: Matwm) -> None:
     lose_the_parent(copied)
     document = json.loads(matwm_in(copied, "verify", "s01", "--json")[1])
-    assert (document["ok"], [one["kind"] for one in document["checkpoints"]]) == (True, ["published", "mlflow", "root"])
+    assert (document["ok"], [one["kind"] for one in document["checkpoints"]]) == (True, ["published", "mlflow", "mlflow", "root"])
 
 
 def test_a_clone_is_told_to_pull(made: Project, tmp_path: Path, matwm_in: Matwm) -> None:

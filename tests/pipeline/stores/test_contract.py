@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from matwm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from matwm.errors import UserError
 from matwm.step_names import step_name
 from matwm.version import NUMERICS
 from pipeline import project as places
 from pipeline import runs
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.checkpoints import Checkpoints
 from pipeline.keys import segment_key
 from pipeline.run import Run
-from pipeline.stores.folders import WorkStore
+from pipeline.stores.folders import PublishedStore, WorkStore
 from pipeline.stores.mlflow import MlflowStore
-from pipeline.stores.protocol import CanDelete, CanPut, CheckpointStore, is_of, pulled
+from pipeline.stores.protocol import CanDelete, CanPut, CheckpointStore, ForeignError, is_of, pulled
 from pipeline.stores.remote import Remote
 from pipeline.stores.table import STORES
+from pipeline.training.elsewhere import offers
 from tests.pipeline import kinds
 from tests.pipeline.projects import Project
 from tests.pipeline.servers import Server
@@ -38,6 +42,9 @@ class Case:
     """Adds a checkpoint the way it gets there in life."""
     files: Callable[[Checkpoint, str], list[Path]]
     """Where a file of a checkpoint lies in the store, to be damaged."""
+    is_filled_by_dvc: bool = False
+    """Whether the store itself neither adds nor removes anything."""
+    is_on_a_server: bool = False
 
     def open(self, kind: str) -> CheckpointStore:
         (store,) = (store.of(self.project.path) for store in STORES if store.kind == kind)
@@ -51,30 +58,31 @@ def project_in(tmp_path: Path) -> Project:
     return project
 
 
-def in_folder(home: Path, run: Run, project: Project) -> Case:
+def in_folder(home: Path, run: Run, project: Project, *, is_filled_by_dvc: bool) -> Case:
     return Case(
         project,
         run,
         lambda checkpoint: shutil.copytree(checkpoint, home / checkpoint.name),
         lambda checkpoint, name: [home / checkpoint.path.name / name],
+        is_filled_by_dvc,
     )
 
 
 def published(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
     project = project_in(tmp_path)
     home = project.path / "checkpoints/s00"
-    return in_folder(home, Run(None, "s00", KEY, published=home), project)
+    return in_folder(home, Run(None, "s00", KEY, published=home), project, is_filled_by_dvc=True)
 
 
 def imported(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
     project = project_in(tmp_path)
-    return in_folder(project.path / "imports/0123abcd", Run("0123abcd", "s00", KEY), project)
+    return in_folder(project.path / "imports/0123abcd", Run("0123abcd", "s00", KEY), project, is_filled_by_dvc=True)
 
 
 def work(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
     project = project_in(tmp_path)
     folder = places.work_folder(project.path, "s00", KEY)
-    return in_folder(folder / "checkpoints", Run(None, "s00", KEY, work=folder), project)
+    return in_folder(folder / "checkpoints", Run(None, "s00", KEY, work=folder), project, is_filled_by_dvc=False)
 
 
 def dvc_cache(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
@@ -94,7 +102,7 @@ def dvc_cache(tmp_path: Path, _: pytest.FixtureRequest) -> Case:
     def files(checkpoint: Checkpoint, name: str) -> list[Path]:
         return [path for path in (project.path / ".dvc/cache").rglob("*") if path.is_file() and same(path, checkpoint.path / name)]
 
-    return Case(project, Run(None, "s00", KEY), fill, files)
+    return Case(project, Run(None, "s00", KEY), fill, files, is_filled_by_dvc=True)
 
 
 def remote(tmp_path: Path, request: pytest.FixtureRequest) -> Case:
@@ -130,7 +138,7 @@ def mlflow(tmp_path: Path, request: pytest.FixtureRequest, below: Path | None = 
         there = [path for path in (below or project.path / "mlruns").rglob(Path(name).name) if run_id in path.parts]
         return [path for path in there if checkpoint.path.name in path.parts or "replay" in path.parts]
 
-    return Case(project, run, fill, files)
+    return Case(project, run, fill, files, is_on_a_server=below is not None)
 
 
 def mlflow_server(tmp_path: Path, request: pytest.FixtureRequest) -> Case:
@@ -147,8 +155,6 @@ CASES: Mapping[str, tuple[str, Callable[[Path, pytest.FixtureRequest], Case]]] =
     "mlflow": ("mlflow", mlflow),
     "mlflow over a server": ("mlflow", mlflow_server),
 }
-READ_ONLY = {"published", "imported", "dvc_cache"}
-"""Stores that DVC fills."""
 
 
 def same(path: Path, other: Path) -> bool:
@@ -251,13 +257,47 @@ def test_the_checkpoint_of_another_training_is_never_taken(case: Case, store: Op
     assert not (tmp_path / "pulled" / step_name(100)).exists()
 
 
-def test_what_can_put_and_delete_says_so(kind: str, store: Open) -> None:
-    is_written = CASES[kind][0] not in READ_ONLY
+def test_the_checkpoint_of_another_training_or_step_is_told_from_the_runs_own(case: Case, store: Open, save: Save, tmp_path: Path) -> None:
+    case.fill(save(100).path)
+    (case.project.path / "params.yaml").write_text("", encoding="utf-8")
+    other = replace(case.run, key="b" * 64)
+    for run, expected in ((case.run, Checkpoint), (other, ForeignError)):
+        checkpoints = Checkpoints(Catalog(case.project.path), [store()])
+        if run is other and not checkpoints.where(run):
+            continue  # It is asked by the key.
+        assert isinstance(checkpoints.manifest(run, 100), expected)
+        assert (checkpoints.sound(run, 100, tmp_path / "scratch") is None) == checkpoints.is_foreign(run, 100) == (run is other)
+
+
+class Silent(PublishedStore):
+    """A store that does not answer."""
+
+    name = "the attic"
+
+    def steps(self, run: Run) -> list[int]:
+        raise UserError("the attic does not answer: climb up")
+
+
+def test_a_store_that_does_not_answer_is_left_out(tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
+    case = published(tmp_path, None)  # type: ignore[arg-type] # it asks for nothing
+    case.fill(save(100).path)
+    (case.project.path / "params.yaml").write_text("", encoding="utf-8")
+    catalog = Catalog(case.project.path)
+    checkpoints = Checkpoints(catalog, [Silent(case.project.path), PublishedStore(case.project.path)])
+    assert list(checkpoints.where(case.run)) == [100]
+    assert checkpoints.bring(case.run, 100, tmp_path / "brought")[1].name == "checkpoints/"
+    assert "the attic does not answer: climb up" in catalog.trouble
+    assert [offer.store.name for offer in offers(case.project.path, case.run, [Silent, PublishedStore])] == ["checkpoints/"]
+    assert "the attic does not answer" in caplog.text
+
+
+def test_what_can_put_and_delete_says_so(case: Case, store: Open) -> None:
+    is_written = not case.is_filled_by_dvc
     assert (isinstance(store(), CanPut), isinstance(store(), CanDelete)) == (is_written, is_written)
 
 
 def test_putting_again_changes_nothing_and_another_one_is_refused(kind: str, case: Case, store: Open, save: Save, tmp_path: Path) -> None:
-    if CASES[kind][0] in READ_ONLY:
+    if case.is_filled_by_dvc:
         pytest.skip("DVC fills it")
     taker = store()
     assert isinstance(taker, CanPut)
@@ -273,7 +313,7 @@ def test_putting_again_changes_nothing_and_another_one_is_refused(kind: str, cas
 
 
 def test_a_damaged_checkpoint_is_not_taken(kind: str, case: Case, store: Open, save: Save) -> None:
-    if CASES[kind][0] in READ_ONLY:
+    if case.is_filled_by_dvc:
         pytest.skip("DVC fills it")
     taker, checkpoint = store(), save(100)
     assert isinstance(taker, CanPut)
@@ -284,7 +324,7 @@ def test_a_damaged_checkpoint_is_not_taken(kind: str, case: Case, store: Open, s
 
 
 def test_what_is_deleted_is_gone_and_the_rest_is_whole(kind: str, case: Case, store: Open, save: Save, tmp_path: Path) -> None:
-    if CASES[kind][0] in READ_ONLY:
+    if case.is_filled_by_dvc:
         pytest.skip("DVC's to remove")
     made = {step: save(step) for step in (100, 200, 300)}
     for checkpoint in made.values():
@@ -292,7 +332,7 @@ def test_what_is_deleted_is_gone_and_the_rest_is_whole(kind: str, case: Case, st
     keeper = store()
     assert isinstance(keeper, CanDelete)
     assert keeper.refusal(case.run) is None
-    assert (keeper.freed(case.run, [100]) > 0) == (kind == "mlflow over a server")
+    assert (keeper.freed(case.run, [100]) > 0) == case.is_on_a_server
     keeper.delete(case.run, [100, 300], is_live=False)
     keeper.delete(case.run, [300, 400], is_live=False)
     keeper.delete(Run("f" * 32, "s01", "f" * 64), [100], is_live=False)
