@@ -248,6 +248,26 @@ def test_harm_to_the_checkpoint_that_was_asked_for_is_refused(
     assert [info.segment for info in tracking.list_runs()] == ["s00"]
 
 
+@fault(
+    "a checkpoint of another training, or one renamed, among a run's own",
+    "`matwm prune` keeps it and counts it for none of the run's; training sets it aside and ends with the same fingerprint",
+)
+def test_a_checkpoint_of_another_training_pushes_none_of_the_runs_own_out(
+    project: Path, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(project, interruption=StopAt(patch, 90)) == 143
+    folder = work(project) / "checkpoints"
+    assert LocalStore(folder).steps() == [40, 80, 90]
+    shutil.copytree(folder / step_name(40), folder / step_name(120))
+    assert cli.main(["prune", "--keep-last", "1", "--yes"]) == 0
+    assert "another training" in capsys.readouterr().out
+    assert {90, 120} <= {*LocalStore(folder).steps()}
+    assert run(project) == 0
+    assert result(project) == expected
+
+
 # A disk that is full
 
 
