@@ -281,7 +281,7 @@ def _lineage(path: "Sequence[ResolvedSegment]", metrics: Path) -> "Lineage":
     roles = {role: [spec.agents[number] for number in numbers] for role, numbers in spec.roles().items()}
     stretches = [Stretch(segment.name, segment.origin.step, _label(segment)) for segment in path]
     title = f"{spec.name}, {' → '.join(_shortened([segment.name for segment in path]))}"
-    facts = [places.read_json(metrics / segment.name / "run.json") or {} for segment in path]
+    facts = [places.record_in(metrics / segment.name) for segment in path]
     resumes = sorted({step for one in facts for step in one.get("resumed_at", [])})
     warmup = path[0].config.schedule.random_steps if path[0].origin.step == 0 else 0
     return Lineage(title, stretches, roles, warmup, resumes, spec.max_steps)

@@ -126,6 +126,7 @@ def test_every_lineage_is_drawn_and_always_the_same(root: Path, monkeypatch: pyt
         write_metrics(root, name, agents)
     learned = [["sampled", "self_play", "adversary", 1], ["sampled", "learned_v_flee", "adversary", 1]]
     write_scores(root, "s02", [*learned, ["reference", "chase_v_flee", "adversary", 0]])
+    (root / "metrics/s02/run.json").write_text('{"resumed_at": null}', encoding="utf-8")
     stale = root / "plots/lineage/s00"
     stale.mkdir(parents=True)
     monkeypatch.chdir(root)
