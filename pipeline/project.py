@@ -52,9 +52,12 @@ def root(start: Path | None = None) -> Path:
     Not the folder of this file: one environment may serve several clones.
 
     Raises:
-        ProjectError: there is none.
+        ProjectError: there is none, or the folder that the command was typed in is gone.
     """
-    here = (start or Path.cwd()).absolute()
+    try:
+        here = (start or Path.cwd()).absolute()
+    except FileNotFoundError:
+        raise ProjectError("the folder that this command was typed in is deleted: change to one that is there (cd)") from None
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
