@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from matwm.errors import run_program
+from pipeline import project as places
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # The tests' project maker serves here, too.
 
@@ -88,7 +89,12 @@ MOST_GROWTH = 1.1
 
 
 def main() -> int:
-    """Train and watch; return 1 if anything grows."""
+    """Train and watch; return 1 if anything grows.
+
+    Raises:
+        UserError: `--csv` cannot be written.
+    """
+    from benchmarks.measuring import ready_folder, refuse
     from tests.pipeline.projects import Project, tiny_params
     from tests.pipeline.servers import empty_store
 
@@ -100,6 +106,10 @@ def main() -> int:
     )
     parser.add_argument("--csv", type=Path, help="where every look is written")
     options = parser.parse_args()
+    if options.csv and options.csv.is_dir():
+        refuse(f"--csv {options.csv} is a folder: name a file")
+    if options.csv:
+        ready_folder("--csv", options.csv.parent)
     folder = Path(tempfile.mkdtemp(prefix="matwm-soak-"))
     changes = {
         "env": {"family": "pettingzoo", "name": "kept:Kept", "options": {"pause": options.pause}},
@@ -155,7 +165,7 @@ def watch(trainer: "subprocess.Popen[bytes]", project: Path, seconds: float, eve
 
 def newest(project: Path) -> int:
     """Return the newest checkpoint's step, 0 if there is none."""
-    return max((int(path.name.removeprefix("step_")) for path in (project / ".matwm/work").glob("*/checkpoints/step_*")), default=0)
+    return max((step for work in places.work_folders(project) for step in places.steps_in(work / "checkpoints")), default=0)
 
 
 def say(looks: list[tuple[float, ...]]) -> bool:

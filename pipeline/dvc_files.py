@@ -20,6 +20,7 @@ from pipeline import project as places
 from pipeline.dvc_config import mark, settings
 
 ABSENT = object()
+"""The value of a parameter that is not there, which is not null."""
 
 
 def lock(project: Path) -> Mapping[str, Any]:
@@ -76,7 +77,7 @@ def is_trained(stages: Mapping[str, Any], segment: str, params: Mapping[str, Any
 
 
 def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any], numerics: int = NUMERICS) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each parameter that a stage's lock entry has otherwise than it is now: path, what the lock says, what is."""
+    """Yield each parameter that a stage's lock entry has otherwise than it is now: path, what the lock says, what is, or `ABSENT`."""
     found = entry.get("params")
     recorded = found if isinstance(found, dict) else {}
     code = recorded.get(places.CHECKOUT_NUMERICS) or recorded.get(places.NUMERICS_FILE) or {}
@@ -84,7 +85,7 @@ def changed_params(entry: Mapping[str, Any], params: Mapping[str, Any], numerics
         yield "NUMERICS", code.get("NUMERICS"), numerics
     for path, value in (recorded.get("params.yaml") or {}).items():
         if (now := _at(params, path)) != value:
-            yield path, value, None if now is ABSENT else now
+            yield path, value, now
 
 
 def checkpoint_files(project: Path, segment: str) -> dict[str, Path] | None:

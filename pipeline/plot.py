@@ -8,7 +8,7 @@ import contextlib
 import csv
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,36 +184,62 @@ FIGURES: "dict[str, Callable[[Numbers], Figure | None]]" = {
 
 
 def read_curves(file: Path) -> "dict[str, Curve]":
-    """Read a table of curves over `step`: each column without its gaps; columns without any value are left out."""
+    """Read a table of curves over `step`: each column without its gaps; columns without any value are left out.
+
+    Raises:
+        ProjectError: it is no such table.
+    """
     import numpy as np
 
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    columns = [name for name in rows[0] if name != "step"] if rows else []
-    points = {name: [(float(row["step"]), float(row[name])) for row in rows if row[name]] for name in columns}
+    with _table(file) as rows:
+        columns = [name for name in rows[0] if name != "step"] if rows else []
+        steps = [float(row["step"]) for row in rows]
+        points = {name: [(step, float(row[name])) for step, row in zip(steps, rows, strict=True) if row[name]] for name in columns}
     return {name: (array[:, 0], array[:, 1]) for name, pairs in points.items() if pairs for array in [np.array(pairs)]}
 
 
 def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
-    """Read an evaluation: its step, the number of episodes, and each role's score and the win rate in each match-up."""
+    """Read an evaluation: its step, the number of episodes, and each role's score and the win rate in each match-up.
+
+    Raises:
+        ProjectError: it is none.
+    """
     from pipeline.drawing.scoreboard import WIN_RATE, Score
     from pipeline.metrics.best import METRICS, WIN
 
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    num_sides = max(len(row["matchup"].split("_v_")) for row in rows)
-    scores = [
-        Score(
-            row["mode"],
-            _tactics(row["matchup"], num_sides),
-            WIN_RATE if row["role"] == f"{METRICS}{WIN}" else row["role"],
-            row["learned"] == "1",
-            float(row["mean"]),
-            float(row["stderr"]),
-        )
-        for row in rows
-    ]
-    return int(rows[0]["step"]), int(rows[0]["episodes"]), scores
+    with _table(file) as rows:
+        num_sides = max(len(row["matchup"].split("_v_")) for row in rows)
+        scores = [
+            Score(
+                row["mode"],
+                _tactics(row["matchup"], num_sides),
+                WIN_RATE if row["role"] == f"{METRICS}{WIN}" else row["role"],
+                row["learned"] == "1",
+                float(row["mean"]),
+                float(row["stderr"]),
+            )
+            for row in rows
+        ]
+        return int(rows[0]["step"]), int(rows[0]["episodes"]), scores
+
+
+@contextlib.contextmanager
+def _table(file: Path) -> Iterator[list[dict[str, str]]]:
+    """Yield the rows of a table in `metrics/`, which is git's.
+
+    Raises:
+        ProjectError: it cannot be read, or not understood in the block.
+    """
+    from pipeline.project import ProjectError
+
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            yield list(csv.DictReader(stream))
+    except (OSError, csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProjectError(
+            f'{file} is empty or damaged ({error}): restore it with "git checkout HEAD -- {file}", or, where git does not have it, '
+            f'make it anew with "dvc repro --force {"evaluate" if file.stem == "evaluation" else "train"}@SEGMENT"'
+        ) from None
 
 
 def read_words(metrics: Path, path: "Sequence[ResolvedSegment]") -> "list[Speaker]":
@@ -281,7 +307,7 @@ def _lineage(path: "Sequence[ResolvedSegment]", metrics: Path) -> "Lineage":
     roles = {role: [spec.agents[number] for number in numbers] for role, numbers in spec.roles().items()}
     stretches = [Stretch(segment.name, segment.origin.step, _label(segment)) for segment in path]
     title = f"{spec.name}, {' → '.join(_shortened([segment.name for segment in path]))}"
-    facts = [places.read_json(metrics / segment.name / "run.json") or {} for segment in path]
+    facts = [places.record_in(metrics / segment.name) for segment in path]
     resumes = sorted({step for one in facts for step in one.get("resumed_at", [])})
     warmup = path[0].config.schedule.random_steps if path[0].origin.step == 0 else 0
     return Lineage(title, stretches, roles, warmup, resumes, spec.max_steps)

@@ -19,6 +19,25 @@ CHECKOUT_NUMERICS = "matwm/version.py"
 ROOT_CHECKPOINT = "checkpoints/root"
 MANIFEST = "manifest.json"
 EXPERIMENTS = "/.dvc/tmp/exps/"
+EVERY = "*"
+RECORDED: Mapping[str, Any] = {
+    "run_id": str,
+    "segment": str,
+    "key": str,
+    "parent": {"run_id": str, "step": int, "digest": str},
+    "git": {"commit": str, "dirty": bool, "code": str},
+    "numerics": int,
+    "libraries": {EVERY: str},
+    "device": str,
+    "threads": int,
+    "resumed_at": [int],
+    "not_reproduced": {"points": int, "first": str},
+    "experiment": str,
+    "tags": {EVERY: str},
+    "started": str,
+    "finished": str,
+}
+"""The fields of `metrics/<segment>/run.json` and their types, those of every other field of a mapping under `EVERY`."""
 
 step_folder, step_of = step_names.step_name, step_names.step_of
 
@@ -33,9 +52,12 @@ def root(start: Path | None = None) -> Path:
     Not the folder of this file: one environment may serve several clones.
 
     Raises:
-        ProjectError: there is none.
+        ProjectError: there is none, or the folder that the command was typed in is gone.
     """
-    here = (start or Path.cwd()).absolute()
+    try:
+        here = (start or Path.cwd()).absolute()
+    except FileNotFoundError:
+        raise ProjectError("the folder that this command was typed in is deleted: change to one that is there (cd)") from None
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
@@ -115,15 +137,61 @@ def metrics_folder(project: Path, segment: str) -> Path:
 
 
 def run_record(project: Path, segment: str) -> dict[str, Any]:
-    """Return what git records of the run that trained a segment (`metrics/<segment>/run.json`); nothing if it is not to be read."""
-    return read_json(metrics_folder(project, segment) / "run.json") or {}
+    """Return what git records of the run that trained a segment (`metrics/<segment>/run.json`); nothing if it is not to be read.
+
+    People and git write there, too: a field that is null or of another type than `RECORDED` says counts as absent (see `check_records`).
+    """
+    return record_in(metrics_folder(project, segment))
+
+
+def record_in(metrics: Path) -> dict[str, Any]:
+    """Return the `run_record` of a segment whose folder of metrics this is."""
+    return _fitting(read_json(metrics / "run.json") or {}, RECORDED)[0]
 
 
 def run_records(project: Path) -> dict[str, dict[str, Any]]:
     """Return the `run_record` of each segment and trial that has one, in order of their names."""
     metrics = project / "metrics"
     found = sorted(path for depth in ("*", "*/*") for path in metrics.glob(f"{depth}/run.json"))
-    return {path.parent.relative_to(metrics).as_posix(): read_json(path) or {} for path in found}
+    return {path.parent.relative_to(metrics).as_posix(): record_in(path.parent) for path in found}
+
+
+def check_records(project: Path, segments: Iterable[str]) -> None:
+    """See that each `run_record` is whole: for commands that do harm with half of one.
+
+    Raises:
+        ProjectError: one cannot be read, names no training, or has a field of another type.
+    """
+    for segment in segments:
+        path = metrics_folder(project, segment) / "run.json"
+        data = read_json(path)
+        record, wrong = _fitting(data or {}, RECORDED)
+        if wrong or "key" not in record:
+            name = path.relative_to(project)
+            why = "is no JSON object that can be read" if data is None else f"has a wrong {wrong[0]}" if wrong else "has no key"
+            raise ProjectError(
+                f'{name} {why}: restore it with "git checkout HEAD -- {name}", or remove it and run "matwm repro", which makes it anew'
+            )
+
+
+def _fitting(data: Mapping[str, Any], kinds: Mapping[str, Any], above: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Return the fields that are as `kinds` says, or of which it says nothing, and the names of those that are neither that nor null."""
+    found: dict[str, Any] = {}
+    wrong: list[str] = []
+    for name, value in data.items():
+        kind = kinds.get(name, kinds.get(EVERY, object))
+        if isinstance(kind, Mapping) and isinstance(value, dict):
+            found[name], deeper = _fitting(value, kind, f"{above}{name}.")
+            wrong += deeper
+        elif kind is object or type(value) is kind or (isinstance(kind, list) and _is_list_of(value, kind[0])):
+            found[name] = value
+        elif value is not None:
+            wrong.append(f"{above}{name}")
+    return found, wrong
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(one) is kind for one in value)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

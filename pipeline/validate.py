@@ -180,7 +180,7 @@ def stale_numerics(project: Path) -> list[str]:
     if places.numerics_file(project) != places.NUMERICS_FILE:
         return []
     path, stages = project / places.NUMERICS_FILE, project / "dvc.yaml"
-    if not path.exists() and places.NUMERICS_FILE not in (stages.read_text(encoding="utf-8") if stages.is_file() else ""):
+    if not path.exists() and places.NUMERICS_FILE.encode() not in (stages.read_bytes() if stages.is_file() else b""):
         return []  # DVC is not asked to look at it.
     try:
         found = read_yaml(path.read_text(encoding="utf-8")).get("NUMERICS")

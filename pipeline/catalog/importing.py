@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from matwm import durable
 from matwm.checkpoint import Checkpoint, open_checkpoint
 from matwm.manifest import MANIFEST
 from pipeline import project as places
@@ -76,6 +77,6 @@ def imported(checkpoints: Checkpoints, run: Run, step: int) -> Iterator[Import]:
             shutil.rmtree(outermost, ignore_errors=True)
             for path in files:
                 if path in before:
-                    path.write_bytes(before[path])
+                    durable.replace(path, before[path])
                 else:
                     path.unlink(missing_ok=True)

@@ -22,13 +22,15 @@ def of_other_numerics(project: Path, graph: Mapping[str, ResolvedSegment]) -> di
 
     Only that version differs: what is described otherwise by now, or starts from another checkpoint, is trained again for that reason.
     """
-    known = merged(project, ())
+    known: dict[str | None, list[Run]] = {}
+    for run in merged(project, ()):
+        known.setdefault(run.segment, []).append(run)
     found: dict[str, Run] = {}
     for name in parents_first(graph):
         segment = graph[name]
         if segment.origin.segment and segment.origin.segment not in found:
             continue
-        made = [run for run in known if run.segment == name and _is_described(project, segment, run)]
+        made = [run for run in known.get(name, []) if _is_described(project, segment, run)]
         trained = max(made, key=lambda run: run.step, default=None)
         if trained and trained.step > segment.origin.step and all(run.numerics != NUMERICS for run in made):
             found[name] = trained

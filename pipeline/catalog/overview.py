@@ -19,8 +19,7 @@ def best_of(run: Run) -> tuple[best.Best, ...]:
     """
     if (tagged := best.of_tags(run.tags)) is not None:
         return tagged
-    recorded = run.record.get("tags")
-    found = best.objectives({**(recorded if isinstance(recorded, dict) else {}), **run.tags})
+    found = best.objectives({**run.record.get("tags", {}), **run.tags})
     mode = best.mode_of(run.metrics, run.tags.get(best.MODES_TAG))
     if mode is None or run.run_id is None:
         return best.of_record(run.evaluation, found)
@@ -54,7 +53,7 @@ def entry(run: Run, judged: Iterable[best.Best], published: Iterable[int]) -> di
 
 def not_reproduced(tags: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return how many metric points contradict what a resume made of them, and the first as a sentence; None if all is exact."""
-    recorded = facts.get("not_reproduced") or {}
+    recorded = facts.get("not_reproduced", {})
     first = tags.get(mismatches.TAG) or recorded.get("first")
     return {"points": number(tags.get(mismatches.COUNT_TAG)) or recorded.get("points"), "first": first} if first else None
 

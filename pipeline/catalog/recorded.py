@@ -91,11 +91,12 @@ class LockedStage:
         """
         for path, before, now in dvc_files.changed_params(self._entry or {}, params, numerics):
             where = places.MANIFEST if path == "NUMERICS" else places.PARAMS
-            for deeper, (old, new) in differing({path: before}, {path: now}).items():
-                raise RecordError(
-                    f"{where}: {deeper} is {new!r}, but dvc.lock says that {self._segment} was trained with {old!r}: "
-                    'restore it, or run "matwm repro"'
-                )
+            # To `differing` what is absent is null, which to DVC it is not.
+            deeper, (old, new) = next(iter(differing({path: before}, {path: now}).items()), (path, (before, now)))
+            raise RecordError(
+                f"{where}: {deeper} is {'absent' if new is dvc_files.ABSENT else repr(new)}, but dvc.lock says that {self._segment} "
+                f'was trained with {old!r}: restore it, or run "matwm repro"'
+            )
 
     def _check_file(self, name: str, expected: str | None) -> None:
         path = self._project / name

@@ -67,18 +67,17 @@ class _Merge:
 
     def add_record(self, segment: str, record: Mapping[str, Any]) -> None:
         """Merge what git says of the run that made `checkpoints/<segment>`; it is the last word on everything but the parent's ID."""
-        if not isinstance(record.get("key"), str):
+        if "key" not in record:
             return
-        run = self._known(_text(record.get("run_id")), segment, record["key"])
-        metrics, parent = places.metrics_folder(self.project, segment), _mapping(record.get("parent"))
+        run = self._known(record.get("run_id"), segment, record["key"])
+        metrics, parent = places.metrics_folder(self.project, segment), record.get("parent", {})
         run.record, run.published = record, places.published_folder(self.project, segment)
         run.step = max(run.step, *places.steps_in(run.published), _summary_step(metrics), 0)
-        run.parent_run_id, run.parent_digest = _text(parent.get("run_id")), _text(parent.get("digest"))
-        run.parent_step = next(iter(_steps([parent.get("step")])), None) or None
-        run.git, run.numerics = _mapping(record.get("git")), record.get("numerics")
-        run.machine = {"libraries": _mapping(record.get("libraries")), "device": record.get("device"), "threads": record.get("threads")}
-        run.started, run.finished = _text(record.get("started")), _text(record.get("finished"))
-        run.resumed_at = _steps(record.get("resumed_at"))
+        run.parent_run_id, run.parent_digest, run.parent_step = parent.get("run_id"), parent.get("digest"), parent.get("step") or None
+        run.git, run.numerics = record.get("git", {}), record.get("numerics")
+        run.machine = {"libraries": record.get("libraries", {}), "device": record.get("device"), "threads": record.get("threads")}
+        run.started, run.finished = record.get("started"), record.get("finished")
+        run.resumed_at = record.get("resumed_at", [])
         run.evaluation = places.read_json(metrics / "evaluation.json") or {}
 
     def _known(self, run_id: str | None, segment: str, key: str) -> Run:

@@ -183,7 +183,8 @@ def running(patient: Patient) -> Iterator[Finding]:
 
     try:
         closed = upkeep.close_dead(patient.project)
-        left = [run for run in tracking.list_runs(upkeep.RUNNING) if not upkeep.is_alive(patient.project, run)]
+        left = tracking.list_runs(upkeep.RUNNING)
+        live = upkeep.live(patient.project)  # Only now: what began meanwhile is in neither or in both.
     except TrackingError as error:
         yield Finding(str(error), "runs cannot be looked up", "see what the other findings say of the store", is_hint=True)
         return
@@ -194,7 +195,7 @@ def running(patient: Patient) -> Iterator[Finding]:
             "nothing: it is KILLED now, at its last sign of life",
             is_hint=True,
         )
-    for run in left:
+    for run in [run for run in left if run.run_id not in live]:
         silent = max(0, time.time() - run.last_sign_ms / 1000) / 3600
         yield Finding(
             f"run {run.id[:12]} ({run.segment}) is RUNNING, not in this folder, silent for {silent:.1f} hours",

@@ -50,7 +50,7 @@ def torch_version(patient: Patient) -> Iterator[Finding]:
             'run "make venv"',
         )
     for facts in patient.records:
-        if drift := records.drifted(facts, records.machine_facts(str(facts.get("device")), int(facts.get("threads") or 1))):
+        if drift := records.drifted(facts, records.machine_facts(str(facts.get("device")), facts.get("threads", 1))):
             yield Finding(
                 f"segment {facts.get('segment')} was trained with {', '.join(drift)}",
                 "what continues from it here may not be bit for bit what it would have been there",

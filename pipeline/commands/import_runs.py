@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _chosen(project: Path, references: list[str]) -> list[str]:
     """Return the segments whose runs are meant."""
-    known = {segment: str(facts.get("run_id") or "") for segment, facts in places.run_records(project).items()}
+    known = {segment: facts.get("run_id", "") for segment, facts in places.run_records(project).items()}
     if not known:
         raise ProjectError("metrics/ has no run to import: check out a commit in which a segment is trained")
     listed = ", ".join(f"{run_id[:12] or 'no run'} ({segment})" for segment, run_id in known.items())

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         ConfigError, ProjectError, TrackingError: one sentence; nothing has been removed then.
     """
     project = places.root()
+    places.check_records(project, places.run_records(project))  # What they need of what is here would not be known.
     catalog = Catalog(project)
     if catalog.params.error:
         raise catalog.params.error

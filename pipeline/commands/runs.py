@@ -110,7 +110,7 @@ def _close(project: Path, run: Run) -> str:
     who = f"run {run.id[:12]} ({run.segment})"
     if run.status != "RUNNING":
         raise places.ProjectError(f"{who} is {run.state}, not RUNNING: there is nothing to close")
-    if upkeep.is_alive(project, run):
+    if run.run_id in upkeep.live(project):
         raise places.ProjectError(f"{who} is being trained here at this moment: stop that process first (Ctrl-C or SIGTERM)")
     runs.close_run(run)
     return f"{who} is KILLED now, since its last sign of life"

@@ -57,8 +57,7 @@ class Training:
     @cached_property
     def facts(self) -> dict[str, str]:
         """Its tags."""
-        tags = (places.read_json(self.folder / "run.json") or {}).get("tags")
-        return tags if isinstance(tags, dict) else {}
+        return places.record_in(self.folder).get("tags", {})
 
     @property
     def scenario(self) -> str:

@@ -47,7 +47,7 @@ class Record:
     @property
     def parent(self) -> Mapping[str, Any]:
         """The checkpoint that it starts from: `run_id` and `step`."""
-        return self.facts.get("parent") or {}
+        return self.facts.get("parent", {})
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def read_record(project: Path, segment: str, base: Config) -> Record:
     facts = places.run_record(project, segment)
     if not facts.get("run_id"):
         raise places.ProjectError(f"metrics/{segment}/run.json names no run: the segment was trained without MLflow, or not at all")
+    places.check_records(project, [segment])
     store = PublishedStore(project)
     run = Run(facts["run_id"], segment, facts["key"], published=places.published_folder(project, segment))
     steps = store.steps(run)
@@ -101,9 +102,9 @@ def import_all(project: Path, records: Iterable[Record], experiment: str) -> dic
     found: dict[str, Imported] = {}
     ids: dict[str, str] = {}
     """Of the runs imported, by their IDs in git and by the digests of their checkpoints: a parent may have had an ID that git never saw."""
-    for record in sorted(records, key=lambda record: record.parent.get("step") or 0):  # A parent begins before its children do.
+    for record in sorted(records, key=lambda record: record.parent.get("step", 0)):  # A parent begins before its children do.
         parent = record.parent.get("run_id")
-        there = ids.get(parent or "") or ids.get(record.parent.get("digest") or "")
+        there = ids.get(parent or "") or ids.get(record.parent.get("digest", ""))
         found[record.segment] = _import(project, record, experiment, there or (parent and runs.id_today(parent)))
         digests = [record.store.open(record.run, step).digest for step in record.steps]
         ids |= dict.fromkeys([record.run_id, *digests], found[record.segment].run_id)
@@ -149,10 +150,10 @@ def _fill(run: LocalRun, project: Path, record: Record, experiment: str, parent:
     with run.state.change() as contents:
         contents.forget_store()  # A stage may have found before that MLflow lacks the run.
         contents.segment, contents.key, contents.run_id = record.segment, facts["key"], there.run_id if there else None
-        contents.name, contents.experiment = record.segment, str(facts.get("experiment") or experiment)
+        contents.name, contents.experiment = record.segment, facts.get("experiment") or experiment
         contents.started, contents.finished = facts.get("started"), facts.get("finished")
         contents.resume, contents.until, contents.has_inherited = record.resume, record.steps[-1], True
-        contents.resumed_at = list(facts.get("resumed_at") or [])
+        contents.resumed_at = facts.get("resumed_at", [])
         contents.machine = {name: facts.get(name) for name in ("libraries", "device", "threads")}
         contents.params = {f"train.{key}": value for key, value in record.params.items()}
         contents.tags = _tags(record, parent, there)
@@ -164,14 +165,14 @@ def _tags(record: Record, parent: str | None, there: Run | None) -> dict[str, st
     """Return the tags that the run had, with its parent's ID of today, and where it comes from."""
     facts = record.facts
     tags = {"matwm.segment": record.segment, "matwm.key": facts["key"], "matwm.numerics": str(facts.get("numerics"))}
-    tags |= {str(key): str(value) for key, value in (facts.get("tags") or {}).items()}
+    tags |= facts.get("tags", {})
     if parent:
-        tags |= {PARENT: parent, SHOWN_BELOW: parent, "matwm.parent_step": str(record.parent["step"])}
+        tags |= {PARENT: parent, SHOWN_BELOW: parent, "matwm.parent_step": str(record.parent.get("step", 0))}
     if mode := best.mode_of({point.key for point in record.points}, tags.get(best.MODES_TAG)):
         # The stage `evaluate` sets it in MLflow, after run.json was written.
-        tags |= best.tag(best.of_history(best.objectives(tags), mode, record.points, record.parent.get("step") or 0))
+        tags |= best.tag(best.of_history(best.objectives(tags), mode, record.points, record.parent.get("step", 0)))
     if there is None:
-        commit = (facts.get("git") or {}).get("commit")
+        commit = facts.get("git", {}).get("commit")
         tags |= {ORIGINAL: record.run_id, "matwm.imported_from": f"git, trained at commit {commit}" if commit else "git"}
     return tags
 

@@ -65,9 +65,9 @@ def is_pending(project: Path, work: Path) -> bool:
     return not is_held(work / "lock") and LocalRun(work).has_pending(runs.tracking_uri(project))
 
 
-def is_alive(project: Path, run: Run) -> bool:
-    """Return whether a process here trains a run at this moment."""
-    return any(_run_id(work) == run.run_id and is_held(work / "lock") for work in work_folders(project))
+def live(project: Path) -> set[str]:
+    """Return the IDs of the runs that processes here train at this moment."""
+    return {run_id for work in work_folders(project) if is_held(work / "lock") and (run_id := _run_id(work))}
 
 
 def close_dead(project: Path) -> list[Run]:

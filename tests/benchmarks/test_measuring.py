@@ -23,6 +23,8 @@ REFUSED = [
     ("kill_test", ["--seed", "-1"], "--seed -1: at least 0 is needed"),
     ("kill_test", ["--folder", "FILE"], "--folder FILE: nothing can be written there (File exists)"),
     ("kill_test", ["--json", "."], "--json . is a folder: name a file"),
+    ("soak", ["--csv", "."], "--csv . is a folder: name a file"),
+    ("soak", ["--csv", "FILE/x.csv"], "--csv FILE: nothing can be written there (File exists)"),
     ("fixed_play", ["simple_tag_v3", "--updates", "0"], "--updates 0: at least 1 is needed"),
     ("fixed_play", ["simple_tag_v3", "--preset", "ci-tiny", "--rows", "3"], "--rows 3: at least 16 is needed"),
     ("fixed_play", ["simple_tag_v3", "--play", "FILE"], "FILE"),

@@ -1,10 +1,16 @@
 """Folders of checkpoints are named after their steps, in one way."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from matwm.step_names import step_name, step_of, steps_in
+
+SOURCE = Path(__file__).parents[2]
+NAME = re.compile(r"(\S*/)?step_([^\sa-zA-Z]\S*)?")
+"""A text that is such a folder's name or path, the beginning of one, or a pattern for it; a sentence has spaces, a metric more letters."""
 
 
 @pytest.mark.parametrize("step", [0, 7, 5_000, 999_999_999, 10**9, 12_345_678_901])
@@ -26,3 +32,22 @@ def test_steps_of_a_folder_ascend_and_hold_what_is_asked_for(tmp_path: Path) -> 
         (tmp_path / name / "manifest.json").touch()
     assert steps_in(tmp_path, "manifest.json") == [5, 80]
     assert steps_in(tmp_path / "absent", "manifest.json") == []
+
+
+@pytest.mark.parametrize("text", ["step_", "step_*", "*/checkpoints/step_*", "step_0000", r"step_(\d+)"])
+def test_a_text_that_knows_the_names_is_recognised(text: str) -> None:
+    assert NAME.fullmatch(text)
+    assert not NAME.fullmatch(f"a folder {text} of a run")
+    assert not NAME.fullmatch("step_time_ms")
+
+
+def test_no_other_module_knows_what_they_look_like() -> None:
+    files = [file for folder in ("matwm", "pipeline", "benchmarks") for file in sorted((SOURCE / folder).rglob("*.py"))]
+    texts = [
+        (file.relative_to(SOURCE).as_posix(), node.lineno, node.value)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    found = [(file, line) for file, line, text in texts if NAME.fullmatch(text)]
+    assert {file for file, _ in found} == {"matwm/step_names.py"}, found

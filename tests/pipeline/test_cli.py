@@ -64,6 +64,16 @@ def test_outside_a_project_it_says_so(tmp_path: Path, matwm: Matwm) -> None:
     )
 
 
+def test_in_a_folder_that_is_deleted_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["runs"]) == 1
+    assert capsys.readouterr().err == "the folder that this command was typed in is deleted: change to one that is there (cd)\n"
+
+
 def test_a_preset_replaces_a_preset_but_no_work(tmp_path: Path, matwm: Matwm, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dvc.yaml").touch()
     params = tmp_path / "params.yaml"

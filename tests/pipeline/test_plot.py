@@ -3,7 +3,7 @@
 import csv
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline import plot
 from pipeline.drawing import figures, scoreboard
 from pipeline.drawing.scoreboard import Score
 from pipeline.params.segments import resolve_all
+from pipeline.project import ProjectError
 from tests.pipeline.projects import tiny_params
 
 ROOT = "checkpoints/root"
@@ -75,6 +76,38 @@ def test_curves_are_read_without_their_gaps(tmp_path: Path) -> None:
     assert plot.read_curves(tmp_path / "empty.csv") == {}
 
 
+@pytest.mark.parametrize("name", ["training", "episodes", "evaluation"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("80", "eighty"),
+        lambda text: text.replace("\n", "\n<<<<<<< HEAD\n", 1),
+        lambda text: "<<<<<<< HEAD\n" + text,
+        lambda text: text.replace("step", "steps"),
+        lambda text: text + "\udcff",
+    ],
+    ids=["text", "conflict", "conflict in the head", "no step", "no UTF-8"],
+)
+def test_a_damaged_table_is_one_sentence(tmp_path: Path, name: str, damage: Callable[[str], str]) -> None:
+    write_metrics(tmp_path, "s00", ["agent_0"])
+    write_scores(tmp_path, "s00", [["greedy", "self_play", "agent", 1]])
+    file = tmp_path / "metrics/s00" / f"{name}.csv"
+    read = plot.read_scores if name == "evaluation" else plot.read_curves
+    read(file)
+    text = damage(file.read_text(encoding="utf-8").replace("84", "80"))
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ProjectError) as caught:
+        read(file)
+    assert str(caught.value).startswith(f"{file} is empty or damaged (")
+    assert f'"git checkout HEAD -- {file}"' in str(caught.value)
+
+
+def test_an_empty_evaluation_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.csv").touch()
+    with pytest.raises(ProjectError, match="is empty or damaged .*evaluate@SEGMENT"):
+        plot.read_scores(tmp_path / "evaluation.csv")
+
+
 def test_the_mean_of_the_last_values_begins_with_the_first_full_window() -> None:
     steps, values = figures._smooth(np.arange(5.0), np.array([1.0, 2.0, 6.0, 4.0, 8.0]), 3)
     assert steps.tolist() == [2, 3, 4]
@@ -126,6 +159,7 @@ def test_every_lineage_is_drawn_and_always_the_same(root: Path, monkeypatch: pyt
         write_metrics(root, name, agents)
     learned = [["sampled", "self_play", "adversary", 1], ["sampled", "learned_v_flee", "adversary", 1]]
     write_scores(root, "s02", [*learned, ["reference", "chase_v_flee", "adversary", 0]])
+    (root / "metrics/s02/run.json").write_text('{"resumed_at": null}', encoding="utf-8")
     stale = root / "plots/lineage/s00"
     stale.mkdir(parents=True)
     monkeypatch.chdir(root)

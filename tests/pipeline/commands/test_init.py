@@ -65,15 +65,17 @@ def test_without_git_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         init._init_git(tmp_path)
 
 
-@pytest.mark.parametrize("text", [f"NUMERICS: {NUMERICS + 1}\n", "NUMERICS", "", None])
-def test_a_project_of_other_numerics_is_refused(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize("text", [f"NUMERICS: {NUMERICS + 1}\n".encode(), b"NUMERICS", b"", b"NUMERICS: \xff\n", None])
+def test_a_project_of_other_numerics_is_refused(tmp_path: Path, text: bytes | None) -> None:
     make(tmp_path / "new")
     assert stale_numerics(tmp_path / "new") == []
     file = tmp_path / "new/numerics.yaml"
     if text is None:
         file.unlink()
+        stages = tmp_path / "new/dvc.yaml"
+        stages.write_bytes(stages.read_bytes() + b"# \xff\n")
     else:
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(text)
     (sentence,) = stale_numerics(tmp_path / "new")
     assert f"NUMERICS: {NUMERICS}" in sentence
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import cli, process, runs, tracking
+from pipeline import project as places
 from pipeline.run import HEARTBEAT
 from pipeline.tracking import upkeep
 from pipeline.tracking.heartbeat import Heartbeat
@@ -49,6 +50,15 @@ def test_a_run_of_a_dead_process_is_killed_and_a_live_one_is_left_alone(project:
     assert raw(alive.run.run_id).info.status == "RUNNING"
     assert [run.run_id for run in upkeep.close_dead(project)] == [alive.run.run_id]
     assert upkeep.settle(project, timeout=600) == []
+
+
+def test_live_are_the_runs_whose_work_directory_a_process_holds(tmp_path: Path) -> None:
+    works = [tmp_path / work_of(f"s{number:02}") for number in range(3)]
+    for number, work in enumerate(works):
+        places.write_json(work / "run.json", {"run_id": f"run{number}" if number else None})
+    assert upkeep.live(tmp_path) == set()
+    with process.exclusive(works[0] / "lock", "segment s00"), process.exclusive(works[1] / "lock", "segment s01"):
+        assert upkeep.live(tmp_path) == {"run1"}
 
 
 def test_a_run_of_another_machine_is_not_touched(server: Any, tmp_path: Path) -> None:
