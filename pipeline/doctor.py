@@ -18,7 +18,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "artifact-locations": store.artifact_locations,
     "linked-artifacts": store.linked_artifacts,
     "running": store.running,
-    "owed": store.owed,
+    "pending": store.pending,
     "points": store.points,
     "pins": pins.pins,
     "cache-type": dvc.cache_type,
@@ -38,7 +38,7 @@ CHECKS: Mapping[str, Callable[[Patient], Iterator[Finding]]] = {
     "old-work": surroundings.old_work,
 }
 """Name: what it looks at. A check finds nothing, or says what is wrong."""
-NEEDS_STORE = {"database-version", "artifact-locations", "running", "owed", "points", "pins"}
+NEEDS_STORE = {"database-version", "artifact-locations", "running", "pending", "points", "pins"}
 
 
 @dataclass(frozen=True)

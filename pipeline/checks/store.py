@@ -142,7 +142,7 @@ def linked_artifacts(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def owed(patient: Patient) -> Iterator[Finding]:
+def pending(patient: Patient) -> Iterator[Finding]:
     """MLflow has everything that was logged here."""
     late = [work.name for work in upkeep.work_folders(patient.project) if upkeep.is_pending(patient.project, work)]
     if late:
@@ -184,7 +184,7 @@ def running(patient: Patient) -> Iterator[Finding]:
     try:
         closed = upkeep.close_dead(patient.project)
         left = tracking.list_runs(upkeep.RUNNING)
-        live = upkeep.live(patient.project)  # Only now: what began meanwhile is in neither or in both.
+        live = upkeep.live(patient.project)  # Later than the list: a process takes the lock before it begins a run.
     except TrackingError as error:
         yield Finding(str(error), "runs cannot be looked up", "see what the other findings say of the store", is_hint=True)
         return

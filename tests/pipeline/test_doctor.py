@@ -288,10 +288,10 @@ def test_a_copied_project_starts_a_database_of_its_own(project: Project, tmp_pat
     shutil.copytree(project.path, copy.path)
     runs.configure(copy.path)
     one, other = found(copy)
-    assert (one.check, one.is_problem, other.check) == ("artifact-locations", True, "owed")
+    assert (one.check, one.is_problem, other.check) == ("artifact-locations", True, "pending")
     assert one.finding.remedy.startswith("start a new database: mv mlflow.db mlflow.db.before && matwm doctor --fix && matwm import,")
     (copy.path / "mlflow.db").rename(copy.path / "mlflow.db.before")
-    assert [one.check for one in found(copy, is_fixing=True)] == ["owed"]
+    assert [one.check for one in found(copy, is_fixing=True)] == ["pending"]
     (run,) = runs.list_runs()
     assert (run.former_id, in_mlflow.steps(run.id)) == (tracker.run.run_id, [100])
     assert found(copy) == []
@@ -306,14 +306,14 @@ def test_what_mlflow_lacks_is_found_and_sent(project: Project, monkeypatch: pyte
     with exclusive(tracker.run.work / "lock", "s00"):
         assert checks(project) == [], "a live process sends it itself"
     (one,) = found(project)
-    assert (one.check, one.finding.is_hint) == ("owed", True)
+    assert (one.check, one.finding.is_hint) == ("pending", True)
     with monkeypatch.context() as patch:
         patch.setattr(upkeep, "settle", lambda *_, **__: ["MLflow does not answer"])
         (one,) = found(project, is_fixing=True)
         assert (one.tried, one.is_mended) == ("MLflow does not answer", False)
     (one,) = found(project, is_fixing=True)
     assert (one.tried, one.is_mended) == ("everything is sent", True)
-    assert "owed" not in checks(project)
+    assert "pending" not in checks(project)
 
 
 def test_points_that_mlflow_has_lost_are_found_and_sent(project: Project) -> None:
