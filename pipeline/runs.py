@@ -151,7 +151,7 @@ def sentence(uri: str, error: Exception) -> str:
     return f"MLflow at {shown(uri)}: {masked(text, secrets_in(uri))[:300]}"
 
 
-def knock(uri: str | None = None, seconds: float = 5.0) -> None:
+def ping(uri: str | None = None, seconds: float = 5.0) -> None:
     """Find out quickly whether a server says anything at all: MLflow itself waits for minutes.
 
     Raises:

@@ -25,8 +25,9 @@ class Catalog:
     With MLflow down, in a clone or with a broken params.yaml it answers as much as can be known.
     """
 
-    def __init__(self, project: Path) -> None:
-        self.project = project
+    def __init__(self, project: Path, *, asks_mlflow: bool = True) -> None:
+        """Without `asks_mlflow` it is a catalog of what git and the work directories record."""
+        self.project, self._asks_mlflow = project, asks_mlflow
         self.mlflow_error: runs.TrackingError | None = None
         """Why MLflow was of no help, None if it was, or was not asked."""
         self._trouble: list[str] = []
@@ -67,7 +68,7 @@ class Catalog:
             TrackingError: MLflow does not answer.
         """
         runs.configure(self.project)
-        runs.knock()
+        runs.ping()
         return runs.find_by_key(segment, key)
 
     def find(self, text: str) -> Run:
@@ -124,9 +125,11 @@ class Catalog:
 
     def _asked(self, at_most: int | None = None) -> list[Run]:
         """Return what MLflow knows, newest first; nothing, with `mlflow_error` set, if it does not answer."""
+        if not self._asks_mlflow:
+            return []
         runs.configure(self.project)
         try:
-            runs.knock()
+            runs.ping()
             return runs.list_runs(at_most=at_most)
         except runs.TrackingError as error:
             self.mlflow_error = error

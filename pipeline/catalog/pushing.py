@@ -6,16 +6,9 @@ In that order, and not the newest first: a machine that goes on trains again fro
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.catalog.sources import merged
 from pipeline.run import Run
 from pipeline.stores.folders import PublishedStore, WorkStore
 from pipeline.stores.remote import Remote, Sent
-
-
-def trainings(project: Path) -> list[Run]:
-    """Return every run that has checkpoints here, in its work directory or published."""
-    found = [run for run in merged(project, []) if run.key and checkpoints_of(project, run)]
-    return sorted(found, key=lambda run: (str(run.segment), str(run.key)))
 
 
 def checkpoints_of(project: Path, run: Run) -> dict[int, Path]:

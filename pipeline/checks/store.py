@@ -115,7 +115,7 @@ def tracking_uri(patient: Patient) -> Iterator[Finding]:
             )
     else:
         try:
-            runs.knock(chosen)
+            runs.ping(chosen)
         except TrackingError as error:
             yield Finding(str(error), "training goes on without it, but nobody sees it", "start the server, or unset MLFLOW_TRACKING_URI")
 

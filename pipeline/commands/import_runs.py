@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from matwm.spelling import close
 from pipeline import project as places
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.references import whole_run
 from pipeline.commands.table import table
 from pipeline.project import ProjectError
 
@@ -50,24 +51,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _chosen(project: Path, references: list[str]) -> list[str]:
     """Return the segments whose runs are meant."""
-    known = {segment: facts.get("run_id", "") for segment, facts in places.run_records(project).items()}
-    if not known:
+    catalog = Catalog(project, asks_mlflow=False)
+    known = sorted(str(run.segment) for run in catalog.all() if run.record.get("run_id"))
+    if not places.run_records(project):
         raise ProjectError("metrics/ has no run to import: check out a commit in which a segment is trained")
-    listed = ", ".join(f"{run_id[:12] or 'no run'} ({segment})" for segment, run_id in known.items())
-    chosen: list[str] = []
-    for reference in references:
-        found = (
-            [reference] if reference in known else [name for name, run_id in known.items() if reference and run_id.startswith(reference)]
-        )
-        if len(found) > 1:
-            raise ProjectError(f"{len(found)} runs begin with {reference!r}: {listed}: give more of the ID")
-        if not found:
-            meant = close(reference, list(known))
-            raise ProjectError(
-                f"metrics/ has no run or segment {reference!r}{f', did you mean {meant[0]}?' if meant else ';'} it has {listed}"
-            )
-        chosen += [name for name in found if name not in chosen]
-    return chosen or [name for name, run_id in known.items() if run_id]
+    chosen = [str(catalog.find(whole_run(reference)).segment) for reference in references]
+    places.check_records(project, chosen)
+    for name in chosen:
+        if name not in known:
+            raise ProjectError(f"metrics/{name}/run.json names no run to import; there are {', '.join(known)}")
+    return list(dict.fromkeys(chosen)) or known
 
 
 def _shown(rows: list[dict[str, Any]]) -> str:

@@ -4,14 +4,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from matwm.spelling import close
 from pipeline import project as places
 from pipeline.catalog import pushing
-from pipeline.catalog.current import current_runs, described
+from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.references import whole_run
 from pipeline.catalog.sources import in_work
 from pipeline.commands.table import table
 from pipeline.run import Run
@@ -64,36 +63,22 @@ def _in_background(project: Path, options: argparse.Namespace) -> int:
 
 
 def _chosen(project: Path, references: list[str]) -> list[Run]:
-    known = pushing.trainings(project)
-    current = _current(project, known)
-    if not references:
-        return current
-    chosen: list[Run] = []
-    for reference in references:
-        found = [each for each in known if each.is_called(reference) or each.segment == reference]
-        if len(found) > 1:
-            found = [each for each in current if each in found] or found
-        if len(found) > 1:
-            raise places.ProjectError(f"{len(found)} trainings here are called {reference!r}: {_listed(found)}: give more of the run's ID")
-        if not found:
-            meant = close(reference, [str(each.segment) for each in known])
-            what = f"is called {reference!r}{f', did you mean {meant[0]}?' if meant else ';'}"
-            raise places.ProjectError(f"no training here has a checkpoint and {what} there are {_listed(known)}")
-        chosen += found
-    return chosen
-
-
-def _current(project: Path, known: list[Run]) -> list[Run]:
-    """Return those that params.yaml describes.
+    """Return the runs that are meant: without references, those that params.yaml describes.
 
     Raises:
-        ConfigError: params.yaml is not valid.
+        ConfigError: params.yaml is not valid, and is needed.
+        ProjectError: there is no such run, or it has no checkpoint here.
     """
-    params = described(project)
-    if params.error:
-        raise params.error
-    ids = {run.id for run in current_runs(params, known).values()}
-    return [run for run in known if run.id in ids]
+    catalog = Catalog(project, asks_mlflow=False)
+    if not references:
+        if catalog.params.error:
+            raise catalog.params.error
+        return sorted((run for run in catalog.all() if run.is_current), key=lambda run: str(run.segment))
+    chosen = {run.id: run for run in (catalog.find(whole_run(reference)) for reference in references)}
+    for run in chosen.values():
+        if not pushing.checkpoints_of(project, run):
+            raise places.ProjectError(f"{run.name} has no checkpoint here: it is {run.state}")
+    return list(chosen.values())
 
 
 def _shown(rows: list[dict[str, Any]], there: remote.Remote) -> str:
@@ -104,7 +89,3 @@ def _shown(rows: list[dict[str, Any]], there: remote.Remote) -> str:
         facts = (row["segment"], (row["run_id"] or "-")[:12], row["step"], row["objects_sent"], row["bytes_sent"], row["objects_there"])
         lines.append([str(fact) for fact in facts])
     return f"{table(lines)}to {there.name}\n"
-
-
-def _listed(found: Iterable[Run]) -> str:
-    return ", ".join(f"{(each.run_id or str(each.key))[:12]} ({each.segment})" for each in found) or "none"

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     runs.configure(project)
     uri = runs.configured_uri()
     if uri.partition("://")[0] in SERVERS:
-        runs.knock(uri)
+        runs.ping(uri)
         sys.stdout.write(f"{runs.shown(uri).rstrip('/')}{_view(project, uri)}\n")
         return 0
     view, port = _view(project, uri), _free_port(options.port)
@@ -80,7 +80,7 @@ def _serve(process: "subprocess.Popen[bytes]", address: str, view: str, interrup
 
 def _answers(address: str) -> bool:
     try:
-        runs.knock(address, seconds=2.0)
+        runs.ping(address, seconds=2.0)
     except runs.TrackingError:
         return False
     return True

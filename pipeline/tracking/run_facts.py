@@ -78,7 +78,7 @@ def _in_work(project: Path, segment: str, key: str) -> Contents | None:
 
 
 def _in_mlflow(segment: str, key: str) -> Contents | None:
-    runs.knock()
+    runs.ping()
     run = runs.find_by_key(segment, key)
     if run is None:
         return None

@@ -30,7 +30,7 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = (), 
     end = time.monotonic() + timeout
     said: list[str] = []
     try:
-        runs.knock()
+        runs.ping()
         free = [work for work in work_folders(project) if work not in sparing and not is_held(work / "lock")]
         known = {work: _run_id(work) for work in free}
         lost = runs.lost(run_id for run_id in known.values() if run_id) if free else set()

@@ -71,7 +71,7 @@ def _until(points: Iterable[TimedPoint], step: int) -> list[TimedPoint]:
 
 
 def _records_in_mlflow(run_id: str) -> list[TimedPoint]:
-    runs.knock()
+    runs.ping()
     found = runs.get_run(run_id)
     return runs.metric_history(run_id, keys=[key for key in found.metrics if is_record(key)]) if found else []
 

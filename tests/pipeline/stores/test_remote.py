@@ -428,12 +428,12 @@ def test_an_mlflow_that_never_answers_is_not_waited_for(
     project: Path, save: Save, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wait_until: Callable[..., None]
 ) -> None:
     asked, held = [], threading.Event()
-    knock = runs.knock
+    ping = runs.ping
     store_of(project).put(RUN, save(100).path)
     monkeypatch.setattr(runs, "find_by_key", lambda segment, key: asked.append(key) or held.wait(300))
     with silent_server() as uri, monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setattr(runs, "knock", lambda: knock(seconds=0.1))
+        patch.setattr(runs, "ping", lambda: ping(seconds=0.1))
         assert [offer.store.name for offer in elsewhere.offers(project, RUN, [MlflowStore, Remote])] == [store_of(project).name]
     assert (asked, f"MLflow at {uri} does not answer" in caplog.text) == ([], True), caplog.text
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
