@@ -191,7 +191,7 @@ def read_curves(file: Path) -> "dict[str, Curve]":
     """
     import numpy as np
 
-    with _table(file) as rows:
+    with table_in(file) as rows:
         columns = [name for name in rows[0] if name != "step"] if rows else []
         steps = [float(row["step"]) for row in rows]
         points = {name: [(step, float(row[name])) for step, row in zip(steps, rows, strict=True) if row[name]] for name in columns}
@@ -207,7 +207,7 @@ def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
     from pipeline.drawing.scoreboard import WIN_RATE, Score
     from pipeline.metrics.best import METRICS, WIN
 
-    with _table(file) as rows:
+    with table_in(file) as rows:
         num_sides = max(len(row["matchup"].split("_v_")) for row in rows)
         scores = [
             Score(
@@ -224,7 +224,7 @@ def read_scores(file: Path) -> "tuple[int, int, list[Score]]":
 
 
 @contextlib.contextmanager
-def _table(file: Path) -> Iterator[list[dict[str, str]]]:
+def table_in(file: Path) -> Iterator[list[dict[str, str]]]:
     """Yield the rows of a table in `metrics/`, which is git's.
 
     Raises:

@@ -63,9 +63,6 @@ def needs_of(checkpoints: Checkpoints, runs: Iterable[Run]) -> Needs:
     """
     project, found = checkpoints.project, dict[str, str]()
     published, imported = (_outputs(project, folder) for folder in ("checkpoints", "imports"))
-    for segment, facts in places.run_records(project).items():
-        parent = facts.get("parent") or {}
-        found |= dict.fromkeys([parent.get("digest", ""), name_of(parent.get("run_id"), parent.get("step", 0))], segment)
     for folder, checkpoint in [*published.items(), *imported.items()]:
         found[checkpoint.parent.digest] = folder
     found |= {checkpoint.digest: folder for folder, checkpoint in imported.items()}
@@ -75,6 +72,8 @@ def needs_of(checkpoints: Checkpoints, runs: Iterable[Run]) -> Needs:
         whole = [one.checkpoint if isinstance(one, ForeignError) else one for one in manifests]
         found |= {one.parent.digest: who for one in whole if isinstance(one, Checkpoint)}
         found |= dict.fromkeys([run.parent_digest or "", name_of(run.parent_run_id, run.parent_step or 0)], who)
+        if parent := run.record.get("parent"):  # by the ID that git knows
+            found.setdefault(name_of(parent.get("run_id"), parent.get("step", 0)), who)
     return Needs(found, {checkpoint.digest: folder for folder, checkpoint in published.items()})
 
 

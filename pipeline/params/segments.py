@@ -1,7 +1,8 @@
 """Resolves the segments of params.yaml: where each starts, with which configuration it trains, what it saves, and its key.
 
-Pure: the result depends on params.yaml, on the manifests of imported checkpoints, which lie in git beside their pointers, and on what
-searches have decided (`params/decisions.py`). No checkpoint, cache or server is asked, and the cost is linear in the number of segments.
+Pure: the result depends on params.yaml and on files in git: the manifests of imported checkpoints beside their pointers, what searches
+have decided (`params/decisions.py`), and where the evaluations of a segment with `patience` have ended it (`metrics/`). No checkpoint,
+cache or server is asked, and the cost is linear in the number of segments.
 A problem is one sentence with the field's full path; what else a machine must have for the segments to be trained is checked in
 `pipeline/validate.py`.
 """
@@ -143,6 +144,7 @@ class _Graph:
     """Steps of each segment that others start from."""
     configs: dict[str, Config] = field(default_factory=dict)
     changed: dict[str, tuple[Change, ...]] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """Return what is wrong, parents before children; what follows from a wrong parent is left out."""
@@ -220,6 +222,11 @@ class _Graph:
 
     def _end(self, name: str) -> int:
         """Return the last step of a segment: that of params.yaml, or where its evaluations have ended it, as `metrics/` records it."""
+        if name not in self.ends:
+            self.ends[name] = self._recorded_end(name)
+        return self.ends[name]
+
+    def _recorded_end(self, name: str) -> int:
         entry = self.entries[name]
         if entry.patience is None:
             return entry.until

@@ -1,6 +1,5 @@
 """Reads what git has of trainings (`metrics/<segment>/`) into settings: trainings that differ in nothing but their seed."""
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from pipeline import project as places
 from pipeline.metrics import best
 from pipeline.metrics.recorded import read_recorded
 from pipeline.params import sweeps
-from pipeline.plot import read_curves
+from pipeline.plot import read_curves, table_in
 from pipeline.project import ProjectError
 
 if TYPE_CHECKING:  # matplotlib
@@ -73,7 +72,11 @@ class Training:
     def rows(self) -> list[dict[str, str]]:
         """Its evaluation, a row a role and match-up; none if it was not evaluated."""
         file = self.folder / "evaluation.csv"
-        return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
+        if not file.is_file():
+            return []
+        with table_in(file) as rows:
+            names = ("mode", "matchup", "role", "learned")
+            return [{**{name: row[name] for name in names}, "mean": str(float(row["mean"]))} for row in rows]
 
     def score(self, objective: Objective) -> float | None:
         """Return the mean at its end in the first mode; None if that was not judged."""

@@ -13,11 +13,12 @@ from matwm.manifest import CheckpointError
 from pipeline import project as places
 from pipeline import runs
 from pipeline.catalog.catalog import Catalog
+from pipeline.catalog.sources import merged
 from pipeline.metrics.points import TimedPoint, is_record
 from pipeline.metrics.recorded import FILES, read_recorded
 from pipeline.run import Run
 from pipeline.stores.protocol import CheckpointStore, is_of
-from pipeline.tracking.local_run import FACTS, RECORDS
+from pipeline.tracking.local_run import RECORDS
 from pipeline.tracking.records import Records
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,12 @@ def offers(project: Path, run: Run, stores: Iterable[type[CheckpointStore]]) -> 
 
 def inherited_records(project: Path, run_id: str, until: int) -> list[TimedPoint]:
     """Return the records of the run that a segment starts from, up to there: from its work directory, else from git, else from MLflow."""
-    for work in places.work_folders(project, RECORDS):
-        if (places.read_json(work / FACTS) or {}).get("run_id") == run_id:
-            return _until(Records(work / RECORDS).points(), until)
-    for segment, facts in places.run_records(project).items():
-        folder = places.metrics_folder(project, segment)
-        if facts.get("run_id") == run_id and any((folder / name).is_file() for name in FILES):
-            return _until(read_recorded(folder), until)
+    run = next((run for run in merged(project, []) if run_id in (run.run_id, run.former_id)), None)
+    if run and run.work and (run.work / RECORDS).exists():
+        return _until(Records(run.work / RECORDS).points(), until)
+    folder = places.metrics_folder(project, str(run.segment)) if run and run.published else None
+    if folder and any((folder / name).is_file() for name in FILES):
+        return _until(read_recorded(folder), until)
     try:
         return _until(_within(lambda: _records_in_mlflow(run_id), "MLflow"), until)
     except UserError as error:

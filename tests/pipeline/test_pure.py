@@ -20,7 +20,7 @@ from pipeline.params.segments import resolve_all
 from tests.pipeline.lineages import Matwm
 from tests.pipeline.projects import SOURCE, Project, tiny_params
 
-TRAINED = 6
+TRAINED = 200
 
 
 class Seen:
@@ -60,7 +60,7 @@ def lineage(root: Path) -> Path:
     for number in range(1, TRAINED + 1):
         entries[f"s{number}"] = {"from": f"checkpoints/s{number - 1}/{step_name(80 * number)}", "until": 80 * (number + 1)}
     params = tiny_params(segments=entries)
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    (root / "params.yaml").write_text(yaml.dump(params, Dumper=yaml.CSafeDumper, sort_keys=False), encoding="utf-8")
     (root / ".dvc").mkdir()
     (root / ".dvc/config").write_bytes((SOURCE / ".dvc/config").read_bytes())
     stages: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def lineage(root: Path) -> Path:
         kept = cached if number == 0 else root / f"checkpoints/{name}/{step_name(step)}/manifest.json"
         kept.parent.mkdir(parents=True)
         kept.write_bytes(tree if number == 0 else b"{}")
-    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
+    (root / "dvc.lock").write_text(yaml.dump({"schema": "2.0", "stages": stages}, Dumper=yaml.CSafeDumper), encoding="utf-8")
     return root
 
 
@@ -129,6 +129,21 @@ def test_no_command_parses_them_twice(copied: Project, tmp_path: Path, seen: See
     parsed = [seen.opened.count(str(copied.path / name)) for name in ("dvc.lock", ".dvc/config")]
     assert max(parsed) <= 1
     assert parsed == [1, 1] or command not in ("verify s01", "doctor")
+
+
+def test_validation_connects_to_nothing_and_leaves_files_alone(lineage: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    def files() -> dict[str, bytes]:
+        found = (path for path in lineage.rglob("*") if path.is_file())
+        return {str(path): path.read_bytes() for path in found if not path.is_relative_to(lineage / ".matwm")}
+
+    remote = "[core]\n    remote = far\n['remote \"far\"']\n    url = s3://bucket/path\n    endpointurl = http://127.0.0.1:9\n"
+    (lineage / ".dvc/config").write_text(remote, encoding="utf-8")
+    monkeypatch.chdir(lineage)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    before = files()
+    with seen.watching():
+        assert cli.main(["validate"]) == 0
+    assert (files(), seen.connected) == (before, [])
 
 
 def test_what_the_lock_says_is_read_again_when_it_changes(lineage: Path) -> None:

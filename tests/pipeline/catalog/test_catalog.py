@@ -94,10 +94,17 @@ def test_only_what_is_asked_for_is_fetched(root: Path, matwm_in: Matwm, fetched:
     assert [number for number in fetched[3:] if number] == [3]
 
 
-def test_a_tree_of_10000_runs_is_indexed() -> None:
-    made = [Run(f"{number:032x}", f"r{number}", status="FINISHED", parent_step=1) for number in range(10_000)]
-    parents = {made[number].id: made[(number - 1) // 3].id for number in range(1, 10_000)}
-    lineage = Lineage(made, parents)
+def test_a_tree_of_10000_runs_is_indexed(root: Path, monkeypatch: pytest.MonkeyPatch, matwm_in: Matwm) -> None:
+    ids = [f"{number:032x}" for number in range(10_000)]
+    made = [Run(ids[0], "r0", f"{0:064x}", status="FINISHED")]
+    made += [
+        Run(run_id, f"r{number}", f"{number:064x}", status="FINISHED", parent_run_id=ids[(number - 1) // 3], parent_step=1)
+        for number, run_id in enumerate(ids[1:], start=1)
+    ]
+    monkeypatch.setattr(runs, "list_runs", lambda *_, **__: made[::-1])
+    lineage = Catalog(root).lineage
+    code, output, _ = matwm_in(Project(root), "tree", "--json")
+    assert (code, sum(1 for node in json.loads(output)["nodes"] if node["run_id"])) == (0, 10_000)
     assert [run.segment for run in lineage.children(made[1].id)] == ["r4", "r5", "r6"]
     assert len(lineage.ancestors(made[-1])) == 10
     walked = list(lineage.walk())

@@ -15,6 +15,7 @@ from PIL import Image
 from matwm.params_yaml import preset_text
 from matwm.scenarios.objective import parse
 from pipeline.evaluate import COLUMNS
+from pipeline.project import ProjectError
 from pipeline.report import statistics, tables
 from pipeline.report.numbers import Training, gathered
 from tests.pipeline.lineages import Matwm
@@ -166,3 +167,10 @@ def test_what_is_not_there_is_one_sentence(project: Path, matwm_in: Matwm) -> No
         (folder / "run.json").unlink()
     code, _, errors = matwm_in(Project(project), "report", "x")
     assert (code, errors) == (0, "5 of 10 trials of sweep x are not trained yet, and are left out\n")
+
+
+@pytest.mark.parametrize("text", ["mode,matchup,role,learned,mean\nsampled,self_play,agent,1,much\n", "<<<<<<< HEAD\nmode,matchup\n"])
+def test_a_damaged_evaluation_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "evaluation.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"evaluation\.csv is empty or damaged"):
+        _ = Training("s00", tmp_path, "s00").rows
