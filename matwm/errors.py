@@ -47,9 +47,14 @@ def run_program(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.errno not in REFUSING:
             raise
-        sys.stderr.write(f"{error.filename or 'the disk'} cannot be used ({error.strerror}): {hint(error)}\n")
+        sys.stderr.write(f"{refusal(error)}: {hint(error)}\n")
         return 1
     return code
+
+
+def refusal(error: OSError) -> str:
+    """Return which file a disk refuses, and why."""
+    return f"{error.filename or 'the disk'} cannot be used ({error.strerror})"
 
 
 def hint(refusal: OSError) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from matwm.errors import REFUSING, UserError
+from matwm.errors import REFUSING, UserError, refusal
 from pipeline.checks import dvc, pins, store, surroundings
 from pipeline.checks.finding import Finding, Patient
 
@@ -71,7 +71,7 @@ def examine(project: Path, *, is_deep: bool = False, is_fixing: bool = False) ->
         findings = list(check(patient))
         tried = [_mend(finding) if is_fixing else None for finding in findings]
         left = list(check(Patient(project, dict(os.environ), is_deep))) if any(tried) else findings
-        found += [Diagnosis(name, finding, said, finding not in left) for finding, said in zip(findings, tried, strict=True)]
+        found += [Diagnosis(name, finding, outcome, finding not in left) for finding, outcome in zip(findings, tried, strict=True)]
     return sorted(found, key=lambda diagnosis: diagnosis.finding.is_hint)
 
 
@@ -84,7 +84,7 @@ def _mend(finding: Finding) -> str | None:
     except OSError as error:
         if error.errno not in REFUSING:
             raise
-        return f"{error.filename or 'the disk'} cannot be used ({error.strerror})"
+        return refusal(error)
 
 
 def _has_store(patient: Patient, found: list[Diagnosis]) -> bool:

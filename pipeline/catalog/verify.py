@@ -185,7 +185,7 @@ class _Walk:
         for step in reversed([step for step in copy.store.steps(run) if step < newest.step]):
             path = copy.store.folder(run, step)
             if path is None:
-                continue  # To fetch all of them would take long; those with which something goes on are fetched.
+                continue  # It lies on a server, from which only ancestors are fetched.
             earlier = self._checkpoint(run, step, Copy(copy.store, run, step, path), None)
             if earlier.parent != newest.parent:
                 raise WrongError(

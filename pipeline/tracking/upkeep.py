@@ -4,7 +4,7 @@ import time
 from collections.abc import Container
 from pathlib import Path
 
-from matwm.errors import REFUSING
+from matwm.errors import REFUSING, refusal
 from pipeline import project as places
 from pipeline import runs
 from pipeline.addresses import database_of
@@ -45,7 +45,7 @@ def settle(project: Path, timeout: float = 10.0, sparing: Container[Path] = (), 
     except OSError as error:  # Somebody else's project, or a full disk, can be looked at all the same.
         if error.errno not in REFUSING:
             raise
-        said.append(f"{error.filename or 'the disk'} cannot be used ({error.strerror}): what MLflow lacks of earlier runs is not sent")
+        said.append(f"{refusal(error)}: what MLflow lacks of earlier runs is not sent")
     return said
 
 

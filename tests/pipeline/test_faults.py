@@ -604,9 +604,9 @@ def test_every_program_that_writes_ends_in_one_sentence_where_the_project_is_rea
         for program in programs:
             capsys.readouterr()
             assert program() == 1, program
-            said = "".join(capsys.readouterr())
-            assert any(refusal in said for refusal in REFUSALS), program
-            assert "Traceback" not in said, program
+            printed = "".join(capsys.readouterr())
+            assert any(refusal in printed for refusal in REFUSALS), program
+            assert "Traceback" not in printed, program
 
 
 # Somebody who means harm

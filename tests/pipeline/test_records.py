@@ -1,4 +1,4 @@
-"""`metrics/<segment>/run.json` after a merge, or after somebody wrote in it: what reads it goes on, what would do harm says so."""
+"""`metrics/<segment>/run.json` damaged by a merge or an edit: commands that only read go on, import and prune refuse and name the field."""
 
 import json
 from typing import Any

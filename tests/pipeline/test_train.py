@@ -245,7 +245,8 @@ def test_checkpoints_of_another_training_in_its_places_are_not_gone_on_from(
     assert taken == list(range(41, 81))
     assert digests(project) == before
     assert [path.name[:14] for path in (own / "foreign").iterdir()] == [step_name(80)]
-    assert "is a checkpoint of another training: it is not used" in caplog.text
+    assert "as step 80 of s00 (" in caplog.text
+    assert ") is a checkpoint of another training: it is not used" in caplog.text
 
 
 def test_a_chained_segment_ends_where_one_long_segment_ends(project: Path) -> None:

@@ -278,8 +278,10 @@ class Silent(PublishedStore):
         raise UserError("the attic does not answer: climb up")
 
 
-def test_a_store_that_does_not_answer_is_left_out(tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
-    case = published(tmp_path, None)  # type: ignore[arg-type] # it asks for nothing
+def test_a_store_that_does_not_answer_is_left_out(
+    tmp_path: Path, request: pytest.FixtureRequest, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = published(tmp_path, request)
     case.fill(save(100).path)
     (case.project.path / "params.yaml").write_text("", encoding="utf-8")
     catalog = Catalog(case.project.path)
